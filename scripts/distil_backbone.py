@@ -1,0 +1,435 @@
+"""Trains slim19, the compact VGG-19 that is bundled with tfstyle, by distillation.
+
+A student (``tfstyle.backbones.slim19``) learns to predict the features of a teacher:
+
+* ``--teacher=parts``: the true VGG-19 as far as a truncated file has it (its style
+  layers to ``block3_conv1``), and a compressed VGG-19 for what is deeper. The student
+  starts from the compressed network, whose channels are its first ones; what it has
+  more starts without effect on them.
+* ``--teacher=vgg19``: the full network of ``keras.applications``, from random weights.
+
+The loss of a layer is the squared relative error of its features, and at the layers
+where style is measured half of the squared relative error of the Gram matrices is
+added. Photographs alone are not what an optimiser looks at: pictures that were
+optimised before, noise, and colour, blur and scale augmentation are mixed in.
+
+Example:
+  python scripts/distil_backbone.py --photos=photos --pictures=paintings,stylized \
+      --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz --run=/tmp/slim19
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from tfstyle.backbones import slim19, vgg
+from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB, preprocess
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("photos", None, "Folders of photographs, searched to any depth.")
+flags.DEFINE_list("pictures", [], "Folders of paintings and stylized pictures.")
+flags.DEFINE_enum("teacher", "parts", ["parts", "vgg19"], "What to learn from.")
+flags.DEFINE_string("true_vgg", None, "The truncated VGG-19 (.npz), for parts.")
+flags.DEFINE_string("compressed_vgg", None, "The compressed VGG-19 (.npz), for parts.")
+flags.DEFINE_string("resume_from", None, "A slim19.npz to start from.")
+flags.DEFINE_string("run", None, "Folder of the run: backup, log, weights.")
+flags.DEFINE_integer("steps", 6000, "Batches to train on.", lower_bound=1)
+flags.DEFINE_integer("steps_per_epoch", 200, "Batches between backups.", lower_bound=1)
+flags.DEFINE_integer("batch", 8, "Crops per batch.", lower_bound=1)
+flags.DEFINE_integer("crop", 128, "Side of a crop in pixels.", lower_bound=64)
+flags.DEFINE_float("learning_rate", 1e-3, "Adam's first rate, decayed by a cosine.")
+flags.DEFINE_integer("seed", 0, "Seed of weights, crops and augmentation.")
+
+VALIDATION_SHARE = 20  # one photograph in so many is held out
+GRAM_WEIGHT = 0.5
+SLIM_WEIGHT = 0.25  # of layers at which no style is measured
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+def files_below(folders: list[str]) -> list[str]:
+    """The pictures in folders, sorted so that a seed means the same everywhere."""
+    found = (p for folder in folders for p in pathlib.Path(folder).rglob("*"))
+    return sorted(str(p) for p in found if p.suffix.lower() in SUFFIXES)
+
+
+def decoded(files: list[str]) -> tf.data.Dataset:
+    """The pictures of files, uint8 ``[H, W, 3]``, kept in memory."""
+
+    def decode(path: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False)
+        image.set_shape([None, None, 3])
+        return image
+
+    return tf.data.Dataset.from_tensor_slices(files).map(decode).cache()
+
+
+def random_crop(image: tf.Tensor, side: int) -> tf.Tensor:
+    """A square crop at a random scale, flipped at random, float32 in [0, 1]."""
+    shortest = tf.minimum(tf.shape(image)[0], tf.shape(image)[1])
+    scale = tf.exp(tf.random.uniform([], np.log(0.7), np.log(2.5)))
+    window = tf.minimum(tf.cast(side * scale, tf.int32), shortest)
+    crop = tf.image.random_crop(image, [window, window, 3])
+    crop = tf.image.resize(tf.cast(crop, tf.float32) / 255, [side, side], "area")
+    return tf.image.random_flip_up_down(tf.image.random_flip_left_right(crop))
+
+
+def sometimes(probability: float, change, image: tf.Tensor) -> tf.Tensor:
+    """``change(image)`` with a probability, else the image."""
+    chosen = tf.random.uniform([]) < probability
+    return tf.cond(chosen, lambda: change(image), lambda: image)
+
+
+def recolour(image: tf.Tensor) -> tf.Tensor:
+    """Changes brightness, contrast, saturation and hue, and swaps channels."""
+    image = tf.image.random_saturation(image, 0.3, 1.8)
+    image = tf.image.random_hue(image, 0.3)
+    image = tf.image.random_contrast(image, 0.5, 1.5)
+    image = tf.image.random_brightness(image, 0.25)
+    return tf.gather(image, tf.random.shuffle(tf.range(3)), axis=-1)
+
+
+def blur(image: tf.Tensor) -> tf.Tensor:
+    """What an enlarged coarse scale looks like."""
+    side = tf.shape(image)[0]
+    small = tf.image.resize(image, [side // 2, side // 2], "area")
+    return tf.image.resize(small, [side, side], "bicubic")
+
+
+def add_noise(image: tf.Tensor) -> tf.Tensor:
+    """Adds grain of a random strength."""
+    strength = tf.random.uniform([], 0.0, 0.2)
+    return image + strength * tf.random.normal(tf.shape(image))
+
+
+def augment(image: tf.Tensor) -> tf.Tensor:
+    """Random colours, blur and grain, clipped to [0, 1]."""
+    for probability, change in ((0.4, recolour), (0.15, blur), (0.25, add_noise)):
+        image = sometimes(probability, change, image)
+    return tf.clip_by_value(image, 0.0, 1.0)
+
+
+def noise_picture(side: int) -> tf.Tensor:
+    """Noise of a random smoothness: where an optimisation without picture starts."""
+    blocks = tf.constant([1, 1, 2, 4, 8, 16])
+    block = tf.random.shuffle(blocks)[0]
+    noise = tf.random.uniform([side // block, side // block, 3])
+    return tf.clip_by_value(tf.image.resize(noise, [side, side], "bicubic"), 0.0, 1.0)
+
+
+def training_data(photos: list[str], pictures: list[str]) -> tf.data.Dataset:
+    """An endless stream of augmented crops, ``[batch, crop, crop, 3]`` in [0, 1]."""
+
+    def crops(files: list[str]) -> tf.data.Dataset:
+        images = decoded(files).shuffle(512).repeat()
+        return images.map(lambda image: augment(random_crop(image, FLAGS.crop)), 2)
+
+    noise = tf.data.Dataset.range(2).repeat().map(lambda _: noise_picture(FLAGS.crop))
+    sources, shares = [crops(photos), noise], [0.9, 0.1]
+    if pictures:
+        sources, shares = [*sources, crops(pictures)], [0.55, 0.08, 0.37]
+    mixed = tf.data.Dataset.sample_from_datasets(sources, shares)
+    return mixed.batch(FLAGS.batch, drop_remainder=True).prefetch(2)
+
+
+def validation_data(files: list[str]) -> tf.data.Dataset:
+    """Central crops of the held-out photographs."""
+
+    def centre(image: tf.Tensor) -> tf.Tensor:
+        image = tf.image.resize_with_crop_or_pad(image, 256, 256)
+        return tf.image.resize(tf.cast(image, tf.float32) / 255, [FLAGS.crop] * 2)
+
+    return decoded(files).map(centre).batch(FLAGS.batch).cache()
+
+
+def network(build, convention: str, weights, taps: list[str]) -> keras.Model:
+    """A frozen teacher from pictures to its taps."""
+    inputs = keras.Input([None, None, 3])
+    outputs = build(preprocess(inputs, convention))
+    model = keras.Model(inputs, {tap: outputs[tap] for tap in taps})
+    set_weights(model, weights)
+    model.trainable = False
+    return model
+
+
+def set_weights(model: keras.Model, weights) -> None:
+    """Gives each convolution of a model its kernel and bias."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.set_weights(
+                [weights[f"{layer.name}/{p}"] for p in ("kernel", "bias")]
+            )
+
+
+def get_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Kernels and biases of a model's convolutions, by ``layer/kernel``."""
+    return {
+        f"{layer.name}/{part}": array
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D)
+        for part, array in zip(("kernel", "bias"), layer.get_weights(), strict=True)
+    }
+
+
+def to_torch_convention(kernel, bias, matrix, offset) -> tuple[np.ndarray, np.ndarray]:
+    """A first convolution on ``rgb @ matrix + offset``, rewritten for torch's input."""
+    kernel_rgb = np.einsum("hwoc,io->hwic", kernel, matrix)
+    bias = bias + np.einsum("hwoc,o->c", kernel, offset)
+    bias = bias + np.einsum("hwic,i->c", kernel_rgb, TORCH_MEAN_RGB)
+    return kernel_rgb * np.array(TORCH_STD_RGB)[None, None, :, None], bias
+
+
+def compressed_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """The compressed VGG-19: its slim features, and its estimates of VGG-19's."""
+    weights = dict(np.load(path))
+    weights["block1_conv1/kernel"], weights["block1_conv1/bias"] = to_torch_convention(
+        weights["block1_conv1/kernel"],
+        weights["block1_conv1/bias"],
+        weights["preprocess/kernel"][0, 0],
+        weights["preprocess/bias"],
+    )
+    channels = {
+        layer: weights[f"{layer}/bias"].size
+        for layer in vgg.convolutions((2, 2, 4, 4, 1))
+    }
+
+    def build(x):
+        taps = vgg.build(x, channels, "max", padding="reflect")
+        for layer in ("block4_conv1", "block5_conv1"):
+            name = f"{layer}_embedding"
+            filters = weights[f"{name}/bias"].size
+            head = keras.layers.Conv2D(filters, 1, activation="relu", name=name)
+            taps[f"{layer}_slim"], taps[layer] = taps[layer], head(taps[layer])
+        return taps
+
+    taps = [f"block3_conv{i}" for i in (2, 3, 4)]
+    taps += ["block4_conv1_slim", *(f"block4_conv{i}" for i in (1, 2, 3, 4))]
+    return network(build, "torch", weights, [*taps, "block5_conv1"]), weights
+
+
+def true_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """VGG-19 to ``block3_conv1``, padded as the student is."""
+    weights = dict(np.load(path))
+    layers = [layer for layer in vgg.convolutions((2, 2, 1)) if layer in slim19.HEADS]
+    channels = {layer: weights[f"{layer}/bias"].size for layer in layers}
+    model = network(
+        lambda x: vgg.build(x, channels, "max", padding="reflect"),
+        "caffe",
+        weights,
+        layers[1:],
+    )
+    return model, weights
+
+
+def full_teacher() -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """``keras.applications.VGG19``, padded as the student is."""
+    weights = vgg.VGG19.published_weights()
+    layers = vgg.convolutions((2, 2, 4, 4, 1))
+    channels = {layer: weights[f"{layer}/bias"].size for layer in layers}
+    model = network(
+        lambda x: vgg.build(x, channels, "max", padding="reflect"),
+        "caffe",
+        weights,
+        layers[1:],
+    )
+    return model, weights
+
+
+def widened(small: np.ndarray, shape: tuple[int, ...], rng) -> np.ndarray:
+    """An array whose first channels are ``small``; the new ones do not disturb them.
+
+    New output channels start at random, new input channels of old outputs at zero, so
+    that the wider network computes what the small one does (Net2Net, Chen et al. 2016).
+    """
+    if len(shape) == 1:
+        return np.pad(small, [0, shape[0] - small.size])
+    fan_in = np.prod(shape[:3])
+    array = rng.normal(0, np.sqrt(2 / fan_in), shape).astype("float32")
+    inputs, outputs = small.shape[2:]
+    array[:, :, inputs:, :outputs] = 0
+    array[:, :, :inputs, :outputs] = small
+    return array
+
+
+def student_weights(student: keras.Model, compressed, true) -> dict[str, np.ndarray]:
+    """Starting weights: the compressed network's, and VGG-19's first convolution."""
+    rng = np.random.default_rng(FLAGS.seed)
+    weights = get_weights(student)
+    head = slim19.head_name("block1_conv1")
+    for name, array in weights.items():
+        source = name.replace("_head", "_embedding")
+        if source in compressed and not name.startswith(head):
+            weights[name] = widened(compressed[source], array.shape, rng)
+        elif "_head" in name:
+            # A random head's large errors would wreck the network below it at once.
+            weights[name] = 0.1 * array if name.endswith("kernel") else array + 0.5
+    bgr = np.eye(3)[::-1] * 255
+    caffe_mean = -np.array([103.939, 116.779, 123.68])
+    weights[f"{head}/kernel"], weights[f"{head}/bias"] = to_torch_convention(
+        true["block1_conv1/kernel"], true["block1_conv1/bias"], bgr, caffe_mean
+    )
+    return weights
+
+
+def build_student() -> tuple[keras.Model, keras.Model]:
+    """The student's whole network, and the one from pictures to what is compared."""
+    inputs = keras.Input([None, None, 3])
+    x = preprocess(inputs, "torch")
+    taps = slim19.build(x)
+    whole = keras.Model(inputs, {layer: taps[layer] for layer in slim19.CHANNELS})
+    slim = whole.get_layer(slim19.head_name("block4_conv1")).input
+    outputs = {layer: taps[layer] for layer in list(slim19.CHANNELS)[1:]}
+    return whole, keras.Model(inputs, {**outputs, "block4_conv1_slim": slim})
+
+
+def gram(features: tf.Tensor) -> tf.Tensor:
+    """Gram matrices of features ``[N, H, W, C]`` by their number of positions."""
+    product = tf.einsum("nhwc,nhwd->ncd", features, features)
+    return product / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), tf.float32)
+
+
+def relative_error(value: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """``‖value − target‖² / ‖target‖²``."""
+    norm = tf.reduce_sum(tf.square(target))
+    return tf.reduce_sum(tf.square(value - target)) / (norm + 1e-6)
+
+
+class Distiller(keras.Model):
+    """Student and teachers as one Keras model, trained with ``fit``."""
+
+    def __init__(self, student: keras.Model, teachers: list[keras.Model]):
+        super().__init__()
+        self.student, self.teachers = student, teachers
+        self.targets = [tap for teacher in teachers for tap in teacher.output]
+        self.adapters = self._build_adapters()
+        self.errors = {
+            name: keras.metrics.Mean(name)
+            for tap in self.targets
+            for name in ((tap, f"{tap}_gram") if tap in slim19.HEADS else (tap,))
+        }
+
+    def _build_adapters(self) -> dict[str, keras.layers.Layer]:
+        # Where a full teacher is wider than the student, and no head stands between
+        # them, a head that is thrown away after training makes them comparable.
+        adapters = {}
+        for teacher in self.teachers:
+            for tap, target in teacher.output.items():
+                if target.shape[-1] != self.student.output[tap].shape[-1]:
+                    adapters[tap] = keras.layers.Conv2D(
+                        target.shape[-1], 1, activation="relu", name=f"{tap}_adapter"
+                    )
+        return adapters
+
+    def call(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The student's estimates of what the teachers say."""
+        features = self.student(images)
+        for tap, adapter in self.adapters.items():
+            features[tap] = adapter(features[tap])
+        return features
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+        """The sum over layers of relative feature and Gram errors."""
+        total = tf.constant(0.0)
+        for teacher in self.teachers:
+            for tap, target in teacher(x).items():
+                error = relative_error(y_pred[tap], target)
+                self.errors[tap].update_state(error)
+                total += error if tap in slim19.HEADS else SLIM_WEIGHT * error
+                if tap in slim19.HEADS:
+                    error = relative_error(gram(y_pred[tap]), gram(target))
+                    self.errors[f"{tap}_gram"].update_state(error)
+                    total += GRAM_WEIGHT * error
+        return total
+
+
+def schedule() -> keras.optimizers.schedules.LearningRateSchedule:
+    """A short warm-up, which what is trained already needs, then a cosine to zero."""
+    warmup = FLAGS.steps // 20
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        FLAGS.steps - warmup,
+        warmup_target=FLAGS.learning_rate,
+        warmup_steps=warmup,
+    )
+
+
+def save(student: keras.Model, path: pathlib.Path) -> None:
+    """Writes the student's weights as float16, which halves them at no loss to see."""
+    arrays = {k: v.astype("float16") for k, v in get_weights(student).items()}
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(path)
+
+
+def record(history, photos, pictures, seconds: float) -> dict[str, object]:
+    """What somebody needs to repeat the run."""
+    return {
+        "teacher": FLAGS.teacher,
+        "steps": FLAGS.steps,
+        "batch": FLAGS.batch,
+        "crop": FLAGS.crop,
+        "optimizer": f"Adam, {FLAGS.learning_rate} with cosine decay",
+        "loss": "squared relative feature error + 0.5 × the same of the Gram matrices",
+        "seed": FLAGS.seed,
+        "photographs": len(photos),
+        "pictures": len(pictures),
+        "hours": round(seconds / 3600, 2),
+        "validation": {k: round(v[-1], 4) for k, v in history.items() if "val_" in k},
+    }
+
+
+def main(_: list[str]) -> None:
+    """Trains, keeping weights, log and backup in ``--run``."""
+    run = pathlib.Path(FLAGS.run)
+    run.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(FLAGS.seed)
+    whole, student = build_student()
+    if FLAGS.teacher == "parts":
+        deep, compressed = compressed_teacher(FLAGS.compressed_vgg)
+        shallow, true = true_teacher(FLAGS.true_vgg)
+        teachers = [shallow, deep]
+    else:
+        teacher, true = full_teacher()
+        teachers, compressed = [teacher], {}
+    start = dict(np.load(FLAGS.resume_from)) if FLAGS.resume_from else None
+    set_weights(whole, start or student_weights(whole, compressed, true))
+    whole.get_layer(slim19.head_name("block1_conv1")).trainable = False
+
+    files, pictures = files_below(FLAGS.photos), files_below(FLAGS.pictures)
+    held_out = files[::VALIDATION_SHARE]
+    photos = sorted(set(files) - set(held_out))
+    distiller = Distiller(student, teachers)
+    distiller(tf.zeros([1, FLAGS.crop, FLAGS.crop, 3]))
+    distiller.compile(keras.optimizers.Adam(schedule(), beta_2=0.99))
+    began = time.monotonic()
+    history = distiller.fit(
+        training_data(photos, pictures),
+        epochs=-(-FLAGS.steps // FLAGS.steps_per_epoch),
+        steps_per_epoch=FLAGS.steps_per_epoch,
+        validation_data=validation_data(held_out),
+        verbose=2,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(str(run / "backup")),
+            keras.callbacks.CSVLogger(str(run / "log.csv"), append=True),
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda *_: save(whole, run / "slim19.npz")
+            ),
+        ],
+    )
+    seconds = time.monotonic() - began
+    notes = record(history.history, photos, pictures, seconds)
+    (run / "slim19.json").write_text(json.dumps(notes, indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["photos", "run"])
+    app.run(main)

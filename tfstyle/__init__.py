@@ -1,0 +1,60 @@
+"""Neural style transfer for TensorFlow and Keras.
+
+Importing this package does not import TensorFlow; the first run does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tfstyle.backbones import check_backend
+from tfstyle.errors import ImageError, TfstyleError, UsageError
+from tfstyle.images import load_image, resize_image, save_image
+from tfstyle.options import Options
+from tfstyle.recipes import invert_features, stylize, synthesize_texture
+
+if TYPE_CHECKING:
+    from tfstyle import losses
+    from tfstyle.features import FeatureExtractor
+    from tfstyle.losses import PerceptualLoss
+    from tfstyle.optimize import NonFiniteLossError, Progress
+    from tfstyle.pyramid import Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FeatureExtractor",
+    "ImageError",
+    "NonFiniteLossError",
+    "Options",
+    "PerceptualLoss",
+    "Progress",
+    "Result",
+    "TfstyleError",
+    "UsageError",
+    "invert_features",
+    "load_image",
+    "losses",
+    "resize_image",
+    "save_image",
+    "stylize",
+    "synthesize_texture",
+]
+
+_IMPORTED_WHEN_USED = {
+    "FeatureExtractor": "tfstyle.features",
+    "PerceptualLoss": "tfstyle.losses",
+    "losses": "tfstyle.losses",
+    "NonFiniteLossError": "tfstyle.optimize",
+    "Progress": "tfstyle.optimize",
+    "Result": "tfstyle.pyramid",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IMPORTED_WHEN_USED:
+        raise AttributeError(f"module 'tfstyle' has no attribute {name!r}")
+    check_backend()
+    module = importlib.import_module(_IMPORTED_WHEN_USED[name])
+    return module if name == "losses" else getattr(module, name)

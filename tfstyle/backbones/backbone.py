@@ -1,0 +1,93 @@
+"""What a feature network is to the rest of tfstyle, and what its builders share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+Weights = Mapping[str, np.ndarray]
+"""Arrays by ``layer/kernel`` (HWIO) and ``layer/bias``."""
+
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+TORCH_MEAN_RGB = (0.485, 0.456, 0.406)
+TORCH_STD_RGB = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A feature network: its layers, its conventions and where its weights come from.
+
+    Attributes:
+      name: What ``--backbone`` calls it.
+      layers: Every layer name that is accepted, with the tap of ``build`` that it
+        means. Two names may mean one tap (``relu4_2`` and ``block4_conv2``).
+      content_layers: Content layers with their weights, used where none are given.
+      style_layers: Style layers with their weights, used where none are given.
+      preprocessing: The convention of the published weights, ``caffe`` (BGR, 0-255,
+        mean subtracted) or ``torch`` (RGB, 0-1, mean subtracted, divided by the
+        standard deviation).
+      build: ``build(x, pooling)`` turns preprocessed images ``[N, H, W, 3]`` into
+        every tap of the network, ``{name: tensor}``, from shallow to deep.
+      published_weights: Fetches or reads the weights that ``--weights=imagenet`` means.
+      provenance: One line about where these weights come from, and their licence.
+    """
+
+    name: str
+    layers: Mapping[str, str]
+    content_layers: Mapping[str, float]
+    style_layers: Mapping[str, float]
+    preprocessing: str
+    build: Callable[[Any, str], dict[str, Any]]
+    published_weights: Callable[[], Weights]
+    provenance: str
+
+
+def preprocess(images: Any, convention: str) -> Any:
+    """Turns RGB pictures in [0, 1] into what a network was trained on.
+
+    Args:
+      images: Float tensor ``[N, H, W, 3]``, RGB in [0, 1].
+      convention: ``caffe`` or ``torch``, see ``Backbone.preprocessing``.
+
+    Returns:
+      A tensor of the same shape and dtype.
+    """
+    if convention == "caffe":
+        return images[..., ::-1] * 255.0 - np.array(CAFFE_MEAN_BGR, "float32")
+    mean, std = np.array(TORCH_MEAN_RGB, "float32"), np.array(TORCH_STD_RGB, "float32")
+    return (images - mean) / std
+
+
+def convolution(x: Any, name: str, filters: int, size: int, padding: str) -> Any:
+    """A convolution of stride 1 without activation that keeps height and width.
+
+    Args:
+      x: Tensor ``[N, H, W, C]``.
+      name: Name of the layer.
+      filters: Number of output channels.
+      size: Height and width of the kernel, odd.
+      padding: ``zero``, or ``reflect``, which leaves no frame in an optimised picture
+        because a mirrored border looks like the picture itself.
+
+    Returns:
+      Tensor ``[N, H, W, filters]``.
+    """
+    if padding == "reflect" and size > 1:
+        border = size // 2
+        width = [[0, 0], [border, border], [border, border], [0, 0]]
+        x = keras.ops.pad(x, width, mode="reflect")
+        return keras.layers.Conv2D(filters, size, padding="valid", name=name)(x)
+    return keras.layers.Conv2D(filters, size, padding="same", name=name)(x)
+
+
+def pool(x: Any, name: str, pooling: str, size: int = 2) -> Any:
+    """Pools by windows of ``size`` with stride 2, ``max`` or ``avg``."""
+    layer = {
+        "max": keras.layers.MaxPooling2D,
+        "avg": keras.layers.AveragePooling2D,
+    }[pooling]
+    return layer(size, 2, name=name)(x)

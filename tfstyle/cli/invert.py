@@ -1,0 +1,33 @@
+"""What a layer still knows of a picture: noise is optimised until its features agree.
+
+tfstyle invert --content=photo.jpg --layer=relu3_1 --output=out.png
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfstyle.cli import run as runs
+from tfstyle.recipes import INVERSION, plan_inversion
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Content, layer, outputs and every option that is not about style."""
+    flags.DEFINE_string("content", None, "Content picture.", values)
+    flags.DEFINE_string("layer", "block4_conv2", "Layer to invert.", values)
+    runs.define_output_flags(values)
+    runs.define_option_flags(values, INVERSION)
+    for name in ("content_layers", "style_layers", "style_weight", "style_size"):
+        delattr(values, name)
+
+
+def run(values: flags.FlagValues) -> int:
+    """Inverts the features of the content picture."""
+    return runs.carry_out(
+        values,
+        lambda: plan_inversion(
+            runs.required(values, "content"),
+            runs.required(values, "layer"),
+            **runs.options_from(values),
+        ),
+    )

@@ -1,0 +1,44 @@
+"""Imports TensorFlow without what it prints while it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import types
+from collections.abc import Iterator
+
+from tfstyle.backbones import check_backend
+
+
+def import_tensorflow() -> types.ModuleType:
+    """Imports TensorFlow and looks for devices, both in silence.
+
+    Raises:
+      UsageError: Keras is told to use another backend.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    check_backend()
+    with silent_stderr():
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            with contextlib.suppress(RuntimeError):  # it is in use already
+                tf.config.experimental.set_memory_growth(gpu, True)
+        tf.zeros([1])  # the first tensor makes the devices, and their messages
+    return tf
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Sends what native code writes to standard error nowhere, for a while."""
+    # TensorFlow writes before its own log level counts, so the file itself is moved.
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

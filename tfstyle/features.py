@@ -1,0 +1,153 @@
+"""Named-layer features of a frozen network."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfstyle.backbones import get_backbone
+from tfstyle.backbones.backbone import Backbone, preprocess
+from tfstyle.backbones.weights import assign_weights, read_weights
+from tfstyle.errors import UsageError
+
+IMAGENET = "imagenet"
+
+
+class FeatureExtractor:
+    """Turns pictures into the features of some layers of a frozen network, in one pass.
+
+    The network is cut at the deepest layer asked for.
+
+    Example:
+      >>> extract = FeatureExtractor("slim19", ["relu1_1", "block4_conv2"])
+      >>> extract(images)["relu1_1"].shape
+      TensorShape([1, 384, 512, 64])
+
+    Attributes:
+      backbone: The network.
+      layers: The layers as they were named by the caller.
+      model: The frozen ``keras.Model`` from pictures to features by layer.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone,
+        layers: Iterable[str],
+        *,
+        weights: str | pathlib.Path = IMAGENET,
+        pooling: str = "max",
+        preprocessing: str | None = None,
+    ):
+        """Builds the network and reads its weights.
+
+        Args:
+          backbone: ``slim19``, ``vgg19``, ``vgg16`` or ``squeezenet``.
+          layers: Names of Keras (``block4_conv2``), of the papers (``relu4_2``, or
+            ``conv4_2`` before the ReLU), or the CS231n assignment's indices.
+          weights: ``imagenet`` for the published ones (bundled with tfstyle or fetched
+            once), or a file ``.h5``, ``.weights.h5`` or ``.npz``.
+          pooling: ``max`` as published, or ``avg`` (Gatys et al. 2016, section 2).
+          preprocessing: ``caffe`` or ``torch``, where a file does not say and does
+            not follow the published weights.
+
+        Raises:
+          UsageError: A layer is unknown, or the file lacks a layer that is needed.
+          TfstyleError: The published weights could not be fetched.
+        """
+        if isinstance(backbone, str):
+            backbone = get_backbone(backbone)
+        self.backbone = backbone
+        self.layers = tuple(dict.fromkeys(layers))
+        taps = resolve_layers(self.backbone, self.layers)
+        arrays, convention = self._read(str(weights))
+        inputs = keras.Input([None, None, 3])
+        x = preprocess(
+            inputs, preprocessing or convention or self.backbone.preprocessing
+        )
+        outputs = self.backbone.build(x, pooling)
+        self.model = keras.Model(inputs, {tap: outputs[tap] for tap in taps.values()})
+        self.model.trainable = False
+        assign_weights(self.model, arrays, str(weights))
+        self._taps = taps
+
+    def _read(self, weights: str) -> tuple[Any, str | None]:
+        if weights == IMAGENET:
+            return self.backbone.published_weights(), None
+        return read_weights(weights)
+
+    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Features of pictures.
+
+        Args:
+          images: Float tensor ``[N, H, W, 3]``, RGB in [0, 1].
+
+        Returns:
+          Features ``[N, h, w, C]`` by layer, under the names the caller gave.
+
+        Raises:
+          UsageError: The pictures are too small for the deepest layer.
+        """
+        height, width = images.shape[1:3]
+        if height is not None and width is not None:
+            self.check_size(height, width)
+        outputs = self.model(images)
+        return {layer: outputs[tap] for layer, tap in self._taps.items()}
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuses a picture that is too small for the deepest layer.
+
+        Raises:
+          UsageError: It is; the message has the least size.
+        """
+        if min(height, width) >= 64:  # ample for every layer of every backbone
+            return
+        if min(height, width) < self.least_size:
+            raise UsageError(
+                f"a picture of {width}×{height} pixels is too small for the layers "
+                f"{', '.join(self.layers)} of {self.backbone.name}: each side needs "
+                f"at least {self.least_size} pixels"
+            )
+
+    @functools.cached_property
+    def least_size(self) -> int:
+        """The shortest side in pixels that every layer has an output for."""
+        return next(side for side in range(1, 65) if self._fits(side))
+
+    def _fits(self, side: int) -> bool:
+        try:
+            outputs = self.model(tf.zeros([1, side, side, 3]))
+        except (ValueError, tf.errors.InvalidArgumentError):
+            return False
+        return all(min(output.shape[1:3]) > 0 for output in outputs.values())
+
+
+def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
+    """The taps of a backbone that layer names mean.
+
+    Args:
+      backbone: The network.
+      layers: Layer names.
+
+    Returns:
+      Tap by layer name.
+
+    Raises:
+      UsageError: A name is unknown; the message offers the nearest ones.
+    """
+    return {layer: _resolve(layer, backbone.name, backbone.layers) for layer in layers}
+
+
+def _resolve(layer: str, backbone: str, known: Mapping[str, str]) -> str:
+    if layer in known:
+        return known[layer]
+    nearest = difflib.get_close_matches(layer, known, n=3, cutoff=0.3)
+    raise UsageError(
+        f"{backbone} has no layer {layer!r}; "
+        f"did you mean {' or '.join(nearest or list(known)[:3])}?"
+    )

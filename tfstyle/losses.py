@@ -1,0 +1,260 @@
+"""Perceptual losses: pure functions of features, and ``PerceptualLoss`` over them.
+
+With ``F`` the features of a layer as a matrix of H·W positions by C channels, ``P`` the
+content picture's, ``G = FᵀF / (H·W·C)`` its Gram matrix and ``A`` the style picture's,
+the published losses differ by constants, the ``normalization``:
+
+============ ===================== ========================= =======================
+              content               style                     total variation
+============ ===================== ========================= =======================
+``relative``  ‖F−P‖² / ‖P‖²         ‖G−A‖² / ‖A‖²             Σ d² / (H·W·C)
+``sum``       Σ (F−P)²              Σ (G−A)²                  Σ d²
+``gatys``     ½ Σ (F−P)²            ¼ Σ (G−A)²                Σ d²
+``mean``      Σ (F−P)² / (H·W·C)    Σ (G−A)² / C²             Σ d² / (H·W·C)
+============ ===================== ========================= =======================
+
+``sum`` is the CS231n assignment's; ``gatys`` equations 1, 4 and 5 of Gatys, Ecker and
+Bethge (2016), whose 1/(4·N²·M²) is in ``G``; ``mean`` is that of Johnson et al. (2016)
+for content. ``relative`` has no unit: the same weights mean the same at every size and
+on every network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+Features = Mapping[str, tf.Tensor]
+
+NORMALIZATIONS = ("relative", "sum", "gatys", "mean")
+_TINY = 1e-12
+
+
+def gram_matrix(features: tf.Tensor) -> tf.Tensor:
+    """Correlations of channels: ``G = FᵀF / (H·W·C)``.
+
+    Gatys et al. (2016), equation 3, divided by the number of entries of ``F`` so that
+    pictures of different sizes can be compared.
+
+    Args:
+      features: Float tensor ``[N, H, W, C]``; bfloat16 and float16 are summed as
+        float32, in which they cannot overflow.
+
+    Returns:
+      Tensor ``[N, C, C]``, float32 or float64.
+    """
+    features = _at_least_float32(features)
+    shape = tf.shape(features)
+    count = tf.cast(tf.reduce_prod(shape[1:]), features.dtype)
+    matrix = tf.reshape(features, [shape[0], -1, features.shape[-1]])
+    return tf.matmul(matrix, matrix, transpose_a=True) / count
+
+
+def content_loss(
+    features: tf.Tensor, target: tf.Tensor, normalization: str = "relative"
+) -> tf.Tensor:
+    """Squared distance of features to the content picture's.
+
+    Args:
+      features: Float tensor ``[N, H, W, C]``.
+      target: Tensor of the same shape.
+      normalization: One of ``NORMALIZATIONS``, see the table of this module.
+
+    Returns:
+      One loss per picture, ``[N]``.
+    """
+    features, target = _at_least_float32(features), _at_least_float32(target)
+    squares = _sum_of_squares(features - target)
+    if normalization == "relative":
+        return squares / (_sum_of_squares(target) + _TINY)
+    if normalization == "mean":
+        return squares / tf.cast(tf.reduce_prod(tf.shape(features)[1:]), squares.dtype)
+    return squares * {"sum": 1.0, "gatys": 0.5}[normalization]
+
+
+def style_loss(
+    grams: Features,
+    target_grams: Features,
+    weights: Mapping[str, float],
+    normalization: str = "relative",
+) -> dict[str, tf.Tensor]:
+    """Squared distances of Gram matrices to the style picture's, layer by layer.
+
+    Args:
+      grams: Gram matrices ``[N, C, C]`` by layer.
+      target_grams: The style picture's, ``[N, C, C]`` or ``[1, C, C]`` by layer.
+      weights: The layers that count, with their weights.
+      normalization: One of ``NORMALIZATIONS``, see the table of this module.
+
+    Returns:
+      The weighted loss of each layer in ``weights``, one per picture, ``[N]``.
+    """
+    return {
+        layer: weight * _gram_distance(grams[layer], target_grams[layer], normalization)
+        for layer, weight in weights.items()
+    }
+
+
+def total_variation(images: tf.Tensor, normalization: str = "sum") -> tf.Tensor:
+    """Squared differences ``d`` between neighbouring pixels, across and down.
+
+    The total-variation regulariser of Mahendran and Vedaldi (2015), equation 3, with
+    β = 2; with ``sum`` it is the CS231n assignment's.
+
+    Args:
+      images: Float tensor ``[N, H, W, C]``.
+      normalization: One of ``NORMALIZATIONS``, see the table of this module.
+
+    Returns:
+      One value per picture, ``[N]``.
+    """
+    down = images[:, 1:] - images[:, :-1]
+    across = images[:, :, 1:] - images[:, :, :-1]
+    total = _sum_of_squares(down) + _sum_of_squares(across)
+    if normalization in ("relative", "mean"):
+        total /= tf.cast(tf.reduce_prod(tf.shape(images)[1:]), total.dtype)
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What a picture is compared with; computed once per scale, or per batch.
+
+    Attributes:
+      content: The content picture's features by content layer.
+      grams: The style picture's Gram matrices by style layer.
+    """
+
+    content: dict[str, tf.Tensor]
+    grams: dict[str, tf.Tensor]
+
+
+class PerceptualLoss:
+    """Weighted sum of content, style and total-variation losses with named terms.
+
+    Any function from images to features by layer will do; nothing is known of networks.
+
+    Attributes:
+      content_layers: Weights by content layer.
+      style_layers: Weights by style layer.
+      term_names: Names of the terms, in the order in which they are returned.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[tf.Tensor], Features],
+        *,
+        content_layers: Mapping[str, float],
+        style_layers: Mapping[str, float],
+        content_weight: float,
+        style_weight: float,
+        tv_weight: float,
+        normalization: str = "relative",
+    ):
+        """Puts a loss together; terms of weight 0 are left out altogether.
+
+        Args:
+          features: Turns images ``[N, H, W, 3]`` into features by layer, with all the
+            layers below in one pass.
+          content_layers: Weights by content layer, multiplied by ``content_weight``.
+          style_layers: Weights by style layer, multiplied by ``style_weight``.
+          content_weight: α of Gatys et al. (2016), equation 7.
+          style_weight: β of the same.
+          tv_weight: Weight of the total variation.
+          normalization: One of ``NORMALIZATIONS``.
+        """
+        self.features = features
+        self.content_layers = _weighted(content_layers, content_weight)
+        self.style_layers = _weighted(style_layers, style_weight)
+        self.tv_weight = tv_weight
+        self.normalization = normalization
+        self.term_names = (
+            *(f"content/{layer}" for layer in self.content_layers),
+            *(f"style/{layer}" for layer in self.style_layers),
+            *(("total_variation",) if tv_weight else ()),
+        )
+
+    def targets(self, content: tf.Tensor | None, style: tf.Tensor | None) -> Targets:
+        """Features of the content picture and Gram matrices of the style picture.
+
+        Args:
+          content: Images ``[N, H, W, 3]`` in [0, 1], of the shape that is optimised;
+            may be None where no content layer counts.
+          style: Images ``[N, H', W', 3]`` or ``[1, H', W', 3]`` of any size; may be
+            None where no style layer counts.
+
+        Returns:
+          The targets that ``__call__`` takes.
+        """
+        features = self.features(content) if self.content_layers else {}
+        style_features = self.features(style) if self.style_layers else {}
+        return Targets(
+            content={layer: features[layer] for layer in self.content_layers},
+            grams={
+                layer: gram_matrix(style_features[layer]) for layer in self.style_layers
+            },
+        )
+
+    def __call__(
+        self, images: tf.Tensor, targets: Targets, tv_images: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Evaluates the loss.
+
+        Args:
+          images: Float tensor ``[N, H, W, 3]`` in [0, 1].
+          targets: What ``targets`` returned.
+          tv_images: What the total variation is taken of, where that is not
+            ``images``: the CS231n assignment takes it of normalised pictures.
+
+        Returns:
+          The total and the weighted terms that add up to it, scalars, each the mean
+          over the batch.
+        """
+        features = self.features(images) if self._needs_features else {}
+        grams = {layer: gram_matrix(features[layer]) for layer in self.style_layers}
+        losses = [
+            weight
+            * content_loss(features[layer], targets.content[layer], self.normalization)
+            for layer, weight in self.content_layers.items()
+        ]
+        losses += style_loss(
+            grams, targets.grams, self.style_layers, self.normalization
+        ).values()
+        if self.tv_weight:
+            picture = images if tv_images is None else tv_images
+            variation = total_variation(picture, self.normalization)
+            losses.append(self.tv_weight * variation)
+        terms = {
+            name: tf.reduce_mean(loss)
+            for name, loss in zip(self.term_names, losses, strict=True)
+        }
+        return tf.add_n(list(terms.values())), terms
+
+    @property
+    def _needs_features(self) -> bool:
+        return bool(self.content_layers or self.style_layers)
+
+
+def _weighted(layers: Mapping[str, float], weight: float) -> dict[str, float]:
+    return {layer: weight * w for layer, w in layers.items() if weight * w}
+
+
+def _at_least_float32(tensor: Any) -> tf.Tensor:
+    tensor = tf.convert_to_tensor(tensor)
+    return tensor if tensor.dtype.size >= 4 else tf.cast(tensor, tf.float32)
+
+
+def _sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.square(tensor), axis=tf.range(1, tf.rank(tensor)))
+
+
+def _gram_distance(gram: tf.Tensor, target: tf.Tensor, normalization: str) -> tf.Tensor:
+    squares = _sum_of_squares(gram - target)
+    if normalization == "relative":
+        return squares / (_sum_of_squares(target) + _TINY)
+    if normalization == "mean":
+        return squares / float(gram.shape[-1] ** 2)
+    return squares * {"sum": 1.0, "gatys": 0.25}[normalization]

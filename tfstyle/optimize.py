@@ -1,0 +1,251 @@
+"""The loop that optimises a picture, inside the graph, and what it reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfstyle.errors import TfstyleError
+from tfstyle.lbfgs import LBFGS, StepResult, ValueAndGradient
+
+Evaluate = Callable[[tf.Tensor], tuple[tf.Tensor, Mapping[str, tf.Tensor]]]
+
+SECONDS_BETWEEN_REPORTS = 0.25
+_MOST_STEPS_PER_CALL = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What the loop tells its callbacks, about four times a second.
+
+    Attributes:
+      step: Evaluations so far, over all scales.
+      steps: Evaluations in all.
+      scale: The current scale, from 0.
+      scales: How many scales there are.
+      columns: Names of the columns of ``rows``: ``total``, then the terms.
+      rows: One row per step since the last report, float32 ``[steps, columns]``.
+      row_steps: The step of each row.
+      seconds: Since the run began.
+      image: Gives the picture so far, float32 ``[N, H, W, 3]`` in [0, 1].
+    """
+
+    step: int
+    steps: int
+    scale: int
+    scales: int
+    columns: tuple[str, ...]
+    rows: np.ndarray
+    row_steps: np.ndarray
+    seconds: float
+    image: Callable[[], np.ndarray]
+
+    @property
+    def total(self) -> float:
+        """The loss of the last step."""
+        return float(self.rows[-1, 0])
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The terms of the last step by name; they add up to ``total``."""
+        values = self.rows[-1, 1:].tolist()
+        return dict(zip(self.columns[1:], values, strict=True))
+
+
+Callback = Callable[[Progress], bool | None]
+"""Is told of progress; returns True to stop the run and keep the picture so far."""
+
+
+class NonFiniteLossError(TfstyleError):
+    """The loss became NaN or infinite. The variable holds the last good picture."""
+
+    def __init__(self, step: int, term: str):
+        super().__init__(
+            f"the loss became NaN or infinite at step {step} in {term}; "
+            "lower the learning rate or the weights"
+        )
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) with a schedule and a box, one evaluation per step."""
+
+    def __init__(
+        self,
+        variable: tf.Variable,
+        *,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+        beta_2: float = 0.999,
+        clamp: tuple[float, float] | None = None,
+        clamp_until: int = 0,
+    ):
+        """Prepares the moments.
+
+        Args:
+          variable: The picture.
+          learning_rate: A rate or a schedule of it, in units of the variable.
+          beta_2: Decay of the second moment.
+          clamp: Lowest and highest value, imposed after each step.
+          clamp_until: The step after which nothing is clamped; 0 for never.
+        """
+        self.variable = variable
+        self.evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._adam = keras.optimizers.Adam(learning_rate, beta_2=beta_2, epsilon=1e-8)
+        self._adam.build([variable])
+        self._clamp, self._clamp_until = clamp, clamp_until
+        self._last_good = tf.Variable(variable, trainable=False)
+
+    def step(
+        self, value_and_gradient: ValueAndGradient, budget: tf.Tensor | int
+    ) -> StepResult:
+        """Does one step; a loss or gradient that is not finite takes back the last.
+
+        Args:
+          value_and_gradient: See ``LBFGS.step``.
+          budget: Evaluations left; one is used.
+
+        Returns:
+          The loss and terms before the step.
+        """
+        del budget
+        loss, gradient, terms = value_and_gradient(self.variable.read_value())
+        finite = tf.math.is_finite(loss) & tf.reduce_all(tf.math.is_finite(gradient))
+        self._last_good.assign(tf.where(finite, self.variable, self._last_good))
+        self._adam.apply([gradient], [self.variable])
+        self.evaluations.assign_add(1)
+        moved = self._clamped(self.variable.read_value())
+        self.variable.assign(tf.where(finite, moved, self._last_good))
+        loss = tf.where(finite, loss, tf.fill([], np.nan))
+        return StepResult(loss, terms, finite, tf.constant(False))
+
+    def _clamped(self, value: tf.Tensor) -> tf.Tensor:
+        if self._clamp is None:
+            return value
+        inside = tf.clip_by_value(value, *self._clamp)
+        if not self._clamp_until:
+            return inside
+        return tf.where(self.evaluations <= self._clamp_until, inside, value)
+
+
+def learning_rate_schedule(
+    schedule: str, first: float, last: float, steps: int, decay_step: int = 0
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that goes from ``first`` to ``last`` in ``steps`` steps.
+
+    Args:
+      schedule: ``constant``, ``cosine``, ``exponential`` or ``piecewise``.
+      first: The first rate.
+      last: The last rate; not used by ``constant``; positive for ``exponential``.
+      steps: Length of the run.
+      decay_step: With ``piecewise``, the step at which the rate drops to ``last``.
+
+    Returns:
+      The rate, or Keras's schedule of it.
+    """
+    schedules = keras.optimizers.schedules
+    if schedule == "constant":
+        return first
+    if schedule == "cosine":
+        return schedules.CosineDecay(first, steps, alpha=last / first if first else 0)
+    if schedule == "exponential":
+        return schedules.ExponentialDecay(first, steps, max(last, 1e-9) / first)
+    return schedules.PiecewiseConstantDecay([decay_step], [first, last])
+
+
+def optimize(
+    evaluate: Evaluate,
+    optimizer: Adam | LBFGS,
+    *,
+    steps: int,
+    term_names: Sequence[str],
+    report: Callable[[np.ndarray, np.ndarray], bool] = lambda rows, row_steps: False,
+) -> None:
+    """Minimises a loss of the optimizer's variable.
+
+    Many steps run inside one graph call, and the host hears of them about four times
+    a second.
+
+    Args:
+      evaluate: Turns the variable's value into the loss and its named terms; traced
+        once.
+      optimizer: ``Adam`` or ``LBFGS`` of the variable.
+      steps: Evaluations of the loss.
+      term_names: Names of the terms, in order.
+      report: Is given the rows since the last report, ``[k, 1 + terms]``, and the
+        evaluations at each; returns True to stop.
+
+    Raises:
+      NonFiniteLossError: The loss became NaN or infinite.
+    """
+    run = _graph_loop(evaluate, optimizer, steps)
+    per_call, stop = 1, False
+    while not stop and optimizer.evaluations.numpy() < steps:
+        traced = run.experimental_get_tracing_count() > 0
+        began = time.monotonic()
+        row_steps, rows, goes_on = (x.numpy() for x in run(tf.constant(per_call)))
+        elapsed = time.monotonic() - began
+        _check_finite(row_steps, rows, term_names)
+        stop = report(rows, row_steps) or not goes_on
+        if traced:  # the first call's time is that of tracing
+            steps_per_second = len(rows) / max(elapsed, 1e-6)
+            wanted = round(SECONDS_BETWEEN_REPORTS * steps_per_second)
+            per_call = min(max(wanted, 1), _MOST_STEPS_PER_CALL)
+
+
+def _graph_loop(
+    evaluate: Evaluate, optimizer: Adam | LBFGS, steps: int
+) -> tf.types.experimental.PolymorphicFunction:
+    def value_and_gradient(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            total, terms = evaluate(x)
+        return total, tape.gradient(total, x), tf.stack(list(terms.values()))
+
+    @tf.function(autograph=False)
+    def run(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        end = optimizer.evaluations + tf.cast(count, tf.int64)
+
+        def goes_on(i, row_steps, rows, alive):  # type: ignore[no-untyped-def]
+            left = optimizer.evaluations < tf.minimum(end, steps)
+            return alive & left & (i < count)
+
+        def body(i, row_steps, rows, alive):  # type: ignore[no-untyped-def]
+            # A budget that followed the clock would change the result.
+            result = optimizer.step(value_and_gradient, steps - optimizer.evaluations)
+            row = tf.concat([[result.loss], result.terms], 0)
+            rows = rows.write(i, tf.cast(row, tf.float32))
+            row_steps = row_steps.write(i, optimizer.evaluations.read_value())
+            alive = tf.math.is_finite(result.loss) & ~result.converged
+            return i + 1, row_steps, rows, alive
+
+        i, row_steps, rows, alive = tf.while_loop(
+            goes_on,
+            body,
+            (
+                0,
+                tf.TensorArray(tf.int64, count),
+                tf.TensorArray(tf.float32, count),
+                True,
+            ),
+            parallel_iterations=1,
+        )
+        return row_steps.stack()[:i], rows.stack()[:i], alive
+
+    return run
+
+
+def _check_finite(
+    row_steps: np.ndarray, rows: np.ndarray, term_names: Sequence[str]
+) -> None:
+    for step, row in zip(row_steps, rows, strict=True):
+        if not np.isfinite(row[0]):
+            broken = [
+                name
+                for name, value in zip(term_names, row[1:], strict=True)
+                if not np.isfinite(value)
+            ]
+            raise NonFiniteLossError(int(step), broken[0] if broken else "the gradient")

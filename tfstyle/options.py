@@ -1,0 +1,167 @@
+"""The options of a run: each default and each help text stands here, once.
+
+The recipes take them as keywords and the command line makes a flag of each. This module
+does not import TensorFlow, so that ``tfstyle --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfstyle.backbones import NAMES as BACKBONES
+from tfstyle.errors import UsageError
+
+Layers = Mapping[str, float] | Sequence[str] | None
+CHOICES: dict[str, tuple[str, ...]] = {
+    "backbone": BACKBONES,
+    "pooling": ("max", "avg"),
+    "preprocessing": ("caffe", "torch"),
+    "normalization": ("relative", "sum", "gatys", "mean"),
+    "optimizer": ("adam", "lbfgs"),
+    "schedule": ("constant", "cosine", "exponential", "piecewise"),
+    "space": ("rgb", "normalized"),
+    "size_of": ("longest", "shortest"),
+}
+
+
+def _option(default: Any, help_text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Everything that can be chosen about a run, beside its pictures.
+
+    Raises:
+      UsageError: A value is not one that its option can have.
+    """
+
+    backbone: str = _option("slim19", "Feature network.")
+    weights: str | os.PathLike[str] = _option(
+        "imagenet",
+        "Weights of the backbone: 'imagenet' (bundled for slim19, fetched once for the "
+        "others) or a file .h5, .weights.h5 or .npz.",
+    )
+    preprocessing: str | None = _option(
+        None, "Convention of a weights file that does not follow the published one."
+    )
+    pooling: str = _option("max", "How the backbone pools.")
+    content_layers: Layers = _option(
+        None,
+        "Content layers as name:weight,... ('block4_conv2', 'relu4_2'; 'conv4_2' is "
+        "before the ReLU). Default: the backbone's own.",
+    )
+    style_layers: Layers = _option(
+        None, "Style layers as name:weight,... Default: the backbone's own."
+    )
+    content_weight: float = _option(0.05, "Weight of the content loss.")
+    style_weight: float = _option(1.0, "Weight of the style loss.")
+    tv_weight: float = _option(0.1, "Weight of the total variation.")
+    normalization: str = _option(
+        "relative", "Convention of the losses: 'relative' has no unit, see the README."
+    )
+    optimizer: str = _option("adam", "Adam, or L-BFGS with strong-Wolfe line search.")
+    learning_rate: float = _option(0.03, "First learning rate of Adam.")
+    schedule: str = _option("cosine", "How the rate goes to final_learning_rate.")
+    final_learning_rate: float = _option(0.0, "Last learning rate of Adam.")
+    decay_step: int = _option(
+        0, "With the piecewise schedule, the step at which the rate drops."
+    )
+    beta_2: float = _option(0.99, "Adam's decay of the second moment.")
+    history: int = _option(10, "Pairs of vectors that L-BFGS remembers.")
+    steps: int | Sequence[int] = _option(
+        (200, 150, 100),
+        "Evaluations of the loss at each scale, coarse to fine; the last number also "
+        "stands for all further scales.",
+    )
+    scales: int = _option(
+        0, "Number of scales, each half as large as the next; 0: by min_scale_size."
+    )
+    min_scale_size: int = _option(
+        112, "Longest side in pixels below which no coarser scale is added."
+    )
+    init: str | os.PathLike[str] = _option(
+        "content", "First picture: content, style, noise (uniform), normal, or a file."
+    )
+    noise: float = _option(
+        1.0, "Share of noise in a noise start; the rest is mid-grey."
+    )
+    seed: int = _option(0, "Seed of the noise.")
+    size: int = _option(512, "Side of the result in pixels.")
+    size_of: str = _option("longest", "Which side 'size' and 'style_size' mean.")
+    style_size: int = _option(0, "Side of the style picture in pixels; 0: as 'size'.")
+    allow_upscale: bool = _option(False, "Enlarge pictures that are smaller than size.")
+    space: str = _option(
+        "rgb",
+        "What is optimised: RGB in [0, 1], or RGB normalized by ImageNet's mean and "
+        "deviation; clamp, learning rate and total variation are in its units.",
+    )
+    clamp: Sequence[float] = _option(
+        (0.0, 1.0), "Lowest and highest value while optimising; empty for none."
+    )
+    clamp_until: int = _option(0, "Step after which nothing is clamped; 0: never.")
+
+    def __post_init__(self) -> None:
+        """Checks every value that can be checked without reading a file."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices and value is not None:
+                raise UsageError(
+                    f"{name}={value!r}: choose one of {', '.join(choices)}"
+                )
+        for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
+            self._check(name, getattr(self, name) >= 0, "a number of at least 0")
+        for name in ("size", "min_scale_size", "history"):
+            self._check(name, getattr(self, name) >= 1, "a whole number of at least 1")
+        for name in ("scales", "style_size", "clamp_until", "decay_step"):
+            self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
+        steps = self.steps_per_scale(1)
+        self._check("steps", min(steps) >= 1, "whole numbers of at least 1")
+        self._check("noise", 0 <= self.noise <= 1, "a number from 0 to 1")
+        in_order = len(self.clamp) == 2 and self.clamp[0] < self.clamp[1]
+        self._check("clamp", in_order or not self.clamp, "low,high in rising order")
+        if not (self.content_weight or self.style_weight or self.tv_weight):
+            raise UsageError("all weights are 0: give content_weight or style_weight")
+
+    def _check(self, name: str, valid: bool, wanted: str) -> None:
+        if not valid:
+            raise UsageError(f"{name}={getattr(self, name)!r}: give {wanted}")
+
+    def steps_per_scale(self, scales: int) -> tuple[int, ...]:
+        """Evaluations at each of ``scales`` scales, coarse to fine."""
+        steps = (self.steps,) if isinstance(self.steps, int) else tuple(self.steps)
+        self._check("steps", bool(steps), "at least one number")
+        return (*steps, *[steps[-1]] * (scales - len(steps)))[:scales]
+
+
+def weighted_layers(
+    name: str, layers: Layers, default: Mapping[str, float]
+) -> dict[str, float]:
+    """Layers with their weights, which are 1 over their number if not given.
+
+    Args:
+      name: What the option is called, for the message.
+      layers: A mapping, or names alone, or None for the default.
+      default: The backbone's own.
+
+    Returns:
+      Weight by layer.
+
+    Raises:
+      UsageError: There is no layer, or a weight is negative.
+    """
+    if layers is None:
+        layers = list(default)
+    if not isinstance(layers, Mapping):
+        layers = {layer: 1 / len(layers) for layer in layers}
+    if not layers:
+        raise UsageError(f"{name} is empty: name at least one layer")
+    for layer, weight in layers.items():
+        if not weight >= 0:
+            raise UsageError(
+                f"{name}={layer}:{weight}: a weight must be a number of at least 0"
+            )
+    return dict(layers)

@@ -1,0 +1,296 @@
+"""Optimises a picture from coarse to fine."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfstyle.backbones import get_backbone
+from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB
+from tfstyle.features import FeatureExtractor
+from tfstyle.images import resize_image
+from tfstyle.lbfgs import LBFGS
+from tfstyle.losses import PerceptualLoss
+from tfstyle.optimize import (
+    Adam,
+    Callback,
+    NonFiniteLossError,
+    Progress,
+    learning_rate_schedule,
+    optimize,
+)
+from tfstyle.options import Options, weighted_layers
+
+SCALE_FACTOR = 2
+
+
+@dataclasses.dataclass
+class Result:
+    """What a run came to.
+
+    Attributes:
+      image: The picture, float32 ``[1, H, W, 3]``, RGB in [0, 1].
+      history: Columns ``step``, ``scale``, ``total`` and one per term; a row per
+        recorded step.
+      seconds: How long the run took.
+      stopped: Whether a callback ended it early.
+    """
+
+    image: np.ndarray
+    history: dict[str, list[float]]
+    seconds: float
+    stopped: bool = False
+
+
+class BrokenRunError(NonFiniteLossError):
+    """A run that ended in a loss that is not finite.
+
+    Attributes:
+      result: The run to its last good picture.
+    """
+
+    def __init__(self, cause: NonFiniteLossError, result: Result):
+        Exception.__init__(self, *cause.args)
+        self.result = result
+
+
+def perceptual_loss(options: Options) -> PerceptualLoss:
+    """The loss that options describe, on a network with its weights read."""
+    backbone = get_backbone(options.backbone)
+    content_layers = weighted_layers(
+        "content_layers", options.content_layers, backbone.content_layers
+    )
+    style_layers = weighted_layers(
+        "style_layers", options.style_layers, backbone.style_layers
+    )
+    used = [*content_layers] if options.content_weight else []
+    used += [*style_layers] if options.style_weight else []
+    features = FeatureExtractor(
+        backbone,
+        used,
+        weights=str(options.weights),
+        pooling=options.pooling,
+        preprocessing=options.preprocessing,
+    )
+    return PerceptualLoss(
+        features,
+        content_layers=content_layers,
+        style_layers=style_layers,
+        content_weight=options.content_weight,
+        style_weight=options.style_weight,
+        tv_weight=options.tv_weight,
+        normalization=options.normalization,
+    )
+
+
+def scale_sizes(
+    size: tuple[int, int], scales: int, min_scale_size: int
+) -> list[tuple[int, int]]:
+    """Heights and widths of the scales, coarse to fine; each doubles the one before.
+
+    Args:
+      size: Height and width of the result.
+      scales: How many scales; 0 for as many as ``min_scale_size`` allows.
+      min_scale_size: The least longest side of a scale, where ``scales`` is 0.
+
+    Returns:
+      At least one size, ``size`` itself being the last.
+    """
+    sizes = [size]
+    while len(sizes) < scales or not scales:
+        factor = SCALE_FACTOR ** len(sizes)
+        smaller = (max(round(size[0] / factor), 1), max(round(size[1] / factor), 1))
+        if not scales and max(smaller) < min_scale_size:
+            break
+        sizes.insert(0, smaller)
+    return sizes
+
+
+def start_noise(shape: tuple[int, ...], init: str, options: Options) -> np.ndarray:
+    """A picture of noise around mid-grey, uniform or normal, in [0, 1]."""
+    rng = np.random.default_rng(options.seed)
+    if init == "noise":
+        noise = rng.uniform(-0.5, 0.5, shape)
+    else:
+        noise = rng.normal(0.0, 0.25, shape)
+    return np.clip(0.5 + options.noise * noise, 0.0, 1.0).astype("float32")
+
+
+def to_space(picture: np.ndarray, space: str) -> np.ndarray:
+    """A picture in [0, 1] as the values that are optimised."""
+    if space == "rgb":
+        return picture
+    return ((picture - TORCH_MEAN_RGB) / TORCH_STD_RGB).astype("float32")
+
+
+def from_space(value: tf.Tensor, space: str) -> tf.Tensor:
+    """The inverse of ``to_space``, as a tensor."""
+    if space == "rgb":
+        return value
+    return value * tf.constant(TORCH_STD_RGB) + tf.constant(TORCH_MEAN_RGB)
+
+
+class PyramidRun:
+    """One run over all scales: what it needs, and what it has reported so far."""
+
+    def __init__(
+        self,
+        content: np.ndarray | None,
+        style: np.ndarray | None,
+        start: np.ndarray | str,
+        size: tuple[int, int],
+        options: Options,
+        callbacks: Sequence[Callback],
+    ):
+        """Builds the loss.
+
+        Args:
+          content: Content picture ``[1, H, W, 3]`` of the result's size, or None.
+          style: Style picture ``[1, H', W', 3]``, or None.
+          start: First picture, or ``noise`` or ``normal``.
+          size: Height and width of the result.
+          options: Everything else.
+          callbacks: Are told of progress.
+        """
+        self.content, self.style, self.start, self.size = content, style, start, size
+        self.options, self.callbacks = options, callbacks
+        self.loss = perceptual_loss(options)
+        self.sizes = scale_sizes(size, options.scales, options.min_scale_size)
+        self.steps = options.steps_per_scale(len(self.sizes))
+        self._check_sizes()
+        columns = ("step", "scale", "total", *self.loss.term_names)
+        self.history: dict[str, list[float]] = {column: [] for column in columns}
+        self.began = time.monotonic()
+        self.stopped = False
+
+    def run(self) -> Result:
+        """Optimises every scale, each starting from what the one before has made."""
+        picture = self._first_picture(self.sizes[0])
+        for scale in range(len(self.sizes)):
+            if scale:
+                picture = self._enlarged(picture, scale)
+            variable = tf.Variable(to_space(picture, self.options.space))
+            try:
+                self._optimize_scale(variable, scale)
+            except NonFiniteLossError as error:
+                picture = resize_image(self._picture(variable), self.size)
+                raise BrokenRunError(error, self._result(picture)) from error
+            picture = self._picture(variable)
+            if self.stopped:
+                break
+        if picture.shape[1:3] != self.size:
+            picture = resize_image(picture, self.size)
+        return self._result(picture)
+
+    def _check_sizes(self) -> None:
+        extractor = self.loss.features
+        if isinstance(extractor, FeatureExtractor) and extractor.layers:
+            extractor.check_size(*self.sizes[0])
+            if self.style is not None:
+                extractor.check_size(*self._style_size(self.sizes[0]))
+
+    def _style_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        assert self.style is not None
+        ratio = size[1] / self.size[1]
+        height, width = self.style.shape[1:3]
+        return max(round(height * ratio), 1), max(round(width * ratio), 1)
+
+    def _first_picture(self, size: tuple[int, int]) -> np.ndarray:
+        if isinstance(self.start, str):
+            return start_noise((1, *size, 3), self.start, self.options)
+        return resize_image(self.start, size)
+
+    def _enlarged(self, picture: np.ndarray, scale: int) -> np.ndarray:
+        """The coarser scale's result, enlarged, with the start's own fine detail."""
+        size, coarser = self.sizes[scale], self.sizes[scale - 1]
+        if isinstance(self.start, str):
+            return resize_image(picture, size)
+        # Enlarging makes no fine detail; the first picture has some at no cost.
+        start = resize_image(self.start, size)
+        blurred = resize_image(resize_image(self.start, coarser), size)
+        return np.clip(resize_image(picture, size) + start - blurred, 0.0, 1.0)
+
+    def _optimize_scale(self, variable: tf.Variable, scale: int) -> None:
+        options, size = self.options, self.sizes[scale]
+        content = style = None
+        if self.content is not None:
+            content = tf.constant(resize_image(self.content, size))
+        if self.style is not None:
+            style = tf.constant(resize_image(self.style, self._style_size(size)))
+        targets = self.loss.targets(content, style)
+
+        def evaluate(value: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            images = from_space(value, options.space)
+            return self.loss(images, targets, tv_images=value)
+
+        optimize(
+            evaluate,
+            make_optimizer(variable, self.steps[scale], self.loss, options),
+            steps=self.steps[scale],
+            term_names=self.loss.term_names,
+            report=lambda rows, steps: self._report(rows, steps, scale, variable),
+        )
+
+    def _report(
+        self, rows: np.ndarray, steps: np.ndarray, scale: int, variable: tf.Variable
+    ) -> bool:
+        steps = steps + sum(self.steps[:scale])
+        self.history["step"] += steps.tolist()
+        self.history["scale"] += [scale] * len(rows)
+        columns = list(self.history)[2:]
+        for column, values in zip(columns, rows.T, strict=True):
+            self.history[column] += values.tolist()
+        progress = Progress(
+            step=int(steps[-1]),
+            steps=sum(self.steps),
+            scale=scale,
+            scales=len(self.sizes),
+            columns=tuple(columns),
+            rows=rows,
+            row_steps=steps,
+            seconds=time.monotonic() - self.began,
+            image=lambda: self._picture(variable),
+        )
+        answers = [callback(progress) for callback in self.callbacks]
+        self.stopped = any(answer is True for answer in answers)
+        return self.stopped
+
+    def _picture(self, variable: tf.Variable) -> np.ndarray:
+        picture = from_space(variable.value(), self.options.space).numpy()
+        return np.clip(picture, 0.0, 1.0)
+
+    def _result(self, picture: np.ndarray) -> Result:
+        seconds = time.monotonic() - self.began
+        return Result(picture, self.history, seconds, self.stopped)
+
+
+def make_optimizer(
+    variable: tf.Variable, steps: int, loss: PerceptualLoss, options: Options
+) -> Adam | LBFGS:
+    """The optimizer that options describe, for one scale."""
+    clamp = (options.clamp[0], options.clamp[1]) if options.clamp else None
+    if options.optimizer == "lbfgs":
+        return LBFGS(
+            variable,
+            terms=len(loss.term_names),
+            history=options.history,
+            bounds=clamp,
+            first_step=options.learning_rate,
+        )
+    return Adam(
+        variable,
+        learning_rate=learning_rate_schedule(
+            options.schedule,
+            options.learning_rate,
+            options.final_learning_rate,
+            steps,
+            options.decay_step,
+        ),
+        beta_2=options.beta_2,
+        clamp=clamp,
+        clamp_until=options.clamp_until,
+    )
