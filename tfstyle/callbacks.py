@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import pathlib
 import types
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from tfstyle.images import save_image
 from tfstyle.optimize import Progress
 
 
 class ProgressBar:
-    """A bar on standard error with the loss and the time left; a context manager."""
+    """A bar on standard error with the loss and the time left; a context manager.
+
+    It keeps silent where standard error is no terminal.
+    """
 
     _LAYOUT = (
         "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} "
@@ -19,11 +26,7 @@ class ProgressBar:
     )
 
     def __init__(self) -> None:
-        import tqdm
-
-        self._bar = tqdm.tqdm(
-            bar_format=self._LAYOUT, dynamic_ncols=True, leave=False, disable=None
-        )
+        self._bar: Any = None
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -34,15 +37,38 @@ class ProgressBar:
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def __call__(self, progress: Progress) -> None:
         """Moves the bar."""
-        height, width = progress.image().shape[1:3]
-        self._bar.total = progress.steps
-        self._bar.set_description_str(f"{width}×{height}", refresh=False)
+        if self._bar is None:
+            self._bar = self._started(progress)
+        if self._bar.disable:
+            return
+        self._bar.set_description_str(self._size(progress), refresh=False)
         self._bar.set_postfix_str(f"loss {progress.total:.4g}", refresh=False)
         self._bar.update(progress.step - self._bar.n)
+
+    @staticmethod
+    def _size(progress: Progress) -> str:
+        height, width = progress.image().shape[1:3]
+        return f"{width}×{height}"
+
+    def _started(self, progress: Progress) -> Any:
+        import tqdm
+
+        # Begun only now, the bar does not count the first step, which traces the graph
+        # and says nothing about the time left.
+        return tqdm.tqdm(
+            desc=self._size(progress),
+            total=progress.steps,
+            initial=progress.step,
+            bar_format=self._LAYOUT,
+            dynamic_ncols=True,
+            leave=False,
+            disable=None,
+        )
 
 
 class Snapshots:
@@ -75,9 +101,6 @@ class TensorBoard:
           folder: The log folder.
           image_every: Steps between pictures.
         """
-        import tensorflow as tf
-
-        self._summary = tf.summary
         self._writer = tf.summary.create_file_writer(os.fspath(folder))
         self._every, self._next = image_every, 0
 
@@ -86,8 +109,28 @@ class TensorBoard:
         with self._writer.as_default():
             for step, row in zip(progress.row_steps, progress.rows, strict=True):
                 for column, value in zip(progress.columns, row, strict=True):
-                    self._summary.scalar(column, value, step=int(step))
+                    tf.summary.write(column, value, int(step), _SCALAR)
             if progress.step >= self._next or progress.step == progress.steps:
-                self._summary.image("picture", progress.image(), step=progress.step)
+                picture = _encoded(progress.image())
+                tf.summary.write("picture", picture, progress.step, _IMAGE)
                 self._next = (progress.step // self._every + 1) * self._every
         self._writer.flush()
+
+
+def _summary_kind(plugin: str, data_class: int) -> Any:
+    metadata = tf.compat.v1.SummaryMetadata(data_class=data_class)
+    metadata.plugin_data.plugin_name = plugin
+    return metadata
+
+
+# `tf.summary.scalar` and `image` need TensorBoard installed, which TensorFlow no longer
+# brings along. These are the kinds of record that they write.
+_SCALAR = _summary_kind("scalars", 1)
+_IMAGE = _summary_kind("images", 3)
+
+
+def _encoded(image: np.ndarray) -> tf.Tensor:
+    """Width, height and PNG of a picture, as TensorBoard's image plugin has them."""
+    levels = np.rint(image[0] * 255).astype("uint8")
+    height, width = image.shape[1:3]
+    return tf.stack([str(width), str(height), tf.io.encode_png(levels)])

@@ -121,6 +121,9 @@ class FeatureExtractor:
 
     def _fits(self, side: int) -> bool:
         try:
+            # An empty pool ends the process, so shapes are asked first. They do not
+            # know what reflect padding needs, so a picture is tried as well.
+            self.model.compute_output_shape((1, side, side, 3))
             outputs = self.model(tf.zeros([1, side, side, 3]))
         except (ValueError, tf.errors.InvalidArgumentError):
             return False

@@ -330,6 +330,9 @@ def line_search(
         uphill = sample.slope * (high.step - low.step) >= 0
         new_high = _select(good, _select(uphill, low, high), sample)
         new_low, best = _select(good, (sample, point), (low, search.best))
+        # Where no loss is finite yet, the terms tell why.
+        known = tf.math.is_finite(new_low.loss)
+        best = best._replace(terms=tf.where(known, best.terms, point.terms))
         trial = _next_trial(low, new_low, new_high)
         evaluations = search.evaluations + 1
         return (Search(trial, new_low, new_high, best, evaluations, good & flat),)
@@ -487,7 +490,9 @@ class LBFGS:
         self.evaluations.assign_add(search.evaluations)
         self._count.assign(tf.where(failed, tf.zeros_like(count), self._count))
         converged = stationary | (failed & tf.equal(count, 0))
-        return StepResult(search.low.loss, best.terms, moved, converged)
+        known = tf.math.is_finite(search.low.loss)
+        terms = tf.where(known, best.terms, search.best.terms)
+        return StepResult(search.low.loss, terms, moved, converged)
 
     def _box(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         """Returns the bounds as tensors of the variable's dtype."""

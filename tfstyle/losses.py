@@ -30,7 +30,7 @@ import tensorflow as tf
 Features = Mapping[str, tf.Tensor]
 
 NORMALIZATIONS = ("relative", "sum", "gatys", "mean")
-_TINY = 1e-12
+_TINY = 1e-24  # far below any target that is not blank
 
 
 def gram_matrix(features: tf.Tensor) -> tf.Tensor:
@@ -47,10 +47,8 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
       Tensor ``[N, C, C]``, float32 or float64.
     """
     features = _at_least_float32(features)
-    shape = tf.shape(features)
-    count = tf.cast(tf.reduce_prod(shape[1:]), features.dtype)
-    matrix = tf.reshape(features, [shape[0], -1, features.shape[-1]])
-    return tf.matmul(matrix, matrix, transpose_a=True) / count
+    matrix = tf.reshape(features, [tf.shape(features)[0], -1, features.shape[-1]])
+    return tf.matmul(matrix, matrix, transpose_a=True) / _entries(features)
 
 
 def content_loss(
@@ -71,7 +69,7 @@ def content_loss(
     if normalization == "relative":
         return squares / (_sum_of_squares(target) + _TINY)
     if normalization == "mean":
-        return squares / tf.cast(tf.reduce_prod(tf.shape(features)[1:]), squares.dtype)
+        return squares / _entries(features)
     return squares * {"sum": 1.0, "gatys": 0.5}[normalization]
 
 
@@ -111,11 +109,12 @@ def total_variation(images: tf.Tensor, normalization: str = "sum") -> tf.Tensor:
     Returns:
       One value per picture, ``[N]``.
     """
+    images = _at_least_float32(images)
     down = images[:, 1:] - images[:, :-1]
     across = images[:, :, 1:] - images[:, :, :-1]
     total = _sum_of_squares(down) + _sum_of_squares(across)
     if normalization in ("relative", "mean"):
-        total /= tf.cast(tf.reduce_prod(tf.shape(images)[1:]), total.dtype)
+        total /= _entries(images)
     return total
 
 
@@ -245,6 +244,11 @@ def _weighted(layers: Mapping[str, float], weight: float) -> dict[str, float]:
 def _at_least_float32(tensor: Any) -> tf.Tensor:
     tensor = tf.convert_to_tensor(tensor)
     return tensor if tensor.dtype.size >= 4 else tf.cast(tensor, tf.float32)
+
+
+def _entries(tensor: tf.Tensor) -> tf.Tensor:
+    """H·W·C, as a float because 2³¹ overflow an integer."""
+    return tf.reduce_prod(tf.cast(tf.shape(tensor)[1:], tensor.dtype))
 
 
 def _sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:

@@ -62,9 +62,15 @@ Callback = Callable[[Progress], bool | None]
 
 
 class NonFiniteLossError(TfstyleError):
-    """The loss became NaN or infinite. The variable holds the last good picture."""
+    """The loss became NaN or infinite. The variable holds the last good picture.
+
+    Attributes:
+      step: The step at which it did, from 1.
+      term: The first term that is not finite, or ``the gradient``.
+    """
 
     def __init__(self, step: int, term: str):
+        self.step, self.term = step, term
         super().__init__(
             f"the loss became NaN or infinite at step {step} in {term}; "
             "lower the learning rate or the weights"
@@ -188,8 +194,10 @@ def optimize(
         began = time.monotonic()
         row_steps, rows, goes_on = (x.numpy() for x in run(tf.constant(per_call)))
         elapsed = time.monotonic() - began
+        finite = np.isfinite(rows[:, 0])
+        if finite.any():
+            stop = report(rows[finite], row_steps[finite]) or not goes_on
         _check_finite(row_steps, rows, term_names)
-        stop = report(rows, row_steps) or not goes_on
         if traced:  # the first call's time is that of tracing
             steps_per_second = len(rows) / max(elapsed, 1e-6)
             wanted = round(SECONDS_BETWEEN_REPORTS * steps_per_second)

@@ -59,12 +59,14 @@ class Options:
     )
     content_weight: float = _option(0.05, "Weight of the content loss.")
     style_weight: float = _option(1.0, "Weight of the style loss.")
-    tv_weight: float = _option(0.1, "Weight of the total variation.")
+    tv_weight: float = _option(0.5, "Weight of the total variation.")
     normalization: str = _option(
         "relative", "Convention of the losses: 'relative' has no unit, see the README."
     )
     optimizer: str = _option("adam", "Adam, or L-BFGS with strong-Wolfe line search.")
-    learning_rate: float = _option(0.03, "First learning rate of Adam.")
+    learning_rate: float = _option(
+        0.03, "First learning rate of Adam; length of the first step of L-BFGS."
+    )
     schedule: str = _option("cosine", "How the rate goes to final_learning_rate.")
     final_learning_rate: float = _option(0.0, "Last learning rate of Adam.")
     decay_step: int = _option(
@@ -82,6 +84,16 @@ class Options:
     )
     min_scale_size: int = _option(
         112, "Longest side in pixels below which no coarser scale is added."
+    )
+    margin: int = _option(
+        16,
+        "Pixels of mirrored border that are optimised too at each scale and cut off "
+        "after it: colours gather at the border, where fewer features see them.",
+    )
+    recolor: bool = _option(
+        True,
+        "Give the content picture the mean and covariance of the style picture's "
+        "colours first, so that content and style do not contend for colours.",
     )
     init: str | os.PathLike[str] = _option(
         "content", "First picture: content, style, noise (uniform), normal, or a file."
@@ -108,23 +120,35 @@ class Options:
         """Checks every value that can be checked without reading a file."""
         for name, choices in CHOICES.items():
             value = getattr(self, name)
-            if value not in choices and value is not None:
+            if value not in choices and (value, name) != (None, "preprocessing"):
                 raise UsageError(
                     f"{name}={value!r}: choose one of {', '.join(choices)}"
                 )
-        for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
+        weights = ("content_weight", "style_weight", "tv_weight")
+        for name in (*weights, "final_learning_rate"):
             self._check(name, getattr(self, name) >= 0, "a number of at least 0")
+        self._check("learning_rate", self.learning_rate > 0, "a number above 0")
         for name in ("size", "min_scale_size", "history"):
             self._check(name, getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in ("scales", "style_size", "clamp_until", "decay_step"):
+        for name in (
+            "scales",
+            "style_size",
+            "clamp_until",
+            "decay_step",
+            "seed",
+            "margin",
+        ):
             self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
-        steps = self.steps_per_scale(1)
-        self._check("steps", min(steps) >= 1, "whole numbers of at least 1")
+        self._check("steps", bool(self._all_steps), "at least one number")
+        valid = min(self._all_steps) >= 1
+        self._check("steps", valid, "whole numbers of at least 1")
         self._check("noise", 0 <= self.noise <= 1, "a number from 0 to 1")
         in_order = len(self.clamp) == 2 and self.clamp[0] < self.clamp[1]
         self._check("clamp", in_order or not self.clamp, "low,high in rising order")
-        if not (self.content_weight or self.style_weight or self.tv_weight):
-            raise UsageError("all weights are 0: give content_weight or style_weight")
+        if not (self.content_weight or self.style_weight):
+            raise UsageError(
+                "content_weight and style_weight are both 0: give one of them"
+            )
 
     def _check(self, name: str, valid: bool, wanted: str) -> None:
         if not valid:
@@ -132,9 +156,12 @@ class Options:
 
     def steps_per_scale(self, scales: int) -> tuple[int, ...]:
         """Evaluations at each of ``scales`` scales, coarse to fine."""
-        steps = (self.steps,) if isinstance(self.steps, int) else tuple(self.steps)
-        self._check("steps", bool(steps), "at least one number")
+        steps = self._all_steps
         return (*steps, *[steps[-1]] * (scales - len(steps)))[:scales]
+
+    @property
+    def _all_steps(self) -> tuple[int, ...]:
+        return (self.steps,) if isinstance(self.steps, int) else tuple(self.steps)
 
 
 def weighted_layers(
@@ -151,17 +178,17 @@ def weighted_layers(
       Weight by layer.
 
     Raises:
-      UsageError: There is no layer, or a weight is negative.
+      UsageError: There is no layer of weight above 0, or a weight is negative.
     """
     if layers is None:
         layers = list(default)
     if not isinstance(layers, Mapping):
         layers = {layer: 1 / len(layers) for layer in layers}
-    if not layers:
-        raise UsageError(f"{name} is empty: name at least one layer")
     for layer, weight in layers.items():
         if not weight >= 0:
             raise UsageError(
                 f"{name}={layer}:{weight}: a weight must be a number of at least 0"
             )
+    if not any(layers.values()):
+        raise UsageError(f"{name} is empty: name at least one layer of weight above 0")
     return dict(layers)

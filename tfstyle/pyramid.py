@@ -53,8 +53,8 @@ class BrokenRunError(NonFiniteLossError):
       result: The run to its last good picture.
     """
 
-    def __init__(self, cause: NonFiniteLossError, result: Result):
-        Exception.__init__(self, *cause.args)
+    def __init__(self, cause: NonFiniteLossError, steps_before: int, result: Result):
+        super().__init__(steps_before + cause.step, cause.term)
         self.result = result
 
 
@@ -103,10 +103,10 @@ def scale_sizes(
     sizes = [size]
     while len(sizes) < scales or not scales:
         factor = SCALE_FACTOR ** len(sizes)
-        smaller = (max(round(size[0] / factor), 1), max(round(size[1] / factor), 1))
-        if not scales and max(smaller) < min_scale_size:
+        height, width = round(size[0] / factor), round(size[1] / factor)
+        if not scales and max(height, width) < min_scale_size:
             break
-        sizes.insert(0, smaller)
+        sizes.insert(0, (max(height, 1), max(width, 1)))
     return sizes
 
 
@@ -132,6 +132,18 @@ def from_space(value: tf.Tensor, space: str) -> tf.Tensor:
     if space == "rgb":
         return value
     return value * tf.constant(TORCH_STD_RGB) + tf.constant(TORCH_MEAN_RGB)
+
+
+def with_margin(picture: np.ndarray, margin: int) -> np.ndarray:
+    """A picture ``[1, H, W, 3]`` with its mirror image around it."""
+    sides = [(margin, margin)] * 2
+    return np.pad(picture, [(0, 0), *sides, (0, 0)], mode="reflect")
+
+
+def without_margin(canvas: np.ndarray, margin: int) -> np.ndarray:
+    """The inverse of ``with_margin``."""
+    height, width = canvas.shape[1:3]
+    return canvas[:, margin : height - margin, margin : width - margin]
 
 
 class PyramidRun:
@@ -173,12 +185,15 @@ class PyramidRun:
         for scale in range(len(self.sizes)):
             if scale:
                 picture = self._enlarged(picture, scale)
-            variable = tf.Variable(to_space(picture, self.options.space))
+            canvas = with_margin(picture, self.options.margin)
+            variable = tf.Variable(to_space(canvas, self.options.space))
             try:
                 self._optimize_scale(variable, scale)
             except NonFiniteLossError as error:
                 picture = resize_image(self._picture(variable), self.size)
-                raise BrokenRunError(error, self._result(picture)) from error
+                steps_before = sum(self.steps[:scale])
+                result = self._result(picture)
+                raise BrokenRunError(error, steps_before, result) from error
             picture = self._picture(variable)
             if self.stopped:
                 break
@@ -218,7 +233,9 @@ class PyramidRun:
         options, size = self.options, self.sizes[scale]
         content = style = None
         if self.content is not None:
-            content = tf.constant(resize_image(self.content, size))
+            content = tf.constant(
+                with_margin(resize_image(self.content, size), options.margin)
+            )
         if self.style is not None:
             style = tf.constant(resize_image(self.style, self._style_size(size)))
         targets = self.loss.targets(content, style)
@@ -260,8 +277,8 @@ class PyramidRun:
         return self.stopped
 
     def _picture(self, variable: tf.Variable) -> np.ndarray:
-        picture = from_space(variable.value(), self.options.space).numpy()
-        return np.clip(picture, 0.0, 1.0)
+        canvas = from_space(variable.value(), self.options.space).numpy()
+        return without_margin(np.clip(canvas, 0.0, 1.0), self.options.margin)
 
     def _result(self, picture: np.ndarray) -> Result:
         seconds = time.monotonic() - self.began

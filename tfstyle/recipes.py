@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle.backbones import check_backend
+from tfstyle.colors import match_colors
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image
 from tfstyle.options import Options
@@ -87,7 +88,7 @@ def stylize(
 
 def invert_features(
     content: Any,
-    layer: str = "block4_conv2",
+    layer: str | None = None,
     *,
     callbacks: Sequence[Callback] = (),
     **options: Any,
@@ -96,7 +97,8 @@ def invert_features(
 
     Args:
       content: Path, ``PIL.Image``, array or tensor.
-      layer: The layer whose features are inverted.
+      layer: The layer whose features are inverted; None for ``content_layers``, or
+        the backbone's own content layers.
       callbacks: As of ``stylize``.
       **options: The fields of ``tfstyle.Options``, with the defaults of ``INVERSION``.
 
@@ -148,16 +150,20 @@ def plan_stylize(content: Any, style: Any, **options: Any) -> Plan:
         raise UsageError("no style picture: give one, or style_weight=0")
     content = _loaded(content, chosen.size, chosen)
     style = _loaded(style, chosen.style_size or chosen.size, chosen)
+    recolor = chosen.recolor and chosen.content_weight and chosen.style_weight
+    if recolor and content is not None and style is not None:
+        content = match_colors(content, style)
     guide = style if content is None else content
-    if guide is None:
-        raise UsageError("no picture: give content, style or both")
+    assert guide is not None  # options have refused two weights of 0
     return _plan(content, style, guide.shape[1:3], chosen)
 
 
-def plan_inversion(content: Any, layer: str, **options: Any) -> Plan:
+def plan_inversion(content: Any, layer: str | None, **options: Any) -> Plan:
     """Reads and checks what ``invert_features`` needs."""
-    layers = {"content_layers": {layer: 1.0}, "style_weight": 0.0}
-    return plan_stylize(content, None, **{**INVERSION, **options, **layers})
+    chosen = {**INVERSION, **options, "style_weight": 0.0}
+    if layer is not None:
+        chosen["content_layers"] = {layer: 1.0}
+    return plan_stylize(content, None, **chosen)
 
 
 def plan_texture(

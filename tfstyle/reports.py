@@ -43,7 +43,11 @@ def save_loss_plot(result: Result, path: str | os.PathLike[str]) -> None:
         if scale != scales[i - 1]:
             axes.axvline(result.history["step"][i], color="0.8", zorder=0)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
-    axes.legend(fontsize="small")
+    # A picture that starts as its own target has a content loss of 1e-14 at first.
+    lowest = 1e-4 * min(result.history["total"])
+    if lowest > axes.get_ylim()[0]:
+        axes.set_ylim(bottom=lowest)
+    figure.legend(fontsize="small", loc="outside right upper")
     with replaced(path) as temporary:
         extension = pathlib.Path(path).suffix.removeprefix(".")
         figure.savefig(temporary, format=extension or "png", dpi=120)

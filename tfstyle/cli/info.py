@@ -5,14 +5,16 @@ from __future__ import annotations
 import pathlib
 import platform
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import PIL
 from absl import flags
 
 import tfstyle
+from tfstyle.backbones import NAMES
 from tfstyle.cli.quiet import import_tensorflow
+
+NVIDIA_DRIVER = pathlib.Path("/dev/nvidiactl")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -21,15 +23,19 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Prints versions, devices and weights."""
-    for name, value in facts().items():
-        print(f"{name:12} {value}")
-    for name, value in weights():
-        print(f"{name:12} {value}")
+    folder = keras_folder()
+    for name, version in versions().items():
+        print(f"{name:12} {version}")
+    print(f"{'device':12} {device()}")
+    for name in NAMES:
+        file = weights_file(name)
+        where = f"not here; the first run fetches them into {folder}"
+        print(f"{name:12} {file or where}")
     return 0
 
 
-def facts() -> dict[str, str]:
-    """Versions and the device that a run would use."""
+def versions() -> dict[str, str]:
+    """Versions of tfstyle and of what it stands on."""
     tf = import_tensorflow()
     import keras
 
@@ -41,35 +47,37 @@ def facts() -> dict[str, str]:
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "platform": f"{sys.platform} {platform.machine()}",
-        "device": device(),
     }
 
 
 def device() -> str:
-    """The devices that TensorFlow sees, GPUs by name."""
+    """The device that a run uses: the GPUs that TensorFlow sees, or the CPU."""
     tf = import_tensorflow()
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        built = (
-            "" if tf.test.is_built_with_cuda() else ", TensorFlow built without CUDA"
+    gpus = tf.config.get_visible_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        return "GPU: " + ", ".join(d.get("device_name", "unnamed") for d in details)
+    if NVIDIA_DRIVER.exists():
+        return (
+            "CPU (TensorFlow does not see this machine's NVIDIA GPU; try "
+            "pip install 'tensorflow[and-cuda]')"
         )
-        return f"CPU (no GPU seen{built})"
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    return "GPU: " + ", ".join(d.get("device_name", "unnamed") for d in details)
+    return "CPU (TensorFlow sees no GPU)"
 
 
-def weights() -> Iterator[tuple[str, str]]:
-    """Which published weights are here, by backbone."""
-    from tfstyle.backbones.slim19 import WEIGHTS
+def keras_folder() -> pathlib.Path:
+    """Where Keras keeps the weights that it has fetched."""
+    import_tensorflow()
     from tfstyle.backbones.weights import keras_models_folder
 
-    yield "slim19", f"bundled, {WEIGHTS.stat().st_size / 1e6:.1f} MB"
-    folder = keras_models_folder()
-    for name in ("vgg19", "vgg16", "squeezenet"):
-        found = _newest(folder, f"{name}*")
-        yield name, str(found) if found else f"not fetched yet, would go to {folder}"
+    return keras_models_folder()
 
 
-def _newest(folder: pathlib.Path, pattern: str) -> pathlib.Path | None:
-    files = sorted(folder.glob(pattern)) if folder.is_dir() else []
-    return files[-1] if files else None
+def weights_file(backbone: str) -> pathlib.Path | None:
+    """The published weights of a backbone, if they are on this machine."""
+    folder = keras_folder()
+    from tfstyle.backbones.slim19 import WEIGHTS
+
+    if backbone == "slim19":
+        return WEIGHTS
+    return next(folder.glob(f"{backbone}_weights_*_notop.h5"), None)

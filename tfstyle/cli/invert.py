@@ -14,10 +14,10 @@ from tfstyle.recipes import INVERSION, plan_inversion
 def define_flags(values: flags.FlagValues) -> None:
     """Content, layer, outputs and every option that is not about style."""
     flags.DEFINE_string("content", None, "Content picture.", values)
-    flags.DEFINE_string("layer", "block4_conv2", "Layer to invert.", values)
     runs.define_output_flags(values)
     runs.define_option_flags(values, INVERSION)
-    for name in ("content_layers", "style_layers", "style_weight", "style_size"):
+    flags.DEFINE_alias("layer", "content_layers", flag_values=values)
+    for name in ("style_layers", "style_weight", "style_size"):
         delattr(values, name)
 
 
@@ -26,8 +26,6 @@ def run(values: flags.FlagValues) -> int:
     return runs.carry_out(
         values,
         lambda: plan_inversion(
-            runs.required(values, "content"),
-            runs.required(values, "layer"),
-            **runs.options_from(values),
+            runs.required(values, "content"), None, **runs.options_from(values)
         ),
     )

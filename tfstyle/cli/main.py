@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import importlib
+import os
+import re
 import shutil
 import sys
 import textwrap
@@ -13,6 +17,7 @@ from absl import flags
 
 import tfstyle
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.options import Options
 from tfstyle.presets import preset_path
 
 COMMANDS = {
@@ -44,12 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0, 1 for a failure, 2 for wrong usage, 130 or 143 for a run that a
-      signal ended.
+      signal ended, 141 if nobody reads the output any more.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = any(word in ("--debug", "-debug", "--debug=true") for word in words)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as in `tfstyle presets | head -1`
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return 141
     except TfstyleError as error:
         if debug:
             raise
@@ -100,16 +111,45 @@ def parse(values: flags.FlagValues, words: list[str]) -> None:
       UsageError: A flag is unknown or its value is not of its kind, or an argument is
         no flag.
     """
-    presets = [word.split("=", 1)[1] for word in words if word.startswith("--preset=")]
-    flagfiles = [f"--flagfile={preset_path(name)}" for name in presets[-1:]]
+    command, *arguments = words
+    _read(values, words)
+    if "preset" not in values or values["preset"].value is None:
+        return
+    # A preset is for every command: a texture has no use for its content layers.
+    known = {field.name for field in dataclasses.fields(Options)}
+    unused = f"--undefok={','.join(known - set(values))}"
+    preset = f"--flagfile={preset_path(values['preset'].value)}"
+    _read(values, [command, unused, preset, *arguments])
+
+
+def _read(values: flags.FlagValues, words: list[str]) -> None:
     try:
-        rest = values([words[0], *flagfiles, *words[1:]])
+        rest = values(words)
     except flags.Error as error:
-        raise UsageError(f"{error}; see tfstyle {words[0]} --help") from error
+        problem = _problem(error, values)
+        raise UsageError(f"{problem}; see tfstyle {words[0]} --help") from error
     if rest[1:]:
         raise UsageError(
             f"{rest[1]!r} is no flag; write --flag=value, see tfstyle {words[0]} --help"
         )
+
+
+def _problem(error: flags.Error, values: flags.FlagValues) -> str:
+    """What absl found wrong, in the words of the rest of tfstyle."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        nearest = difflib.get_close_matches(error.flagname, list(values))
+        hint = f" (did you mean --{' or --'.join(nearest)}?)" if nearest else ""
+        return f"there is no flag --{error.flagname}{hint}"
+    if isinstance(error, flags.CantOpenFlagFileError):
+        return str(error).removeprefix("ERROR:: ")
+    illegal = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
+    if not illegal or illegal[1] not in values:
+        return str(error)
+    parser = values[illegal[1]].parser
+    wanted = parser.syntactic_help or "true or false"
+    if choices := getattr(parser, "enum_values", ()):
+        wanted = f"one of {', '.join(choices)}"
+    return f"--{illegal[1]}={illegal[2]}: give {wanted}"
 
 
 def usage() -> str:
@@ -120,20 +160,30 @@ def usage() -> str:
 
 def command_help(name: str, command: types.ModuleType, values: flags.FlagValues) -> str:
     """The text of ``tfstyle COMMAND --help``: every flag with its default."""
-    width = min(shutil.get_terminal_size().columns, 88)
-    parts = [f"tfstyle {name}: {COMMANDS[name]}.", "", (command.__doc__ or "").strip()]
-    for flag_name in values:
-        flag = values[flag_name]
-        shown = flag.default_as_str
-        default = f" [{shown.strip(chr(39))}]" if shown else ""
-        body = textwrap.fill(
-            f"{flag.help}{default}",
-            width,
-            initial_indent=" " * 6,
-            subsequent_indent=" " * 6,
-        )
-        parts.append(f"  --{flag_name}\n{body}")
+    summary, *example = (command.__doc__ or "").strip().split("\n\n")
+    parts = [f"tfstyle {name}: {COMMANDS[name]}.", "", summary, ""]
+    parts += [textwrap.indent(text, "  ") + "\n" for text in example]
+    parts += ["Flags, with their defaults in brackets:"]
+    parts += [_entry(*_flag_help(values[flag])) for flag in values]
+    parts += [_entry("--flagfile=FILE", "Read flags from a file, one on a line.")]
     return "\n".join(parts)
+
+
+def _flag_help(flag: flags.Flag) -> tuple[str, str]:
+    shown = flag.default_as_str
+    default = f" [{shown.strip(chr(39))}]" if shown else ""
+    title, text = f"--{flag.name}", flag.help
+    if isinstance(flag, flags.EnumFlag):
+        title += f"={'|'.join(flag.parser.enum_values)}"
+        text = text.split(">: ", 1)[1]  # absl puts the choices before the text
+    elif flag.boolean:
+        title = f"--[no]{flag.name}"
+    return title, f"{text}{default}"
+
+
+def _entry(title: str, text: str) -> str:
+    width = min(shutil.get_terminal_size().columns, 88)
+    return f"  {title}\n" + textwrap.indent(textwrap.fill(text, width - 6), " " * 6)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Imports TensorFlow without what it prints while it starts."""
+"""Keeps to itself what TensorFlow, Keras and matplotlib print of their own."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import types
@@ -42,3 +43,27 @@ def silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Leaves standard output to tfstyle while a run goes on.
+
+    Keras reports its downloads there. A person at a terminal sees them on standard
+    error, and a script does not.
+    """
+    import keras
+
+    # Its first plot on a machine announces that it looks for fonts.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if sys.stderr.isatty():
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    interactive = keras.utils.is_interactive_logging_enabled()
+    keras.utils.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        if interactive:
+            keras.utils.enable_interactive_logging()

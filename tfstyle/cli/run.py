@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from tfstyle.backbones import check_backend
-from tfstyle.cli.quiet import import_tensorflow
+from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.images import check_writable, save_image
-from tfstyle.options import CHOICES, Options
+from tfstyle.options import CHOICES, Options, weighted_layers
 from tfstyle.recipes import Plan
 
 if TYPE_CHECKING:
     from tfstyle.optimize import Callback, Progress
-    from tfstyle.pyramid import Result
+    from tfstyle.pyramid import BrokenRunError, Result
 
 PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
 
@@ -31,11 +30,16 @@ def define_output_flags(values: flags.FlagValues) -> None:
     """Flags for what a run leaves behind."""
     text = flags.DEFINE_string
     text("output", None, "Picture to write: .png, .jpg or .webp.", values)
-    text("preset", None, "A published experiment, see tfstyle presets.", values)
+    text(
+        "preset",
+        None,
+        "A published experiment, see tfstyle presets; other flags override it.",
+        values,
+    )
     text("loss_plot", None, "Loss curves to draw: .png, .svg or .pdf.", values)
-    text("report", None, "Report to write as JSON: flags, versions, losses.", values)
-    text("log_dir", None, "Folder for TensorBoard.", values)
-    text("snapshot_dir", None, "Folder for pictures of the run.", values)
+    text("report", None, "JSON to write: flags, versions, every step's loss.", values)
+    text("log_dir", None, "Folder for TensorBoard: every term, and pictures.", values)
+    text("snapshot_dir", None, "Folder for pictures of the run so far.", values)
     flags.DEFINE_integer(
         "snapshot_every", 50, "Steps between snapshots.", 1, flag_values=values
     )
@@ -79,26 +83,29 @@ def options_from(values: flags.FlagValues) -> dict[str, Any]:
     return options
 
 
-def parse_layers(name: str, text: str) -> dict[str, float] | list[str]:
-    """``relu1_1:0.5,relu2_1:0.5`` as a mapping; names without weights as a list.
+def parse_layers(name: str, text: str) -> dict[str, float]:
+    """``relu1_1:0.5,relu2_1:0.5`` as a mapping; names alone share a weight of 1.
 
     Raises:
-      UsageError: Some layers have a weight and some have none, or one is no number.
+      UsageError: Some layers have a weight and some have none, or one is no number or
+        negative.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    weighted = [part for part in parts if ":" in part]
+    weighted = [part.rsplit(":", 1) for part in parts if ":" in part]
     if not weighted:
-        return parts
+        return weighted_layers(f"--{name}", parts, {})
     if len(weighted) != len(parts):
         raise UsageError(
             f"--{name}={text}: {len(parts)} layers but {len(weighted)} weights; give "
             "each layer a weight as name:weight, or none"
         )
-    layers = {}
-    for part in parts:
-        layer, weight = part.rsplit(":", 1)
-        layers[layer] = _numbers(name, weight, float)[0]
-    return layers
+    try:
+        layers = {layer: float(weight) for layer, weight in weighted}
+    except ValueError:
+        raise UsageError(
+            f"--{name}={text}: a weight is not a number; write name:weight,..."
+        ) from None
+    return weighted_layers(f"--{name}", layers, {})
 
 
 def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
@@ -141,7 +148,7 @@ def carry_out(values: flags.FlagValues, make_plan: Callable[[], Plan]) -> int:
 
     Args:
       values: The flags of the command.
-      make_plan: Reads and checks pictures and options.
+      make_plan: Reads and checks options and pictures.
 
     Returns:
       The exit code.
@@ -151,69 +158,111 @@ def carry_out(values: flags.FlagValues, make_plan: Callable[[], Plan]) -> int:
     """
     check_backend()
     output = required(values, "output")
-    check_writable(output)
-    if values["loss_plot"].value:
-        check_writable(values["loss_plot"].value, extensions=PLOT_EXTENSIONS)
-    if values["report"].value:
-        check_writable(values["report"].value, extensions=())
+    check_files(values)
     plan = make_plan()
-    import_tensorflow()
-    from tfstyle.pyramid import BrokenRunError
-
-    with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(StopOnSignal())
-        callbacks: list[Callback] = [*_callbacks(values, stack), signals]
-        try:
-            result = plan.run(callbacks)
-        except BrokenRunError as error:
-            save_image(error.result.image, output)
-            kept = f"{output} has the last good picture"
-            raise TfstyleError(f"{error} ({kept})") from None
-    save_image(result.image, output, metadata={"Software": "tfstyle"})
-    _write_reports(values, result, plan)
+    make_repeatable(plan.options.seed)
+    with quiet_libraries(), StopOnSignal() as signals:
+        result, error = _run(values, plan, signals)
+        if result.history["step"]:
+            save_image(result.image, output, metadata={"Software": "tfstyle"})
+            _write_reports(values, result, plan)
+    if error:
+        kept = "has the last good picture" if result.history["step"] else "not written"
+        raise TfstyleError(f"{error} ({output}: {kept})")
     if result.stopped:
         step = int(result.history["step"][-1])
-        print(f"stopped at step {step}; {output} has the picture so far")
+        said = f"stopped at step {step}; {output} has the picture so far"
+        print(f"tfstyle: {said}", file=sys.stderr)
         return 128 + signals.received
     height, width = result.image.shape[1:3]
     print(f"{output}: {width}×{height}, {result.seconds:.1f} s")
     return 0
 
 
-def _callbacks(
-    values: flags.FlagValues, stack: contextlib.ExitStack
-) -> Iterator[Callback]:
-    from tfstyle.callbacks import ProgressBar, Snapshots, TensorBoard
+def check_files(values: flags.FlagValues) -> None:
+    """Refuses files that cannot be read or written, and makes the folders.
 
-    yield stack.enter_context(ProgressBar())
-    if values["snapshot_dir"].value:
-        every = values["snapshot_every"].value or 1
-        yield Snapshots(values["snapshot_dir"].value, every)
-    if values["log_dir"].value:
-        yield TensorBoard(values["log_dir"].value)
+    Raises:
+      UsageError: There is one; the message says why.
+    """
+    check_writable(required(values, "output"))
+    if plot := values["loss_plot"].value:
+        check_writable(plot, extensions=PLOT_EXTENSIONS)
+    if report := values["report"].value:
+        check_writable(report, extensions=())
+    for name in ("log_dir", "snapshot_dir"):
+        if folder := values[name].value:
+            _make_folder(name, pathlib.Path(folder))
+    weights = required(values, "weights")
+    if weights != "imagenet" and not pathlib.Path(weights).is_file():
+        raise UsageError(
+            f"--weights={weights}: no such file; check the path, or give 'imagenet' "
+            "for the published weights"
+        )
+
+
+def _make_folder(name: str, folder: pathlib.Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--{name}={folder}: the folder cannot be made ({error.strerror}); "
+            "choose another"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"--{name}={folder}: you may not write to this folder; choose another or "
+            "change its permissions"
+        )
+
+
+def make_repeatable(seed: int) -> None:
+    """Makes a run of the same seed give the same bits again."""
+    tf = import_tensorflow()
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def _run(
+    values: flags.FlagValues, plan: Plan, signals: StopOnSignal
+) -> tuple[Result, BrokenRunError | None]:
+    from tfstyle.callbacks import ProgressBar, Snapshots, TensorBoard
+    from tfstyle.pyramid import BrokenRunError
+
+    with ProgressBar() as bar:
+        callbacks: list[Callback] = [bar, signals]
+        if folder := values["snapshot_dir"].value:
+            callbacks.append(Snapshots(folder, values["snapshot_every"].value or 1))
+        if folder := values["log_dir"].value:
+            callbacks.append(TensorBoard(folder))
+        try:
+            return plan.run(callbacks), None
+        except BrokenRunError as error:
+            return error.result, error
 
 
 def _write_reports(values: flags.FlagValues, result: Result, plan: Plan) -> None:
     from tfstyle.reports import save_loss_plot, save_report
 
-    if values["loss_plot"].value:
-        save_loss_plot(result, values["loss_plot"].value)
-    if values["report"].value:
-        save_report(result, values["report"].value, _facts(values, plan))
+    if plot := values["loss_plot"].value:
+        save_loss_plot(result, plot)
+    if report := values["report"].value:
+        save_report(result, report, _facts(values, plan))
 
 
 def _facts(values: flags.FlagValues, plan: Plan) -> dict[str, Any]:
-    from tfstyle.backbones.slim19 import WEIGHTS
     from tfstyle.backbones.weights import sha256
-    from tfstyle.cli.info import facts
+    from tfstyle.cli.info import device, versions, weights_file
 
-    weights = pathlib.Path(os.fspath(plan.options.weights))
-    if not weights.is_file() and plan.options.backbone == "slim19":
-        weights = WEIGHTS
+    weights: Any = plan.options.weights
+    file = weights_file(plan.options.backbone) if weights == "imagenet" else weights
     return {
         "flags": {name: values[name].value for name in values},
-        "versions": facts(),
-        "weights_sha256": sha256(weights) if weights.is_file() else None,
+        "versions": versions(),
+        "weights_sha256": file and sha256(file),
+        "device": device(),
     }
 
 

@@ -21,6 +21,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Stylizes the content picture."""
+    for name in ("content", "style"):
+        if values[f"{name}_weight"].value:
+            runs.required(values, name)
     return runs.carry_out(
         values,
         lambda: plan_stylize(

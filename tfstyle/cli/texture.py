@@ -14,8 +14,18 @@ from tfstyle.recipes import TEXTURE, plan_texture
 def define_flags(values: flags.FlagValues) -> None:
     """Style, size, outputs and every option that is not about content."""
     flags.DEFINE_string("style", None, "Picture whose texture is taken.", values)
-    flags.DEFINE_integer("width", None, "Width in pixels.", flag_values=values)
-    flags.DEFINE_integer("height", None, "Height in pixels.", flag_values=values)
+    flags.DEFINE_integer(
+        "width",
+        None,
+        "Width in pixels; default: the style picture's.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "height",
+        None,
+        "Height in pixels; default: the style picture's.",
+        flag_values=values,
+    )
     runs.define_output_flags(values)
     runs.define_option_flags(values, TEXTURE)
     for name in ("content_layers", "content_weight"):

@@ -1,0 +1,107 @@
+"""What the tests share: reference data, small pictures, a tiny network."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data, which is not a part of the project."""
+    folder = Path(os.environ.get("TFSTYLE_SHARED", _ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}; set TFSTYLE_SHARED to the reference data")
+    return folder
+
+
+def draw(height: int, width: int, stripes: tuple[float, float, float]) -> np.ndarray:
+    """A picture of slanted waves, one wavelength in pixels per channel."""
+    y, x = np.mgrid[:height, :width].astype("float64")
+    angles = np.array([0.3, 1.2, 2.2])
+    along = x[..., None] * np.cos(angles) + y[..., None] * np.sin(angles)
+    waves = 0.5 + 0.4 * np.sin(2 * np.pi * along / np.array(stripes))
+    shade = np.linspace(0.6, 1.0, width)[:, None]
+    return (waves * shade)[None].astype("float32")
+
+
+@pytest.fixture(scope="session")
+def content() -> np.ndarray:
+    """A smooth picture, ``[1, 32, 40, 3]``."""
+    return draw(32, 40, (40, 30, 24))
+
+
+@pytest.fixture(scope="session")
+def style() -> np.ndarray:
+    """A finely striped picture of another size, ``[1, 36, 28, 3]``."""
+    return draw(36, 28, (4, 5, 7))
+
+
+class TinyFeatures:
+    """Three random convolutions, of stride 1, 2 and 3.
+
+    Attributes:
+      calls: How often the features have been computed, or traced.
+    """
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(5)
+        self.kernels = {
+            layer: rng.normal(size=[3, 3, inputs, outputs]) / np.sqrt(9 * inputs)
+            for layer, inputs, outputs in (("a", 3, 4), ("b", 4, 6), ("c", 6, 5))
+        }
+        self.calls = 0
+
+    def __call__(self, images):
+        import tensorflow as tf
+
+        self.calls += 1
+        features, x = {}, images
+        for stride, (layer, kernel) in enumerate(self.kernels.items(), 1):
+            x = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), stride, "SAME")
+            x = features[layer] = tf.nn.softplus(x)
+        return features
+
+
+@pytest.fixture
+def tiny_features() -> TinyFeatures:
+    return TinyFeatures()
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    """Makes every run take a random VGG of three convolutions."""
+    from tfstyle import pyramid
+    from tfstyle.backbones import backbone, vgg
+
+    channels = {"block1_conv1": 8, "block2_conv1": 12, "block3_conv1": 16}
+
+    def weights():
+        rng = np.random.default_rng(11)
+        arrays, inputs = {}, 3
+        for layer, outputs in channels.items():
+            kernel = rng.normal(size=[3, 3, inputs, outputs]) * (2 / 9 / inputs) ** 0.5
+            arrays[f"{layer}/kernel"] = kernel.astype("float32")
+            arrays[f"{layer}/bias"] = rng.normal(size=[outputs]).astype("float32") / 10
+            inputs = outputs
+        return arrays
+
+    names = vgg.layer_names((1, 1, 1))
+    tiny = backbone.Backbone(
+        name="tiny",
+        layers=names,
+        content_layers={"block3_conv1": 1.0},
+        style_layers=dict.fromkeys(channels, 1.0),
+        preprocessing="torch",
+        build=lambda x, pooling: vgg.build(x, channels, pooling),
+        published_weights=weights,
+        provenance="random",
+    )
+    monkeypatch.setattr(pyramid, "get_backbone", lambda name: tiny)
+    return tiny

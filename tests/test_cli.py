@@ -1,0 +1,608 @@
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_callbacks import read_events
+
+from tfstyle import load_image, save_image
+from tfstyle.cli.main import COMMANDS, main
+from tfstyle.presets import preset_names
+
+PROGRAM = [sys.executable, "-m", "tfstyle.cli.main"]
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command line; gives its exit code and what it printed."""
+
+    def run_here(*words):
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run_here
+
+
+@pytest.fixture
+def refused(run):
+    """Runs the command line, which must refuse in one line; gives code and line."""
+
+    def run_refused(*words):
+        code, out, err = run(*words)
+        assert out == ""
+        assert err.startswith("tfstyle: ") and err.endswith("\n")
+        assert err.count("\n") == 1 and "Traceback" not in err and len(err) < 600
+        return code, err
+
+    return run_refused
+
+
+@pytest.fixture
+def no_tensorflow(monkeypatch):
+    """Makes every import of TensorFlow or Keras fail."""
+    for name in ("tensorflow", "keras", "tfstyle.pyramid", "tfstyle.optimize"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, content, style):
+    """The working directory, with ``content.png`` and ``style.png``."""
+    monkeypatch.chdir(tmp_path)
+    save_image(content, "content.png")
+    save_image(style, "style.png")
+    return tmp_path
+
+
+STYLIZE = ("stylize", "--content=content.png", "--style=style.png", "--output=out.png")
+SMALL = ("--size=40", "--steps=4", "--scales=1")
+# The pictures are too small for the bundled network's deep layers.
+SHALLOW = ("--content_layers=relu2_1", "--style_layers=relu1_1,relu2_1")
+
+
+# What the program says of itself.
+
+
+def test_help_and_early_refusals_do_not_import_tensorflow():
+    lines = [f"[{name!r}, '--help']" for name in COMMANDS]
+    lines += ["['--help']", "['--version']", "['presets']", "['stylize']"]
+    lines += ["['stylize', '--output=o.png', '--content=no.jpg', '--style=no.jpg']"]
+    code = (
+        "import sys; from tfstyle.cli.main import main\n"
+        f"for words in [{', '.join(lines)}]: main(words)\n"
+        "print(sorted({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command(run):
+    code, out, err = run("--help")
+
+    assert (code, err) == (0, "")
+    assert all(f"  {name}" in out for name in COMMANDS)
+    assert run()[:2] == (2, out)
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+
+    assert code == 0 and out.startswith("tfstyle 0.")
+
+
+@pytest.mark.parametrize("command", ["stylize", "invert", "texture"])
+def test_command_help_has_defaults_choices_and_an_example(run, command):
+    code, out, err = run(command, "--help")
+
+    assert (code, err) == (0, "")
+    assert f"  tfstyle {command} --" in out
+    assert "--backbone=slim19|vgg19|vgg16|squeezenet\n" in out
+    assert "--[no]allow_upscale\n      Enlarge" in out
+    assert "Side of the result in pixels. [512]" in out
+    assert "<" not in out  # absl's own way to show choices
+    assert all(len(line) <= 88 for line in out.splitlines())
+
+
+def test_commands_have_the_flags_that_they_use(run):
+    texts = {command: run(command, "--help")[1] for command in COMMANDS}
+
+    def has(command, flag):
+        return f"\n  --{flag}\n" in texts[command]
+
+    assert has("stylize", "content_layers") and has("stylize", "style_layers")
+    assert has("invert", "layer") and not has("invert", "style_layers")
+    assert has("texture", "width") and not has("texture", "content_layers")
+
+
+def test_presets_lists_each_with_its_source(run):
+    code, out, err = run("presets")
+
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if line[0] != " "] == preset_names()
+    assert "    CS231n" in out and "    Gatys" in out
+
+
+def test_output_that_nobody_reads_ends_the_program_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [*PROGRAM, "presets"]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_info_tells_versions_devices_and_weights(run, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    file = tmp_path / "models" / "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    file.touch()
+    code, out, err = run("info")
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines())
+
+    assert (code, err) == (0, "")
+    assert rows["tensorflow"] == tf.__version__
+    seen = bool(tf.config.list_physical_devices("GPU"))
+    assert rows["device"].startswith("GPU" if seen else "CPU")
+    assert rows["slim19"].endswith("slim19.npz")
+    assert rows["vgg19"] == str(file)
+    assert rows["vgg16"].startswith("not here") and str(tmp_path) in rows["vgg16"]
+
+
+def test_info_shows_the_gpus_that_tensorflow_sees(run, monkeypatch):
+    import tensorflow as tf
+
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [gpu])
+    monkeypatch.setattr(
+        tf.config.experimental,
+        "get_device_details",
+        lambda device: {"device_name": "NVIDIA T4"},
+    )
+
+    assert "device       GPU: NVIDIA T4\n" in run("info")[1]
+
+
+# Runs.
+
+
+def test_stylize_leaves_everything_that_was_asked_for(run, folder, tiny_backbone):
+    code, out, err = run(
+        *(*STYLIZE, *SMALL, "--snapshot_every=2", "--snapshot_dir=deep/snapshots"),
+        *("--log_dir=logs", "--loss_plot=loss.png", "--report=report.json"),
+    )
+
+    assert (code, err) == (0, "")
+    assert out.startswith("out.png: 40×32, ") and out.endswith(" s\n")
+    assert load_image("out.png").shape == (1, 32, 40, 3)
+    assert Image.open("out.png").text == {"Software": "tfstyle"}
+    assert Image.open("loss.png").size[0] > 600
+    assert list((folder / "deep" / "snapshots").iterdir())
+    assert list(read_events(folder / "logs")["total"]) == [1, 2, 3, 4]
+
+
+def test_report_says_how_the_picture_came_about(run, folder, tiny_backbone):
+    import tensorflow as tf
+
+    run(*STYLIZE, *SMALL, "--preset=cs231n-starry-night", "--report=r.json", *TINY)
+    report = json.loads((folder / "r.json").read_text(encoding="utf-8"))
+
+    assert report["flags"]["preset"] == "cs231n-starry-night"
+    assert report["flags"]["normalization"] == "sum"  # the preset's
+    assert report["flags"]["steps"] == "4"  # a flag's
+    assert report["versions"]["tensorflow"] == tf.__version__
+    assert report["device"][:3] in ("CPU", "GPU")
+    assert report["seconds"] > 0 and report["stopped"] is False
+    history = report["history"]
+    assert history["step"] == [1, 2, 3, 4]
+    terms = [values for name, values in history.items() if "_" in name]
+    assert len(terms) == 3
+    np.testing.assert_allclose(np.sum(terms, axis=0), history["total"], rtol=1e-5)
+
+
+# A preset's layers are not the tiny network's.
+TINY = (
+    "--backbone=slim19",
+    "--content_layers=relu3_1",
+    "--style_layers=relu1_1:1",
+)
+
+
+def test_report_has_the_checksum_of_the_weights(run, folder, tiny_backbone):
+    import hashlib
+
+    from tfstyle.backbones.slim19 import WEIGHTS
+
+    np.savez("own.npz", **tiny_backbone.published_weights())
+    for words, file in (((), WEIGHTS), (("--weights=own.npz",), folder / "own.npz")):
+        assert run(*STYLIZE, *SMALL, "--report=r.json", *words)[0] == 0
+        report = json.loads((folder / "r.json").read_text(encoding="utf-8"))
+        expected = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert report["weights_sha256"] == expected
+
+
+def test_invert_takes_the_layer(run, folder, tiny_backbone):
+    words = ("invert", "--content=content.png", "--output=out.jpg", *SMALL)
+    code, out, err = run(*words, "--layer=relu2_1", "--report=r.json")
+
+    assert (code, err) == (0, "")
+    assert out.startswith("out.jpg: 40×32")
+    history = json.loads((folder / "r.json").read_text())["history"]
+    assert list(history)[3:] == ["content/relu2_1", "total_variation"]
+    assert run(*words)[0] == 0  # the backbone's own layer
+
+
+def test_texture_has_the_size_that_was_asked_for(run, folder, tiny_backbone):
+    words = ("texture", "--style=style.png", "--output=out.webp", *SMALL)
+
+    assert run(*words, "--width=50", "--height=30")[1].startswith("out.webp: 50×30")
+    assert run(*words)[1].startswith("out.webp: 28×36")
+
+
+def test_content_may_be_missing_where_it_has_no_weight(run, folder, tiny_backbone):
+    words = ("stylize", "--style=style.png", "--output=out.png", "--init=noise")
+
+    assert run(*words, "--content_weight=0", *SMALL)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        ["--preset=cs231n-texture"],
+        ["--preset", "cs231n-texture"],
+        ["-preset=cs231n-texture"],
+        ["--flagfile=own.cfg"],
+    ],
+)
+def test_flags_override_a_preset_wherever_they_stand(
+    run, folder, tiny_backbone, preset
+):
+    (folder / "own.cfg").write_text("# mine\n--preset=cs231n-texture\n--steps=3\n")
+    words = ("--style=style.png", "--output=out.png", *TINY[::2], "--report=r.json")
+    code, _, err = run("texture", "--steps=2", *preset, *words)
+    used = json.loads((folder / "r.json").read_text())["flags"]
+
+    assert (code, err) == (0, "")
+    assert (used["normalization"], used["style_size"]) == ("sum", 192)
+    assert used["style_layers"] == "relu1_1:1"
+    assert used["steps"] == ("3" if "flagfile" in preset[0] else "2")
+
+
+def test_same_seed_same_bytes(run, folder, tiny_backbone):
+    pictures = []
+    for seed in (7, 7, 8):
+        words = ("--init=noise", f"--seed={seed}")
+        assert run(*STYLIZE, *SMALL, *words)[0] == 0
+        pictures.append((folder / "out.png").read_bytes())
+
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_runs_are_deterministic(run, folder, tiny_backbone, monkeypatch):
+    import tensorflow as tf
+
+    asked = []
+    monkeypatch.setattr(
+        tf.config.experimental, "enable_op_determinism", lambda: asked.append(True)
+    )
+    run(*STYLIZE, *SMALL)
+
+    assert asked
+
+
+def test_a_script_sees_one_line_and_none_of_tensorflows(folder):
+    words = [*PROGRAM, *STYLIZE, *SMALL, *SHALLOW]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("out.png: 40×32") and done.stdout.count("\n") == 1
+
+
+def test_a_person_sees_a_bar(folder):
+    terminal, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [*PROGRAM, *STYLIZE, *SHALLOW, "--size=40", "--steps=60"],
+        stderr=child,
+        stdout=subprocess.DEVNULL,
+    )
+    os.close(child)
+    seen = b""
+    while process.poll() is None or b"left" not in seen:
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+    os.close(terminal)
+
+    assert process.wait() == 0
+    assert "40×32" in seen.decode() and b"/60" in seen and b"loss" in seen
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_signal_keeps_the_picture_so_far(folder, number, code):
+    words = ["--size=40", "--steps=100000", "--snapshot_dir=s", "--snapshot_every=1"]
+    process = subprocess.Popen(
+        [*PROGRAM, *STYLIZE, *SHALLOW, *words, "--report=r.json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(folder.glob("s/*.png")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, out) == (code, "")
+    assert err.startswith("tfstyle: stopped at step ") and err.count("\n") == 1
+    assert "out.png has the picture so far" in err
+    assert load_image("out.png").shape == (1, 32, 40, 3)
+    assert json.loads((folder / "r.json").read_text())["stopped"] is True
+
+
+# Runs that fail.
+
+
+def test_broken_run_keeps_the_last_good_picture(refused, folder, tiny_backbone):
+    words = ("--learning_rate=1e30", "--clamp=", "--report=r.json")
+    code, line = refused(*STYLIZE, *SMALL, *words)
+
+    assert code == 1
+    assert "NaN or infinite at step 2 in content/block3_conv1" in line
+    assert "lower the learning rate" in line
+    assert "out.png: has the last good picture" in line
+    assert np.isfinite(load_image("out.png")).all()
+    assert json.loads((folder / "r.json").read_text())["history"]["step"] == [1]
+
+
+def test_run_that_breaks_at_once_leaves_the_old_picture(refused, folder, tiny_backbone):
+    (folder / "out.png").write_bytes(b"old")
+    code, line = refused(*STYLIZE, *SMALL, "--style_weight=1e38", "--style_layers=a")
+    assert code == 2 and "no layer 'a'" in line
+
+    code, line = refused(*STYLIZE, *SMALL, "--normalization=sum", "--tv_weight=1e38")
+    assert code == 1 and "step 1 in total_variation" in line
+    assert "out.png: not written" in line
+    assert (folder / "out.png").read_bytes() == b"old"
+
+
+def test_failure_in_the_middle_leaves_the_old_picture(
+    refused, folder, tiny_backbone, monkeypatch
+):
+    def fail(*_):
+        raise ValueError("something\nunforeseen")
+
+    monkeypatch.setattr("tfstyle.pyramid.PyramidRun._optimize_scale", fail)
+    (folder / "out.png").write_bytes(b"old")
+    code, line = refused(*STYLIZE, *SMALL)
+
+    assert code == 1
+    assert "ValueError: something unforeseen (--debug shows where)" in line
+    assert (folder / "out.png").read_bytes() == b"old"
+    with pytest.raises(ValueError, match="unforeseen"):
+        main([*STYLIZE, *SMALL, "--debug"])
+
+
+def test_interrupt_before_the_run_is_one_line(refused, folder, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tfstyle.cli.run.import_tensorflow", interrupt)
+
+    assert refused(*STYLIZE) == (130, "tfstyle: interrupted\n")
+
+
+# Bad input, refused before TensorFlow is imported.
+
+
+def bad_files(folder):
+    def chunk(kind, data):
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+    (folder / "bomb.png").write_bytes(bomb + chunk(b"IEND", b""))
+    (folder / "text.jpg").write_text("no\npicture")
+    (folder / "empty.jpg").touch()
+    Image.new("RGBA", (40, 40)).save(folder / "clear.png")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), "uint8")
+    Image.fromarray(noise).save(folder / "whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("flag", ["content", "style"])
+@pytest.mark.parametrize(
+    ("name", "code", "problem"),
+    [
+        ("missing.jpg", 2, "no such file; check the path"),
+        ("text.jpg", 1, "not a PNG, JPEG"),
+        ("cut.jpg", 1, "damaged or cut off"),
+        ("empty.jpg", 1, "the file is empty"),
+        ("bomb.png", 1, "50000×50000 is 2500 megapixels, over the limit"),
+        ("clear.png", 1, "every pixel is transparent"),
+        (".", 2, "is a folder"),
+    ],
+)
+def test_bad_picture(refused, folder, no_tensorflow, flag, name, code, problem):
+    bad_files(folder)
+    got, line = refused(*STYLIZE, f"--{flag}={name}")
+
+    assert got == code
+    assert line.startswith(f"tfstyle: {name}: ") and problem in line
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--preset=starry-night", "no preset 'starry-night'; did you mean cs231n-"),
+        ("--backbone=vgg", "--backbone=vgg: give one of slim19, vgg19, vgg16, squee"),
+        ("--schedule=x", "--schedule=x: give one of constant, cosine, exponential"),
+        ("--sieze=3", "there is no flag --sieze (did you mean --size"),
+        ("--width=3", "there is no flag --width"),
+        ("--size=abc", "--size=abc: give an integer; see tfstyle stylize --help"),
+        ("--size=", "--size=: give an integer"),
+        ("--tv_weight=1,5", "--tv_weight=1,5: give a number"),
+        ("--allow_upscale=x", "--allow_upscale=x: give true or false"),
+        ("--snapshot_every=0", "--snapshot_every=0: give a positive integer"),
+        ("--size", "flag --size"),
+        ("picture.jpg", "'picture.jpg' is no flag; write --flag=value"),
+        ("--flagfile=no.cfg", "No such file or directory: 'no.cfg'"),
+        ("--size=0", "size=0: give a whole number of at least 1"),
+        ("--seed=-1", "seed=-1: give a whole number of at least 0"),
+        ("--steps=1,x", "--steps=1,x: give numbers with commas"),
+        ("--steps=", "steps="),
+        ("--clamp=1", "clamp=[1.0]: give low,high"),
+        ("--style_weight=-1", "style_weight=-1.0: give a number of at least 0"),
+        ("--tv_weight=nan", "tv_weight=nan: give a number of at least 0"),
+        ("--style_layers=relu1_1:-1", "--style_layers=relu1_1:-1.0: a weight must"),
+        ("--style_layers=relu1_1:x", "--style_layers=relu1_1:x: a weight is not a n"),
+        ("--style_layers=relu1_1:", "--style_layers=relu1_1:: a weight is not a n"),
+        ("--style_layers=,", "--style_layers is empty"),
+        ("--style_layers=a:1,b", "2 layers but 1 weights; give each layer a weight"),
+        ("--content=", "--content is missing"),
+        ("--style=", "--style is missing"),
+        ("--output=", "--output is missing"),
+        ("--output=no/out.png", "no/out.png: the folder no does not exist; create"),
+        ("--output=.", ".: the name has no extension; use .png, .jpg"),
+        ("--output=out.gif", "out.gif: the extension .gif is not supported"),
+        ("--output=folder.png", "folder.png: is a folder"),
+        ("--report=no/r.json", "no/r.json: the folder no does not exist"),
+        ("--report=folder.png", "folder.png: is a folder"),
+        ("--loss_plot=no/l.png", "no/l.png: the folder no does not exist"),
+        ("--loss_plot=l.gif", "l.gif: the extension .gif is not supported; use .png"),
+        ("--log_dir=style.png", "--log_dir=style.png: the folder cannot be made (Fil"),
+        ("--snapshot_dir=/proc/x", "--snapshot_dir=/proc/x: the folder cannot be ma"),
+        ("--weights=no.npz", "--weights=no.npz: no such file; check the path, or gi"),
+        ("--init=no.png", "no.png: no such file"),
+    ],
+)
+def test_bad_flag(refused, folder, no_tensorflow, words, problem):
+    (folder / "folder.png").mkdir()
+    code, line = refused(*STYLIZE, words)
+
+    assert (code, problem in line) == (2, True), line
+
+
+def test_folder_that_may_not_be_written_to(refused, folder, no_tensorflow, monkeypatch):
+    # A test that runs as root may write everywhere.
+    monkeypatch.setattr("tfstyle.cli.run.os.access", lambda *_: False)
+    monkeypatch.setattr("tfstyle.cli.run.check_writable", lambda *_, **__: None)
+
+    code, line = refused(*STYLIZE, "--log_dir=logs")
+    assert code == 2 and "--log_dir=logs: you may not write to this folder" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("styleize", "there is no command 'styleize'; the commands are stylize, inv"),
+        ("invert --output=o.png", "--content is missing"),
+        ("texture --output=o.png", "--style is missing"),
+        ("texture --style=style.png --output=o.png --width=0", "width=0: give a who"),
+        ("texture --style=style.png --output=o.png --content_weight=1", "no flag --co"),
+        ("stylize --content=content.png --style=style.png", "--output is missing"),
+    ],
+)
+def test_bad_command(refused, folder, no_tensorflow, words, problem):
+    code, line = refused(*words.split())
+
+    assert code == 2 and problem in line
+
+
+@pytest.mark.parametrize("command", ["stylize", "info"])
+def test_other_keras_backend(refused, folder, no_tensorflow, monkeypatch, command):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    code, line = refused(
+        *((command, *STYLIZE[1:]) if command == "stylize" else ["info"])
+    )
+
+    assert code == 2
+    assert "KERAS_BACKEND=jax: tfstyle runs on TensorFlow; unset it" in line
+
+
+# Bad input that only the network can tell.
+
+
+def test_unknown_layer_offers_the_nearest(refused, folder):
+    code, line = refused(*STYLIZE, "--content_layers=relu9_1")
+    assert code == 2
+    assert "slim19 has no layer 'relu9_1'; did you mean relu" in line
+
+    code, line = refused("invert", *STYLIZE[1::2], "--layer=blok4_conv2")
+    assert code == 2 and "did you mean block4_conv2" in line
+
+
+def test_picture_of_one_pixel(refused, folder, tiny_backbone):
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    code, line = refused(*STYLIZE, "--content=one.png")
+
+    assert code == 2
+    assert "1×1 pixels is too small" in line and "at least " in line
+
+
+def test_wrong_weights_file(refused, folder, tiny_backbone):
+    (folder / "text.npz").write_text("no weights")
+    np.savez(folder / "lacking.npz", **{"other/kernel": np.zeros((3, 3, 3, 8))})
+    arrays = tiny_backbone.published_weights()
+    arrays["block2_conv1/kernel"] = np.zeros((3, 3, 8, 99), "float32")
+    np.savez(folder / "shape.npz", **arrays)
+
+    for name, problem in (
+        ("style.png", "not a format that tfstyle reads weights from; give a .npz"),
+        ("text.npz", "not an .npz file, or a damaged one"),
+        ("lacking.npz", "has no block1_conv1"),
+        ("shape.npz", "block2_conv1/kernel has shape [3, 3, 8, 99], but"),
+    ):
+        code, line = refused(*STYLIZE, *SMALL, f"--weights={name}")
+        assert code == 2
+        assert line.startswith(f"tfstyle: {name}: ") and problem in line
+        assert not (folder / "out.png").exists()
+
+
+def check_no_network(backbone, site, folder, line):
+    file = f"{backbone}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    assert line.startswith(f"tfstyle: {file}: could not be downloaded (")
+    assert f"https://{site}" in line
+    assert f"put it into {folder / 'models'}" in line
+    assert "--weights=PATH" in line and "--backbone=slim19" in line
+
+
+def offline(folder):
+    return {"KERAS_HOME": str(folder), "https_proxy": "http://127.0.0.1:9"}
+
+
+def test_no_network_for_squeezenet(refused, folder, monkeypatch):
+    for name, value in offline(folder).items():
+        monkeypatch.setenv(name, value)
+    code, line = refused(*STYLIZE, *SMALL, "--backbone=squeezenet")
+
+    assert code == 1
+    check_no_network("squeezenet", "raw.githubusercontent.com", folder, line)
+
+
+def test_no_network_for_vgg(folder):
+    # Keras reads KERAS_HOME once, so this needs a process of its own.
+    words = [*PROGRAM, *STYLIZE, *SMALL, "--backbone=vgg19"]
+    environment = {**os.environ, **offline(folder)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    check_no_network("vgg19", "storage.googleapis.com", folder, done.stderr)

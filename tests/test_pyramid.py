@@ -1,0 +1,422 @@
+"""Tests of tfstyle/pyramid.py, most of them with a tiny random network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle import optimize
+from tfstyle.backbones.slim19 import SLIM19
+from tfstyle.errors import UsageError
+from tfstyle.features import FeatureExtractor
+from tfstyle.images import load_image, resize_image
+from tfstyle.losses import PerceptualLoss, gram_matrix
+from tfstyle.options import Options
+from tfstyle.pyramid import (
+    BrokenRunError,
+    PyramidRun,
+    from_space,
+    perceptual_loss,
+    scale_sizes,
+    start_noise,
+    to_space,
+)
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+TERMS = [
+    "content/block3_conv1",
+    *(f"style/block{i}_conv1" for i in (1, 2, 3)),
+    "total_variation",
+]
+
+
+def run(content, style, start=None, size=None, callbacks=(), **options):
+    chosen = Options(**{"scales": 1, "steps": 8, **options})
+    start = content if start is None else start
+    size = content.shape[1:3] if size is None else size
+    return PyramidRun(content, style, start, size, chosen, callbacks).run()
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """Makes the loop report each step by itself."""
+    monkeypatch.setattr(optimize, "_MOST_STEPS_PER_CALL", 1)
+
+
+# Sizes of the scales.
+
+
+@pytest.mark.parametrize(
+    ("size", "scales", "least", "expected"),
+    [
+        ((384, 512), 1, 112, [(384, 512)]),
+        ((384, 512), 0, 112, [(96, 128), (192, 256), (384, 512)]),
+        ((384, 512), 0, 129, [(192, 256), (384, 512)]),
+        ((384, 512), 0, 128, [(96, 128), (192, 256), (384, 512)]),
+        ((384, 512), 2, 1000, [(192, 256), (384, 512)]),
+        ((101, 75), 3, 1, [(25, 19), (50, 38), (101, 75)]),
+        ((60, 50), 0, 112, [(60, 50)]),
+        ((1, 4), 4, 1, [(1, 1), (1, 1), (1, 2), (1, 4)]),
+        ((4, 2), 0, 1, [(1, 1), (2, 1), (4, 2)]),
+    ],
+)
+def test_scale_sizes(size, scales, least, expected):
+    assert scale_sizes(size, scales, least) == expected
+
+
+# Noise and spaces.
+
+
+def test_noise_follows_its_seed():
+    first, again = (start_noise((1, 8, 9, 3), "noise", Options()) for _ in range(2))
+    assert first.dtype == np.float32 and first.shape == (1, 8, 9, 3)
+    np.testing.assert_array_equal(first, again)
+    other = start_noise((1, 8, 9, 3), "noise", Options(seed=1))
+    assert np.abs(first - other).mean() > 0.1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_uniform_noise_is_around_grey(share):
+    noise = start_noise((1, 60, 60, 3), "noise", Options(noise=share))
+    low, high = 0.5 - share / 2, 0.5 + share / 2
+    assert low <= noise.min() <= low + 0.01
+    assert high - 0.01 <= noise.max() <= high
+    assert noise.mean() == pytest.approx(0.5, abs=0.01)
+    assert noise.std() == pytest.approx(share / np.sqrt(12), abs=0.01)
+
+
+def test_normal_noise_is_around_grey():
+    noise = start_noise((1, 60, 60, 3), "normal", Options(noise=0.4))
+    assert noise.mean() == pytest.approx(0.5, abs=0.01)
+    assert noise.std() == pytest.approx(0.1, abs=0.005)
+    whole = start_noise((1, 60, 60, 3), "normal", Options())
+    assert whole.min() == 0 and whole.max() == 1  # two deviations; the rest is cut off
+
+
+def test_spaces_by_hand_and_back(content):
+    assert to_space(content, "rgb") is content
+    value = to_space(content, "normalized")
+    assert value.dtype == np.float32
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(value, (content - mean) / std, rtol=1e-5, atol=1e-5)
+    for space in ("rgb", "normalized"):
+        there = tf.constant(to_space(content, space))
+        np.testing.assert_allclose(from_space(there, space), content, atol=1e-6)
+
+
+# The loss that options describe.
+
+
+def test_perceptual_loss_follows_the_options(tiny_backbone):
+    loss = perceptual_loss(
+        Options(
+            content_layers=["conv2_1"],
+            style_layers={"relu1_1": 0.5, "pool2": 2.0},
+            content_weight=3.0,
+            style_weight=10.0,
+            tv_weight=0.25,
+            normalization="mean",
+            pooling="avg",
+        )
+    )
+    assert loss.content_layers == {"conv2_1": 3.0}
+    assert loss.style_layers == {"relu1_1": 5.0, "pool2": 20.0}
+    assert (loss.tv_weight, loss.normalization) == (0.25, "mean")
+    assert loss.features.layers == ("conv2_1", "relu1_1", "pool2")
+    kinds = {type(layer).__name__ for layer in loss.features.model.layers}
+    assert "AveragePooling2D" in kinds and "MaxPooling2D" not in kinds
+
+
+def test_the_network_goes_no_deeper_than_the_terms_need(tiny_backbone):
+    loss = perceptual_loss(Options(content_weight=0.0, style_layers=["relu1_1"]))
+    assert loss.features.layers == ("relu1_1",)
+    loss = perceptual_loss(Options(style_weight=0.0))
+    assert loss.features.layers == ("block3_conv1",)
+
+
+def test_default_layers_are_those_of_the_backbone():
+    loss = perceptual_loss(Options())
+    assert loss.content_layers == pytest.approx({"block4_conv2": 0.05})
+    assert loss.style_layers == pytest.approx(dict.fromkeys(SLIM19.style_layers, 0.2))
+
+
+# Runs.
+
+
+def test_a_run_lowers_the_loss_and_keeps_size_and_range(tiny_backbone, content, style):
+    result = run(content, style, steps=60)
+    assert result.image.shape == content.shape
+    assert result.image.dtype == np.float32
+    assert result.image.min() >= 0 and result.image.max() <= 1
+    assert list(result.history) == ["step", "scale", "total", *TERMS]
+    assert result.history["step"] == list(range(1, 61))
+    assert result.history["scale"] == [0] * 60
+    totals = result.history["total"]
+    np.testing.assert_allclose(
+        totals, np.sum([result.history[term] for term in TERMS], 0), rtol=1e-5
+    )
+    assert result.history["content/block3_conv1"][0] == pytest.approx(0, abs=1e-6)
+    assert totals[-1] < totals[0] / 3
+    assert not result.stopped
+    assert result.seconds > 0
+
+
+def test_scales_go_from_coarse_to_fine(tiny_backbone, content, style, every_step):
+    seen = []
+
+    def callback(progress):
+        image = progress.image()
+        assert image.min() >= 0 and image.max() <= 1
+        seen.append((progress.step, progress.scale, image.shape[1:3]))
+        assert (progress.steps, progress.scales) == (9, 3)
+        assert progress.columns == ("total", *TERMS)
+        assert progress.row_steps.tolist() == [progress.step]
+        assert set(progress.terms) == set(TERMS)
+        assert progress.total == pytest.approx(sum(progress.terms.values()), rel=1e-5)
+
+    result = run(content, style, scales=3, steps=(4, 3, 2), callbacks=[callback])
+    sizes = [(8, 10)] * 4 + [(16, 20)] * 3 + [(32, 40)] * 2
+    scales = [0] * 4 + [1] * 3 + [2] * 2
+    assert seen == list(zip(range(1, 10), scales, sizes, strict=True))
+    assert result.history["step"] == list(range(1, 10))
+    assert result.history["scale"] == scales
+    assert result.image.shape == (1, 32, 40, 3)
+
+
+def test_each_scale_traces_the_loss_once(tiny_backbone, content, style, monkeypatch):
+    shapes, evaluate = [], PerceptualLoss.__call__
+
+    def traced(self, images, *args, **options):
+        shapes.append(tuple(images.shape[1:3]))
+        return evaluate(self, images, *args, **options)
+
+    monkeypatch.setattr(PerceptualLoss, "__call__", traced)
+    run(content, style, scales=3, steps=20)
+    assert shapes == [(8, 10), (16, 20), (32, 40)]
+
+
+def test_targets_are_computed_once_per_scale(
+    tiny_backbone, content, style, monkeypatch
+):
+    sizes, targets = [], PerceptualLoss.targets
+
+    def counted(self, content, style):
+        sizes.append((tuple(content.shape[1:3]), tuple(style.shape[1:3])))
+        return targets(self, content, style)
+
+    monkeypatch.setattr(PerceptualLoss, "targets", counted)
+    run(content, style, scales=2, steps=12)
+    assert sizes == [((16, 20), (18, 14)), ((32, 40), (36, 28))]
+
+
+def test_a_finer_scale_starts_from_what_the_coarser_has_made(
+    tiny_backbone, content, style, every_step
+):
+    pictures = []
+    run(
+        content,
+        style,
+        scales=2,
+        steps=30,
+        learning_rate=0.05,
+        callbacks=[lambda progress: pictures.append(progress.image())],
+    )
+    coarse, fine = pictures[29], pictures[30]
+    enlarged = resize_image(coarse, (32, 40))
+    assert np.abs(enlarged - content).mean() > 0.1  # it has changed
+    assert np.abs(fine - enlarged).mean() < 0.06  # one step of Adam moves by 0.05
+
+
+def test_the_first_picture_gives_its_fine_detail(tiny_backbone, style):
+    board = np.indices([32, 40]).sum(0) % 2
+    content = np.repeat(0.3 + 0.4 * board[None, ..., None], 3, -1).astype("float32")
+    options = {"scales": 2, "steps": 1, "learning_rate": 1e-6}
+    result = run(content, style, **options)
+    # A picture enlarged from half size would be flat.
+    np.testing.assert_allclose(result.image, content, atol=0.01)
+
+
+@pytest.mark.parametrize("space", ["rgb", "normalized"])
+def test_a_run_that_does_not_move_returns_its_start(
+    tiny_backbone, content, style, space
+):
+    options = {"steps": 2, "learning_rate": 1e-7, "space": space, "clamp": ()}
+    result = run(content, style, **options)
+    np.testing.assert_allclose(result.image, content, atol=1e-5)
+
+
+def test_space_is_that_of_steps_clamp_and_total_variation(
+    tiny_backbone, content, style
+):
+    std = np.array([0.229, 0.224, 0.225])
+    options = {"steps": 1, "learning_rate": 0.1, "clamp": (), "schedule": "constant"}
+    images = {
+        space: run(content, style, space=space, **options).image
+        for space in ("rgb", "normalized")
+    }
+    for space, step in (("rgb", 0.1 * np.ones(3)), ("normalized", 0.1 * std)):
+        moved = np.median(np.abs(images[space] - content), axis=(0, 1, 2))
+        np.testing.assert_allclose(moved, step, rtol=0.01)
+
+    mean = np.array([0.485, 0.456, 0.406])
+    clamped = run(content, style, space="normalized", clamp=(-0.5, 0.5)).image
+    assert (clamped >= mean - 0.5 * std - 1e-6).all()
+    assert (clamped <= mean + 0.5 * std + 1e-6).all()
+
+    options = {"steps": 1, "normalization": "sum", "tv_weight": 1.0, "clamp": ()}
+    terms = {
+        space: run(content, style, space=space, **options).history["total_variation"][0]
+        for space in ("rgb", "normalized")
+    }
+    differences = [np.square(np.diff(content, axis=axis)) for axis in (1, 2)]
+    assert terms["rgb"] == pytest.approx(sum(np.sum(d) for d in differences), rel=1e-4)
+    scaled = sum(np.sum(d / std**2) for d in differences)
+    assert terms["normalized"] == pytest.approx(scaled, rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_clamp_is_a_box_for_each_optimizer(tiny_backbone, content, style, optimizer):
+    options = {"optimizer": optimizer, "steps": 25, "learning_rate": 0.2}
+    boxed = run(content, style, clamp=(0.25, 0.6), **options).image
+    assert boxed.min() == np.float32(0.25)
+    assert boxed.max() == np.float32(0.6)
+
+
+def test_clamp_until_is_passed_on(tiny_backbone, content, style):
+    options = {"steps": 6, "clamp": (0.4, 0.6), "learning_rate": 0.05}
+    assert run(content, style, **options).image.max() <= np.float32(0.6)
+    assert run(content, style, clamp_until=3, **options).image.max() > 0.601
+
+
+def test_lbfgs_lowers_the_loss(tiny_backbone, content, style):
+    result = run(content, style, optimizer="lbfgs", steps=(20, 20), scales=2)
+    for scale in (0, 1):
+        rows = np.array(result.history["scale"]) == scale
+        totals = np.array(result.history["total"])[rows]
+        steps = np.array(result.history["step"])[rows] - 20 * scale
+        assert totals[-1] < totals[0] / 2
+        assert (np.diff(totals) <= 0).all()
+        assert steps[0] == 1 and steps[-1] <= 20
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_the_same_seed_gives_the_same_bytes(tiny_backbone, content, style, optimizer):
+    options = {"optimizer": optimizer, "steps": 12}
+    first, again, other = (
+        run(content, style, start="noise", seed=seed, **options).image.tobytes()
+        for seed in (7, 7, 8)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_the_result_may_be_of_another_size_than_the_style(tiny_backbone, style):
+    options = {"content_weight": 0.0, "scales": 2, "steps": 5}
+    result = run(None, style, start="noise", size=(30, 50), **options)
+    assert result.image.shape == (1, 30, 50, 3)
+    assert "content/block3_conv1" not in result.history
+
+
+# Ends before time.
+
+
+def test_a_callback_stops_the_run_and_keeps_the_picture(
+    tiny_backbone, content, style, every_step
+):
+    pictures = []
+
+    def callback(progress):
+        pictures.append(progress.image())
+        return progress.step == 5
+
+    others = []
+    result = run(
+        content, style, scales=2, steps=20, callbacks=[callback, others.append]
+    )
+    assert result.stopped
+    assert result.history["step"] == [1, 2, 3, 4, 5]
+    assert len(others) == 5
+    assert pictures[-1].shape == (1, 16, 20, 3)
+    np.testing.assert_array_equal(result.image, resize_image(pictures[-1], (32, 40)))
+    assert np.abs(result.image - content).mean() > 0.01
+
+
+@pytest.mark.parametrize(("broken_at", "scale"), [(3, 0), (9, 1)])
+def test_a_broken_run_carries_its_last_good_picture(
+    tiny_backbone, content, style, monkeypatch, broken_at, scale
+):
+    evaluations, evaluate = tf.Variable(0), PerceptualLoss.__call__
+
+    def breaking(self, images, *args, **options):
+        total, terms = evaluate(self, images, *args, **options)
+        broken = tf.equal(evaluations.assign_add(1), broken_at)
+        nan = tf.where(broken, np.nan, 0.0)
+        terms["style/block2_conv1"] += nan
+        return total + nan, terms
+
+    monkeypatch.setattr(PerceptualLoss, "__call__", breaking)
+    with pytest.raises(BrokenRunError) as caught:
+        run(content, style, scales=2, steps=(6, 7))
+    assert str(caught.value).startswith(
+        f"the loss became NaN or infinite at step {broken_at} in style/block2_conv1;"
+    )
+    assert isinstance(caught.value, optimize.NonFiniteLossError)
+    result = caught.value.result
+    assert result.image.shape == content.shape
+    assert np.isfinite(result.image).all()
+    assert np.abs(result.image - content).mean() > 0.001
+    assert result.history["step"] == list(range(1, broken_at))
+    assert result.history["scale"][-1] == scale
+    assert np.isfinite(result.history["total"]).all()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_loss_that_overflows_ends_the_run(tiny_backbone, content, style, optimizer):
+    options = {"style_weight": 1e39, "normalization": "sum", "optimizer": optimizer}
+    with pytest.raises(BrokenRunError, match=r"at step 1 in style/block\d_conv1;") as e:
+        run(content, style, **options)
+    np.testing.assert_allclose(e.value.result.image, content, atol=1e-6)
+    assert e.value.result.history["step"] == []
+
+
+def test_pictures_that_become_too_small_are_refused_before_the_run(
+    tiny_backbone, content, style
+):
+    with pytest.raises(
+        UsageError, match=r"a picture of 5×4 pixels .* at least 8 pixels"
+    ):
+        run(content, style, scales=4, content_layers=["pool3"])
+    with pytest.raises(
+        UsageError, match=r"a picture of 3×18 pixels .* at least 4 pixels"
+    ):
+        run(content, style[:, :, :6], scales=2)
+
+
+# What a person would look for.
+
+
+def test_the_style_comes_nearer_and_the_content_stays():
+    content = load_image(DATA / "content" / "astronaut.jpg", 80)
+    style = load_image(DATA / "style" / "waves.jpg", 80)
+    result = run(content, style, steps=50, min_scale_size=40, scales=0)
+    extract = FeatureExtractor("slim19", SLIM19.style_layers)
+
+    def grams(image):
+        return {layer: gram_matrix(f) for layer, f in extract(image).items()}
+
+    def distance(image):
+        ours, theirs = grams(image), grams(style)
+        return np.mean(
+            [np.sum((ours[k] - A) ** 2) / np.sum(A**2) for k, A in theirs.items()]
+        )
+
+    def edges(image):
+        grey = image.mean(-1)[0]
+        return np.concatenate([np.diff(grey, axis=axis).ravel() for axis in (0, 1)])
+
+    assert distance(result.image) < distance(content) / 4
+    assert np.corrcoef(edges(result.image), edges(content))[0, 1] > 0.25
+    colours = [x.mean((0, 1, 2)) for x in (result.image, style, content)]
+    nearer, further = (np.linalg.norm(colours[i] - colours[1]) for i in (0, 2))
+    assert nearer < further

@@ -1,0 +1,350 @@
+"""Tests of tfstyle/recipes.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import tfstyle
+from tfstyle.errors import ImageError, UsageError
+from tfstyle.recipes import plan_inversion, plan_stylize, plan_texture
+
+FEW = {"steps": 4, "scales": 1}
+
+
+def levels(picture):
+    return np.rint(255 * picture[0]).astype("uint8")
+
+
+@pytest.fixture
+def sources(content, tmp_path):
+    """One picture in every form that is accepted."""
+    pixels = levels(content)
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    floats = pixels.astype("float32") / np.float32(255)
+    return {
+        "path": path,
+        "string": str(path),
+        "PIL": Image.fromarray(pixels),
+        "uint8": pixels,
+        "float": floats,
+        "batch": floats[None],
+        "tensor": tf.constant(floats[None]),
+    }
+
+
+# Pictures.
+
+
+def test_every_form_of_a_picture_is_read_alike(sources):
+    plans = [plan_stylize(source, source) for source in sources.values()]
+    for plan in plans:
+        assert plan.content.shape == (1, 32, 40, 3)
+        assert plan.size == (32, 40)
+        for picture in (plan.content, plan.style, plan.start):
+            np.testing.assert_array_equal(picture, plans[0].content)
+
+
+def test_every_form_of_a_picture_gives_the_same_result(tiny_backbone, sources, style):
+    images = [
+        tfstyle.stylize(sources[kind], style, **FEW).image.tobytes()
+        for kind in ("path", "PIL", "uint8", "tensor")
+    ]
+    assert len(set(images)) == 1
+
+
+def test_the_result_has_the_proportions_of_the_content(content, style):
+    plan = plan_stylize(content, style, size=20)
+    assert plan.size == (16, 20)
+    assert plan.content.shape == (1, 16, 20, 3)
+    assert plan.style.shape == (1, 20, 16, 3)  # of 36 × 28
+    plan = plan_stylize(content, style, size=16, size_of="shortest", style_size=14)
+    assert plan.content.shape == (1, 16, 20, 3)
+    assert plan.style.shape == (1, 18, 14, 3)
+    plan = plan_stylize(content, style, size=80)
+    assert plan.size == (32, 40)
+    plan = plan_stylize(content, style, size=80, allow_upscale=True)
+    assert plan.size == (64, 80)
+
+
+def test_starts(content, style, sources):
+    assert plan_stylize(content, style, init="noise").start == "noise"
+    assert plan_stylize(content, style, init="normal").start == "normal"
+    for init, picture in (("content", content), ("style", style)):
+        plan = plan_stylize(content, style, init=init)
+        np.testing.assert_array_equal(plan.start, picture)
+    plan = plan_stylize(style, style, init=sources["path"])
+    assert plan.start.shape == (1, 32, 40, 3)
+    assert plan.size == (36, 28)
+
+
+def test_a_start_may_be_of_another_size(tiny_backbone, content, style):
+    options = {"learning_rate": 1e-7, "init": "style", **FEW}
+    result = tfstyle.stylize(content, style, **options)
+    expected = tfstyle.resize_image(style, (32, 40))
+    np.testing.assert_allclose(result.image, expected, atol=1e-5)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ("s", {}, "no content picture: give one, or content_weight=0"),
+        ("c", {}, "no style picture: give one, or style_weight=0"),
+        ("", {"content_weight": 0.0}, "no style picture: give one, or style_weight=0"),
+        (
+            "",
+            {"style_weight": 0.0},
+            "no content picture: give one, or content_weight=0",
+        ),
+        (
+            "cs",
+            {"content_weight": 0.0, "style_weight": 0.0},
+            "content_weight and style_weight are both 0: give one of them",
+        ),
+        (
+            "s",
+            {"content_weight": 0.0},
+            "init=content: there is no content picture to start from",
+        ),
+        (
+            "c",
+            {"style_weight": 0.0, "init": "style"},
+            "init=style: there is no style picture to start from",
+        ),
+        ("cs", {"sise": 3}, "there is no option 'sise'; see tfstyle.Options"),
+        ("cs", {"size": 0}, "size=0: give a whole number of at least 1"),
+        ("cs", {"backbone": "x"}, "backbone='x': choose one of slim19, vgg19"),
+        (
+            "cs",
+            {"style_layers": ["relu9_1"], "content_weight": 0.0},
+            "slim19 has no layer 'relu9_1'; did you mean relu",
+        ),
+        ("cs", {"content_layers": {}}, "content_layers is empty: name at least one"),
+        ("cs", {"scales": 4}, "a picture of 5×4 pixels is too small for the layers"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(content, style, given, options, message):
+    pictures = (content if "c" in given else None, style if "s" in given else None)
+    with pytest.raises(UsageError) as caught:
+        tfstyle.stylize(*pictures, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_what_is_wrong_with_the_other_recipes(content, style):
+    with pytest.raises(UsageError, match="no content picture"):
+        tfstyle.invert_features(None)
+    with pytest.raises(UsageError, match="slim19 has no layer 'nowhere'"):
+        tfstyle.invert_features(content, "nowhere")
+    with pytest.raises(UsageError, match="no style picture: give one"):
+        tfstyle.synthesize_texture(None)
+    with pytest.raises(UsageError, match="width=0: give a whole number of at least 1"):
+        tfstyle.synthesize_texture(style, 0, 5)
+    with pytest.raises(UsageError, match="height=-3: give a whole number"):
+        tfstyle.synthesize_texture(style, height=-3)
+    with pytest.raises(UsageError, match="there is no option 'scale'"):
+        tfstyle.synthesize_texture(style, scale=3)
+
+
+def test_files_that_are_no_pictures(tmp_path, style):
+    with pytest.raises(UsageError, match=r"missing\.png"):
+        tfstyle.stylize(tmp_path / "missing.png", style)
+    text = tmp_path / "text.png"
+    text.write_text("not a picture")
+    with pytest.raises(ImageError, match=r"text\.png"):
+        tfstyle.stylize(style, text)
+
+
+# Pictures without a weight.
+
+
+def test_a_picture_without_weight_is_not_compared_with(tiny_backbone, content, style):
+    with_style = tfstyle.stylize(content, style, style_weight=0.0, **FEW)
+    without = tfstyle.stylize(content, None, style_weight=0.0, **FEW)
+    assert list(with_style.history)[3:] == ["content/block3_conv1", "total_variation"]
+    np.testing.assert_array_equal(with_style.image, without.image)
+
+
+def test_content_may_be_a_start_only(tiny_backbone, content, style):
+    result = tfstyle.stylize(content, style, content_weight=0.0, tv_weight=0.0, **FEW)
+    assert list(result.history)[3:] == [f"style/block{i}_conv1" for i in (1, 2, 3)]
+    moved = np.abs(result.image - content).mean()
+    assert 0.001 < moved < 0.1
+
+
+# The recipes.
+
+
+def test_stylize_calls_back_and_counts(tiny_backbone, content, style):
+    steps = []
+    result = tfstyle.stylize(
+        content,
+        style,
+        callbacks=[lambda progress: steps.extend(progress.row_steps.tolist())],
+        **FEW,
+    )
+    assert steps == result.history["step"] == [1, 2, 3, 4]
+    assert result.image.shape == content.shape
+
+
+def test_invert_features_finds_the_picture_again(tiny_backbone, content):
+    start, result = (
+        tfstyle.invert_features(
+            content, "relu1_1", steps=steps, learning_rate=0.05, tv_weight=0.0
+        )
+        for steps in (1, 150)
+    )
+    assert result.image.shape == content.shape
+    assert list(result.history)[3:] == ["content/relu1_1"]
+    losses = result.history["content/relu1_1"]
+    assert losses[-1] < losses[0] / 100
+    before, after = (np.abs(x.image - content).mean() for x in (start, result))
+    assert before > 0.2  # noise
+    assert after < before / 5
+
+
+def test_invert_features_has_defaults_of_its_own(content):
+    plan = plan_inversion(content, "relu3_1")
+    assert plan.style is None and plan.start == "noise"
+    assert plan.options.content_layers == {"relu3_1": 1.0}
+    assert (plan.options.content_weight, plan.options.tv_weight) == (1.0, 1.0)
+    assert plan.options.style_weight == 0.0
+    plan = plan_inversion(content, "relu3_1", tv_weight=0.0, init="content")
+    assert plan.options.tv_weight == 0.0
+    np.testing.assert_array_equal(plan.start, content)
+    plan = plan_inversion(content, None, content_layers=["relu1_1", "relu2_1"])
+    assert plan.options.content_layers == ["relu1_1", "relu2_1"]
+    assert plan_inversion(content, None).options.content_layers is None
+
+
+def test_synthesize_texture_has_the_statistics_and_not_the_picture(
+    tiny_backbone, style
+):
+    result = tfstyle.synthesize_texture(style, 40, 24, steps=120, learning_rate=0.05)
+    assert result.image.shape == (1, 24, 40, 3)
+    assert list(result.history)[3:] == [f"style/block{i}_conv1" for i in (1, 2, 3)]
+    totals = result.history["total"]
+    assert totals[-1] < totals[0] / 20
+    np.testing.assert_allclose(
+        result.image.mean((0, 1, 2)), style.mean((0, 1, 2)), atol=0.1
+    )
+    part = result.image[:, :, :28] - style[:, :24]
+    assert np.abs(part).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (None, None, (36, 28)),
+        (50, None, (36, 50)),
+        (None, 20, (20, 28)),
+        (9, 8, (8, 9)),
+    ],
+)
+def test_sizes_of_textures(style, width, height, expected):
+    plan = plan_texture(style, width, height)
+    assert plan.size == expected
+    assert plan.content is None and plan.start == "noise"
+    assert plan.style.shape == style.shape
+    assert (plan.options.content_weight, plan.options.tv_weight) == (0.0, 0.0)
+
+
+def test_textures_of_a_smaller_style(style):
+    plan = plan_texture(style, 50, 40, style_size=18)
+    assert plan.style.shape == (1, 18, 14, 3)
+    assert plan.size == (40, 50)
+
+
+# L-BFGS and Adam on a true network.
+
+
+def starry_night(shared, optimizer, backbone, weights, **options):
+    path = shared / "weights" / weights
+    if not path.is_file():
+        pytest.skip(f"needs {path}; set TFSTYLE_SHARED to the folder that has it")
+    return tfstyle.stylize(
+        shared / "images" / "content" / "tubingen.jpg",
+        shared / "images" / "style" / "starry_night.jpg",
+        **{"backbone": backbone, "weights": path, "optimizer": optimizer},
+        **{"size": 64, "scales": 1, "steps": 40, **options},
+    ).history
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "layers"),
+    [
+        (
+            "vgg19",
+            "vgg19_normalised_to_block3_conv1.npz",
+            {
+                "content_layers": ["relu3_1"],
+                "style_layers": ["relu1_1", "relu2_1", "relu3_1"],
+            },
+        ),
+        ("squeezenet", "squeezenet_v1.1_imagenet_notop.h5", {}),
+    ],
+)
+def test_lbfgs_needs_fewer_evaluations_than_adam(shared, backbone, weights, layers):
+    adam, lbfgs = (
+        starry_night(shared, optimizer, backbone, weights, **layers)
+        for optimizer in ("adam", "lbfgs")
+    )
+    assert adam["total"][0] == pytest.approx(lbfgs["total"][0], rel=1e-4)
+    assert adam["total"][-1] < adam["total"][0] / 3
+    below = np.array(lbfgs["total"]) < adam["total"][-1]
+    needed = np.array(lbfgs["step"])[below].min(initial=10**6)
+    assert needed <= 0.8 * adam["step"][-1]
+
+
+# Imports.
+
+
+def python(code):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[1],
+        timeout=60,
+    )
+
+
+def test_importing_tfstyle_imports_neither_tensorflow_nor_keras():
+    done = python(
+        "import sys, tfstyle\n"
+        "assert callable(tfstyle.stylize)\n"
+        "print(sorted({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_what_is_wrong_is_refused_before_tensorflow_is_imported():
+    done = python(
+        "import sys, tfstyle, numpy as np\n"
+        "picture = np.zeros([8, 8, 3], 'uint8')\n"
+        "for arguments in ({'size': 0}, {'sise': 1}, {'init': 'missing.png'}):\n"
+        "    try:\n"
+        "        tfstyle.stylize(picture, picture, **arguments)\n"
+        "    except tfstyle.UsageError as error:\n"
+        "        print(error)\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4, done.stderr
+    assert lines[0].startswith("size=0") and "sise" in lines[1]
+    assert "missing.png" in lines[2]
+    assert lines[3] == "False"
+
+
+def test_names_that_are_imported_when_they_are_used():
+    for name in tfstyle.__all__:
+        assert getattr(tfstyle, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'stylise'"):
+        _ = tfstyle.stylise
