@@ -149,6 +149,7 @@ def test_info_tells_versions_devices_and_weights(run, tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     file = tmp_path / "models" / "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
     file.touch()
+    file.with_name("vgg16_weights_tf_dim_ordering_tf_kernels.h5").touch()  # with top
     code, out, err = run("info")
     rows = dict(line.split(maxsplit=1) for line in out.splitlines())
 
@@ -346,7 +347,10 @@ def test_signal_keeps_the_picture_so_far(folder, number, code):
     while not list(folder.glob("s/*.png")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
 
     assert (process.returncode, out) == (code, "")
     assert err.startswith("tfstyle: stopped at step ") and err.count("\n") == 1

@@ -56,6 +56,8 @@ def test_every_option_has_a_help_text():
         ("style_size", -1, "style_size=-1: give a whole number of at least 0"),
         ("clamp_until", -1, "clamp_until=-1: give a whole number of at least 0"),
         ("decay_step", -5, "decay_step=-5: give a whole number of at least 0"),
+        ("seed", -1, "seed=-1: give a whole number of at least 0"),
+        ("margin", -1, "margin=-1: give a whole number of at least 0"),
         ("steps", 0, "steps=0: give whole numbers of at least 1"),
         ("steps", (), "steps=(): give at least one number"),
         ("noise", 1.1, "noise=1.1: give a number from 0 to 1"),

@@ -21,6 +21,8 @@ from tfstyle.pyramid import (
     scale_sizes,
     start_noise,
     to_space,
+    with_margin,
+    without_margin,
 )
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -32,7 +34,7 @@ TERMS = [
 
 
 def run(content, style, start=None, size=None, callbacks=(), **options):
-    chosen = Options(**{"scales": 1, "steps": 8, **options})
+    chosen = Options(**{"scales": 1, "steps": 8, "margin": 0, **options})
     start = content if start is None else start
     size = content.shape[1:3] if size is None else size
     return PyramidRun(content, style, start, size, chosen, callbacks).run()
@@ -103,6 +105,17 @@ def test_spaces_by_hand_and_back(content):
     for space in ("rgb", "normalized"):
         there = tf.constant(to_space(content, space))
         np.testing.assert_allclose(from_space(there, space), content, atol=1e-6)
+
+
+def test_a_margin_is_the_mirror_image_and_comes_off_again():
+    picture = np.arange(12.0).reshape(1, 3, 4, 1)
+    wide = with_margin(picture, 2)
+    assert wide.shape == (1, 7, 8, 1)
+    assert wide[0, 2, :, 0].tolist() == [2, 1, 0, 1, 2, 3, 2, 1]
+    assert wide[0, :, 2, 0].tolist() == [8, 4, 0, 4, 8, 4, 0]
+    np.testing.assert_array_equal(without_margin(wide, 2), picture)
+    np.testing.assert_array_equal(with_margin(picture, 0), picture)
+    np.testing.assert_array_equal(without_margin(picture, 0), picture)
 
 
 # The loss that options describe.
@@ -194,6 +207,39 @@ def test_each_scale_traces_the_loss_once(tiny_backbone, content, style, monkeypa
     monkeypatch.setattr(PerceptualLoss, "__call__", traced)
     run(content, style, scales=3, steps=20)
     assert shapes == [(8, 10), (16, 20), (32, 40)]
+
+
+@pytest.mark.parametrize("end", ["done", "stopped", "broken"])
+def test_a_margin_is_optimised_and_cut_off(
+    tiny_backbone, content, style, monkeypatch, end
+):
+    shapes, seen, evaluate = [], [], PerceptualLoss.__call__
+
+    def traced(self, images, targets, **options):
+        shapes.append(tuple(images.shape[1:3]))
+        of_content = targets.content["block3_conv1"]
+        assert of_content.shape[1:3] == (shapes[-1][0] // 4, shapes[-1][1] // 4)
+        total, terms = evaluate(self, images, targets, **options)
+        return total + (np.nan if end == "broken" and len(shapes) == 2 else 0), terms
+
+    def callback(progress):
+        seen.append(progress.image().shape)
+        return end == "stopped"
+
+    monkeypatch.setattr(PerceptualLoss, "__call__", traced)
+    options = {"margin": 4, "scales": 2, "callbacks": [callback]}
+    if end == "broken":
+        with pytest.raises(BrokenRunError) as caught:
+            run(content, style, **options)
+        result = caught.value.result
+    else:
+        result = run(content, style, **options)
+    expected = {(1, 16, 20, 3), (1, 32, 40, 3)} if end == "done" else {(1, 16, 20, 3)}
+    assert shapes == [(24, 28), (40, 48)][: 1 if end == "stopped" else 2]
+    assert set(seen) == expected
+    assert result.image.shape == content.shape
+    before = result.image - content
+    assert np.abs(before).mean() < 0.2  # in its place
 
 
 def test_targets_are_computed_once_per_scale(
@@ -399,7 +445,7 @@ def test_pictures_that_become_too_small_are_refused_before_the_run(
 def test_the_style_comes_nearer_and_the_content_stays():
     content = load_image(DATA / "content" / "astronaut.jpg", 80)
     style = load_image(DATA / "style" / "waves.jpg", 80)
-    result = run(content, style, steps=50, min_scale_size=40, scales=0)
+    result = run(content, style, steps=50, min_scale_size=40, scales=0, margin=8)
     extract = FeatureExtractor("slim19", SLIM19.style_layers)
 
     def grams(image):
