@@ -34,6 +34,7 @@ from absl import app, flags
 
 from tfstyle.backbones import slim19, vgg
 from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB, preprocess
+from tfstyle.backbones.weights import sha256
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("photos", None, "Folders of photographs, searched to any depth.")
@@ -372,8 +373,11 @@ def save(student: keras.Model, path: pathlib.Path) -> None:
 
 def record(history, photos, pictures, seconds: float) -> dict[str, object]:
     """What somebody needs to repeat the run."""
+    files = [path for path in (FLAGS.true_vgg, FLAGS.compressed_vgg) if path]
+    before = pathlib.Path(FLAGS.resume_from or "").with_suffix(".json")
     return {
         "teacher": FLAGS.teacher,
+        "teachers_sha256": {pathlib.Path(path).name: sha256(path) for path in files},
         "steps": FLAGS.steps,
         "batch": FLAGS.batch,
         "crop": FLAGS.crop,
@@ -384,6 +388,7 @@ def record(history, photos, pictures, seconds: float) -> dict[str, object]:
         "pictures": len(pictures),
         "hours": round(seconds / 3600, 2),
         "validation": {k: round(v[-1], 4) for k, v in history.items() if "val_" in k},
+        "resumed_from": json.loads(before.read_text()) if before.is_file() else None,
     }
 
 

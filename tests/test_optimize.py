@@ -95,7 +95,7 @@ def keras_adam(
 ):
     """The values that Keras's Adam goes through, in a loop without a graph."""
     variable = start()
-    adam = keras.optimizers.Adam(learning_rate, beta_2=beta_2, epsilon=1e-8)
+    adam = keras.optimizers.Adam(learning_rate, beta_2=beta_2, epsilon=Adam.EPSILON)
     values, losses = [], []
     for step in range(1, steps + 1):
         with tf.GradientTape() as tape:

@@ -9,7 +9,7 @@ from tfstyle.errors import UsageError
 from tfstyle.options import Options
 from tfstyle.presets import preset_names, preset_path, preset_source
 
-# The assignment's numbers: content weight, style weights of layers 1, 4, 6, 7, total variation,
+# The assignment: content weight, style weights of layers 1, 4, 6, 7, total variation,
 # size of the style picture.
 PUBLISHED = {
     "cs231n-composition-vii-torch": (5e-2, (20000, 500, 12, 1), 5e-2, 512),

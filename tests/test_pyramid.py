@@ -466,3 +466,10 @@ def test_the_style_comes_nearer_and_the_content_stays():
     colours = [x.mean((0, 1, 2)) for x in (result.image, style, content)]
     nearer, further = (np.linalg.norm(colours[i] - colours[1]) for i in (0, 2))
     assert nearer < further
+
+
+def test_scales_too_small_for_the_network_are_left_out():
+    options = Options(style_layers=["block5_conv1"], min_scale_size=20)
+    content, style = np.zeros((1, 48, 400, 3), "f"), np.zeros((1, 300, 400, 3), "f")
+    run = PyramidRun(content, style, content, (48, 400), options, [])
+    assert run.sizes == [(48, 400)]

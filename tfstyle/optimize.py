@@ -80,6 +80,9 @@ class NonFiniteLossError(TfstyleError):
 class Adam:
     """Adam (Kingma and Ba 2015) with a schedule and a box, one evaluation per step."""
 
+    # A pixel's share of a relative loss falls with their number, to 1e-8 at 4K.
+    EPSILON = 1e-12
+
     def __init__(
         self,
         variable: tf.Variable,
@@ -100,7 +103,9 @@ class Adam:
         """
         self.variable = variable
         self.evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._adam = keras.optimizers.Adam(learning_rate, beta_2=beta_2, epsilon=1e-8)
+        self._adam = keras.optimizers.Adam(
+            learning_rate, beta_2=beta_2, epsilon=self.EPSILON
+        )
         self._adam.build([variable])
         self._clamp, self._clamp_until = clamp, clamp_until
         self._last_good = tf.Variable(variable, trainable=False)

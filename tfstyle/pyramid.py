@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfstyle.backbones import get_backbone
 from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB
+from tfstyle.errors import UsageError
 from tfstyle.features import FeatureExtractor
 from tfstyle.images import resize_image
 from tfstyle.lbfgs import LBFGS
@@ -171,9 +172,8 @@ class PyramidRun:
         self.content, self.style, self.start, self.size = content, style, start, size
         self.options, self.callbacks = options, callbacks
         self.loss = perceptual_loss(options)
-        self.sizes = scale_sizes(size, options.scales, options.min_scale_size)
+        self.sizes = self._scale_sizes()
         self.steps = options.steps_per_scale(len(self.sizes))
-        self._check_sizes()
         columns = ("step", "scale", "total", *self.loss.term_names)
         self.history: dict[str, list[float]] = {column: [] for column in columns}
         self.began = time.monotonic()
@@ -201,12 +201,25 @@ class PyramidRun:
             picture = resize_image(picture, self.size)
         return self._result(picture)
 
-    def _check_sizes(self) -> None:
+    def _scale_sizes(self) -> list[tuple[int, int]]:
+        """The scales, without those that would be too small for the network."""
+        options = self.options
+        sizes = scale_sizes(self.size, options.scales, options.min_scale_size)
+        while len(sizes) > 1 and not options.scales:
+            try:
+                self._check_size(sizes[0])
+                break
+            except UsageError:
+                sizes.pop(0)
+        self._check_size(sizes[0])
+        return sizes
+
+    def _check_size(self, size: tuple[int, int]) -> None:
         extractor = self.loss.features
-        if isinstance(extractor, FeatureExtractor) and extractor.layers:
-            extractor.check_size(*self.sizes[0])
+        if isinstance(extractor, FeatureExtractor):
+            extractor.check_size(*size)
             if self.style is not None:
-                extractor.check_size(*self._style_size(self.sizes[0]))
+                extractor.check_size(*self._style_size(size))
 
     def _style_size(self, size: tuple[int, int]) -> tuple[int, int]:
         assert self.style is not None
@@ -273,7 +286,7 @@ class PyramidRun:
             image=lambda: self._picture(variable),
         )
         answers = [callback(progress) for callback in self.callbacks]
-        self.stopped = any(answer is True for answer in answers)
+        self.stopped = any(answers)
         return self.stopped
 
     def _picture(self, variable: tf.Variable) -> np.ndarray:
