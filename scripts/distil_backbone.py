@@ -374,7 +374,7 @@ def save(student: keras.Model, path: pathlib.Path) -> None:
 def record(history, photos, pictures, seconds: float) -> dict[str, object]:
     """What somebody needs to repeat the run."""
     files = [path for path in (FLAGS.true_vgg, FLAGS.compressed_vgg) if path]
-    before = pathlib.Path(FLAGS.resume_from or "").with_suffix(".json")
+    before = pathlib.Path(FLAGS.resume_from or FLAGS.run).with_suffix(".json")
     return {
         "teacher": FLAGS.teacher,
         "teachers_sha256": {pathlib.Path(path).name: sha256(path) for path in files},

@@ -55,7 +55,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_string("squeezenet", None, "SqueezeNet's Keras weights (.h5).")
 flags.DEFINE_string("output", None, "Folder for pictures, table and contact sheet.")
-flags.DEFINE_integer("size", 256, "Longest side of the pictures.", lower_bound=64)
+flags.DEFINE_integer("size", 192, "Longest side of the pictures.", lower_bound=64)
 flags.DEFINE_integer("timing_steps", 7, "Steps to time each backbone by.")
 
 # The same layers for all of VGG's shape: those of the truncated file.
@@ -65,7 +65,7 @@ DEEP_STYLE = ("block4_conv1", "block5_conv1")
 SQUEEZENET_STYLE = ("fire2", "fire3", "fire4", "fire5")
 CONTENT_WEIGHT = 0.05
 FACTORS = (0.25, 1.0, 4.0)
-STEPS = (150, 120)
+STEPS = (120, 80)
 
 
 @dataclasses.dataclass(frozen=True)
