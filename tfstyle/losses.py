@@ -48,7 +48,7 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
     """
     features = _at_least_float32(features)
     matrix = tf.reshape(features, [tf.shape(features)[0], -1, features.shape[-1]])
-    return tf.matmul(matrix, matrix, transpose_a=True) / _entries(features)
+    return _self_product(matrix) / _entries(features)
 
 
 def content_loss(
@@ -249,6 +249,16 @@ def _at_least_float32(tensor: Any) -> tf.Tensor:
 def _entries(tensor: tf.Tensor) -> tf.Tensor:
     """H·W·C, as a float because 2³¹ overflow an integer."""
     return tf.reduce_prod(tf.cast(tf.shape(tensor)[1:], tensor.dtype))
+
+
+@tf.custom_gradient
+def _self_product(matrix: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """``MᵀM`` of ``[N, P, C]``, whose gradient takes one product, not two."""
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(matrix, upstream + tf.linalg.matrix_transpose(upstream))
+
+    return tf.matmul(matrix, matrix, transpose_a=True), gradient
 
 
 def _sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:

@@ -75,7 +75,7 @@ class Options:
     beta_2: float = _option(0.99, "Adam's decay of the second moment.")
     history: int = _option(10, "Pairs of vectors that L-BFGS remembers.")
     steps: int | Sequence[int] = _option(
-        (200, 150, 100),
+        (150, 90, 50),
         "Evaluations of the loss at each scale, coarse to fine; the last number also "
         "stands for all further scales.",
     )
