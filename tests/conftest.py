@@ -4,12 +4,33 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
 
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+from absl import flags
 
 _ROOT = Path(__file__).resolve().parents[1]
+
+
+def load_script(name: str) -> ModuleType:
+    """Imports a script of ``scripts/``, whose flags may be named as another's are."""
+    for flag in flags.FLAGS:
+        flags.FLAGS[flag].allow_override = True
+    spec = importlib.util.spec_from_file_location(
+        name, _ROOT / "scripts" / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name while they are being defined, and one
+    # script imports another.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+    return module
 
 
 @pytest.fixture(scope="session")

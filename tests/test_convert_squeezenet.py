@@ -1,16 +1,15 @@
 """Tests of scripts/convert_squeezenet.py, with random weights of the real shapes."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import load_script
 
 from tfstyle.backbones.squeezenet import SQUEEZENET
 from tfstyle.backbones.weights import assign_weights, read_weights
@@ -24,15 +23,7 @@ _FIRES = [(64, 16, 64), (128, 16, 64), (128, 32, 128), (256, 32, 128)]
 _FIRES += [(256, 48, 192), (384, 48, 192), (384, 64, 256), (512, 64, 256)]
 
 
-def _load() -> ModuleType:
-    path = _ROOT / "scripts" / "convert_squeezenet.py"
-    spec = importlib.util.spec_from_file_location("convert_squeezenet", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-convert_squeezenet = _load()
+convert_squeezenet = load_script("convert_squeezenet")
 
 
 def _checkpoint_shapes() -> dict[str, tuple[int, ...]]:

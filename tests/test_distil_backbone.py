@@ -1,4 +1,3 @@
-import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -6,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import load_script
 from PIL import Image
 
 from tfstyle.backbones import vgg
@@ -17,12 +17,7 @@ EMBEDDINGS = dict(zip(range(1, 6), (64, 128, 256, 512, 512), strict=True))
 
 @pytest.fixture(scope="module")
 def distil():
-    spec = importlib.util.spec_from_file_location("distil_backbone", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not module.FLAGS.is_parsed():
-        module.FLAGS(["distil_backbone"])
-    return module
+    return load_script("distil_backbone")
 
 
 def random_layers(layers, channels, rng):

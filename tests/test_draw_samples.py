@@ -1,29 +1,17 @@
 """Tests of scripts/draw_samples.py."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from conftest import load_script
 from PIL import Image
 
 _ROOT = Path(__file__).resolve().parents[1]
 _NAMES = ("nocturne", "stained_glass", "waves", "pointillism", "discs")
 
 
-def _load() -> ModuleType:
-    path = _ROOT / "scripts" / "draw_samples.py"
-    spec = importlib.util.spec_from_file_location("draw_samples", path)
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name while they are being defined.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-draw_samples = _load()
+draw_samples = load_script("draw_samples")
 
 
 def _paint(name: str, width: int = 64, height: int = 64, seed: int = 7) -> np.ndarray:

@@ -1,24 +1,12 @@
-import importlib.util
-import pathlib
-import sys
-
 import numpy as np
 import pytest
-
-SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
+from conftest import load_script
 
 
 @pytest.fixture(scope="module")
 def evaluate():
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        path = SCRIPTS / "evaluate_backbone.py"
-        spec = importlib.util.spec_from_file_location("evaluate_backbone", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return module
+    load_script("distil_backbone")
+    return load_script("evaluate_backbone")
 
 
 def test_scores_are_compared_at_equal_content(evaluate):
