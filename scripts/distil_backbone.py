@@ -218,31 +218,26 @@ def compressed_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
 
 
 def true_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """VGG-19 to ``block3_conv1``, padded as the student is."""
-    weights = dict(np.load(path))
-    layers = [layer for layer in vgg.convolutions((2, 2, 1)) if layer in slim19.HEADS]
-    channels = {layer: weights[f"{layer}/bias"].size for layer in layers}
-    model = network(
-        lambda x: vgg.build(x, channels, "max", padding="reflect"),
-        "caffe",
-        weights,
-        layers[1:],
-    )
-    return model, weights
+    """VGG-19 to ``block3_conv1``."""
+    return vgg_teacher(dict(np.load(path)), vgg.convolutions((2, 2, 1)))
 
 
 def full_teacher() -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """``keras.applications.VGG19``, padded as the student is."""
-    weights = vgg.VGG19.published_weights()
-    layers = vgg.convolutions((2, 2, 4, 4, 1))
+    """``keras.applications.VGG19`` to ``block5_conv1``."""
+    weights = dict(vgg.VGG19.published_weights())
+    return vgg_teacher(weights, vgg.convolutions((2, 2, 4, 4, 1)))
+
+
+def vgg_teacher(
+    weights: dict[str, np.ndarray], layers: list[str]
+) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """A VGG, padded as the student is; its first layer the student has already."""
     channels = {layer: weights[f"{layer}/bias"].size for layer in layers}
-    model = network(
-        lambda x: vgg.build(x, channels, "max", padding="reflect"),
-        "caffe",
-        weights,
-        layers[1:],
-    )
-    return model, weights
+
+    def build(x):
+        return vgg.build(x, channels, "max", padding="reflect")
+
+    return network(build, "caffe", weights, layers[1:]), weights
 
 
 def widened(small: np.ndarray, shape: tuple[int, ...], rng) -> np.ndarray:
