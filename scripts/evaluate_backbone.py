@@ -4,7 +4,7 @@ Each pair of pictures is stylized with the true VGG-19 (as far as a truncated fi
 it), with slim19, with SqueezeNet and with a random network of slim19's shape, at equal
 settings. A stronger style is easy to have at the cost of the content, so the three
 others run at several content weights, and their style distances are interpolated at the
-content distance that VGG-19's picture has.
+content distance that VGG-19's picture has, or the nearest that they reach.
 
 * Style distance: mean over layers of ‖G−A‖² / ‖A‖², under the true VGG-19 (block1 to
   block3), under the compressed VGG-19's estimates (block4 and block5), and under
@@ -258,15 +258,16 @@ def table(means: dict[str, dict[str, float]], steps: dict[str, float]) -> str:
     """The comparison as Markdown."""
     lines = [
         "| network | style distance (VGG-19, block1–3) | against vgg19 | "
-        "style distance (block4–5) | style distance (SqueezeNet) | seconds per step |",
-        "|---|---|---|---|---|---|",
+        "style distance (block4–5) | style distance (SqueezeNet) | content distance | "
+        "seconds per step |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, row in means.items():
         ratio = row["vgg19"] / means["vgg19"]["vgg19"]
         step = f"{steps[name]:.3f}" if name in steps else "as slim19"
         lines.append(
             f"| {name} | {row['vgg19']:.4f} | {ratio:.2f}× | {row['deep']:.3f} | "
-            f"{row['squeezenet']:.3f} | {step} |"
+            f"{row['squeezenet']:.3f} | {row['content']:.2f} | {step} |"
         )
     return "\n".join(lines)
 

@@ -23,11 +23,11 @@ def test_scores_are_compared_at_equal_content(evaluate):
 
 def test_the_table_gives_ratios_to_vgg19(evaluate):
     means = {
-        "vgg19": {"vgg19": 0.02, "deep": 0.1, "squeezenet": 0.2},
-        "slim19": {"vgg19": 0.03, "deep": 0.1, "squeezenet": 0.2},
+        "vgg19": {"vgg19": 0.02, "deep": 0.1, "squeezenet": 0.2, "content": 1},
+        "slim19": {"vgg19": 0.03, "deep": 0.1, "squeezenet": 0.2, "content": 1},
     }
     table = evaluate.table(means, {"vgg19": 1.25, "slim19": 0.2})
-    assert "| slim19 | 0.0300 | 1.50× | 0.100 | 0.200 | 0.200 |" in table
+    assert "| slim19 | 0.0300 | 1.50× | 0.100 | 0.200 | 1.00 | 0.200 |" in table
 
 
 def test_random_weights_keep_the_scale_of_activations(evaluate):
