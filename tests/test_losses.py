@@ -410,7 +410,7 @@ def test_features_are_computed_once_per_evaluation(tiny_features):
 
 def test_no_features_are_computed_for_the_total_variation_alone(tiny_features):
     loss = make_loss(tiny_features, content_weight=0.0, style_weight=0.0, tv_weight=2.0)
-    total, _ = loss(checkerboard(4, 6), Targets({}, {}))
+    total, _ = loss(checkerboard(4, 6), Targets({}, {}, {}))
     np.testing.assert_allclose(total, 2 * 38 / 24, rtol=1e-6)
     assert tiny_features.calls == 0
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import difflib
 import functools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -17,6 +19,29 @@ from tfstyle.backbones.weights import assign_weights, read_weights
 from tfstyle.errors import UsageError
 
 IMAGENET = "imagenet"
+POLICIES = {"bfloat16": "mixed_bfloat16"}
+"""Keras's name of a precision, where it is another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """Where the features of a layer look.
+
+    The feature at ``i`` sees the pixels from ``i·stride − before`` up to, but without,
+    ``(i + 1)·stride + after``.
+    """
+
+    stride: int = 1
+    before: int = 0
+    after: int = 0
+
+    def windowed(self, size: int, stride: int, padding: int) -> Field:
+        """The field after windows of ``size`` over features padded on the left."""
+        stride_after = self.stride * stride
+        end = self.after + (size - 1 - padding) * self.stride + self.stride
+        return Field(
+            stride_after, self.before + padding * self.stride, end - stride_after
+        )
 
 
 class FeatureExtractor:
@@ -43,6 +68,8 @@ class FeatureExtractor:
         weights: str | pathlib.Path = IMAGENET,
         pooling: str = "max",
         preprocessing: str | None = None,
+        precision: str = "float32",
+        jit_compile: bool = False,
     ):
         """Builds the network and reads its weights.
 
@@ -55,6 +82,10 @@ class FeatureExtractor:
           pooling: ``max`` as published, or ``avg`` (Gatys et al. 2016, section 2).
           preprocessing: ``caffe`` or ``torch``, where a file does not say and does
             not follow the published weights.
+          precision: Of the network: ``float32``, or ``bfloat16`` with weights in
+            float32, for hardware that is faster at it. float16 is not offered: the
+            products of a Gram matrix overflow in it.
+          jit_compile: Whether XLA compiles the network.
 
         Raises:
           UsageError: A layer is unknown, or the file lacks a layer that is needed.
@@ -66,14 +97,18 @@ class FeatureExtractor:
         self.layers = tuple(dict.fromkeys(layers))
         taps = resolve_layers(self.backbone, self.layers)
         arrays, convention = self._read(str(weights))
-        inputs = keras.Input([None, None, 3])
-        x = preprocess(
-            inputs, preprocessing or convention or self.backbone.preprocessing
-        )
-        outputs = self.backbone.build(x, pooling)
+        with _dtype_policy(POLICIES.get(precision, precision)):
+            inputs = keras.Input([None, None, 3])
+            x = preprocess(
+                inputs, preprocessing or convention or self.backbone.preprocessing
+            )
+            outputs = self.backbone.build(x, pooling)
         self.model = keras.Model(inputs, {tap: outputs[tap] for tap in taps.values()})
         self.model.trainable = False
         assign_weights(self.model, arrays, str(weights))
+        self._run = (
+            tf.function(self.model, jit_compile=True) if jit_compile else self.model
+        )
         self._taps = taps
 
     def _read(self, weights: str) -> tuple[Any, str | None]:
@@ -96,7 +131,7 @@ class FeatureExtractor:
         height, width = images.shape[1:3]
         if height is not None and width is not None:
             self.check_size(height, width)
-        outputs = self.model(images)
+        outputs = self._run(images)
         return {layer: outputs[tap] for layer, tap in self._taps.items()}
 
     def check_size(self, height: int, width: int) -> None:
@@ -119,6 +154,30 @@ class FeatureExtractor:
         """The shortest side in pixels that every layer has an output for."""
         return next(side for side in range(1, 65) if self._fits(side))
 
+    @functools.cached_property
+    def fields(self) -> dict[str, Field]:
+        """What the features of each layer see, under the names the caller gave."""
+        fields, outputs = receptive_fields(self.model), self.model.output
+        return {layer: fields[id(outputs[tap])][1] for layer, tap in self._taps.items()}
+
+    @functools.cached_property
+    def bytes_per_pixel(self) -> float:
+        """What all tensors of the network take together, per pixel of a picture."""
+        return sum(
+            tensor.shape[-1] * tf.as_dtype(tensor.dtype).size / field.stride**2
+            for tensor, field in receptive_fields(self.model).values()
+        )
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the features."""
+        return next(iter(self.model.output.values())).dtype
+
+    def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
+        """Height, width and channels of each layer's features of a picture."""
+        shapes = self.model.compute_output_shape((1, height, width, 3))
+        return {layer: tuple(shapes[tap][1:]) for layer, tap in self._taps.items()}
+
     def _fits(self, side: int) -> bool:
         try:
             # An empty pool ends the process, so shapes are asked first. They do not
@@ -128,6 +187,17 @@ class FeatureExtractor:
         except (ValueError, tf.errors.InvalidArgumentError):
             return False
         return all(min(output.shape[1:3]) > 0 for output in outputs.values())
+
+
+@contextlib.contextmanager
+def _dtype_policy(policy: str) -> Iterator[None]:
+    """Lets Keras build layers in a precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
@@ -154,3 +224,52 @@ def _resolve(layer: str, backbone: str, known: Mapping[str, str]) -> str:
         f"{backbone} has no layer {layer!r}; "
         f"did you mean {' or '.join(nearest or list(known)[:3])}?"
     )
+
+
+def receptive_fields(model: keras.Model) -> dict[int, tuple[Any, Field]]:
+    """What every tensor of a model sees, the same across and down.
+
+    Args:
+      model: Functional model of one input, of convolutions, pools, paddings and
+        operations that look at one position.
+
+    Returns:
+      The tensors with their fields, by ``id``, from shallow to deep.
+
+    Raises:
+      ValueError: A convolution or pool of stride above 1 pads its input.
+    """
+    image = model.inputs[0]
+    fields = {id(image): (image, Field())}
+    for operation in model.operations:
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        inputs = keras.tree.flatten(operation.input)
+        field = _widest([fields[id(x)][1] for x in inputs])
+        for output in keras.tree.flatten(operation.output):
+            fields[id(output)] = output, _field_after(operation, field)
+    return fields
+
+
+def _widest(fields: list[Field]) -> Field:
+    return Field(
+        fields[0].stride,
+        max(field.before for field in fields),
+        max(field.after for field in fields),
+    )
+
+
+def _field_after(operation: Any, field: Field) -> Field:
+    if (width := getattr(operation, "pad_width", None)) is not None:
+        return Field(
+            field.stride,
+            field.before + width[1][0] * field.stride,
+            field.after - width[1][0] * field.stride,
+        )
+    size = getattr(operation, "kernel_size", getattr(operation, "pool_size", None))
+    if size is None:
+        return field
+    padding = size[0] // 2 if operation.padding == "same" else 0
+    if operation.padding == "same" and operation.strides[0] > 1:
+        raise ValueError(f"{operation.name}: strides with padding cannot be tiled")
+    return field.windowed(size[0], operation.strides[0], padding)

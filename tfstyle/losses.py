@@ -30,6 +30,10 @@ import tensorflow as tf
 Features = Mapping[str, tf.Tensor]
 
 NORMALIZATIONS = ("relative", "sum", "gatys", "mean")
+TOTAL_VARIATION = "total_variation"
+IMAGE = "image"
+"""Key of the picture's own H·W·C beside those of the layers."""
+
 _TINY = 1e-24  # far below any target that is not blank
 
 
@@ -47,8 +51,7 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
       Tensor ``[N, C, C]``, float32 or float64.
     """
     features = _at_least_float32(features)
-    matrix = tf.reshape(features, [tf.shape(features)[0], -1, features.shape[-1]])
-    return _self_product(matrix) / _entries(features)
+    return _products(features) / _entries(features)
 
 
 def content_loss(
@@ -65,12 +68,8 @@ def content_loss(
       One loss per picture, ``[N]``.
     """
     features, target = _at_least_float32(features), _at_least_float32(target)
-    squares = _sum_of_squares(features - target)
-    if normalization == "relative":
-        return squares / (_sum_of_squares(target) + _TINY)
-    if normalization == "mean":
-        return squares / _entries(features)
-    return squares * {"sum": 1.0, "gatys": 0.5}[normalization]
+    squares, norm = sum_of_squares(features - target), sum_of_squares(target)
+    return _content_term(squares, norm, _entries(features), normalization)
 
 
 def style_loss(
@@ -110,12 +109,7 @@ def total_variation(images: tf.Tensor, normalization: str = "sum") -> tf.Tensor:
       One value per picture, ``[N]``.
     """
     images = _at_least_float32(images)
-    down = images[:, 1:] - images[:, :-1]
-    across = images[:, :, 1:] - images[:, :, :-1]
-    total = _sum_of_squares(down) + _sum_of_squares(across)
-    if normalization in ("relative", "mean"):
-        total /= _entries(images)
-    return total
+    return _variation_term(_variation(images), _entries(images), normalization)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,10 +118,12 @@ class Targets:
 
     Attributes:
       content: The content picture's features by content layer.
+      norms: The sums of their squares, ``[N]`` by content layer.
       grams: The style picture's Gram matrices by style layer.
     """
 
     content: dict[str, tf.Tensor]
+    norms: dict[str, tf.Tensor]
     grams: dict[str, tf.Tensor]
 
 
@@ -173,7 +169,7 @@ class PerceptualLoss:
         self.term_names = (
             *(f"content/{layer}" for layer in self.content_layers),
             *(f"style/{layer}" for layer in self.style_layers),
-            *(("total_variation",) if tv_weight else ()),
+            *((TOTAL_VARIATION,) if tv_weight else ()),
         )
 
     def targets(self, content: tf.Tensor | None, style: tf.Tensor | None) -> Targets:
@@ -192,6 +188,9 @@ class PerceptualLoss:
         style_features = self.features(style) if self.style_layers else {}
         return Targets(
             content={layer: features[layer] for layer in self.content_layers},
+            norms={
+                layer: sum_of_squares(features[layer]) for layer in self.content_layers
+            },
             grams={
                 layer: gram_matrix(style_features[layer]) for layer in self.style_layers
             },
@@ -213,18 +212,89 @@ class PerceptualLoss:
           over the batch.
         """
         features = self.features(images) if self._needs_features else {}
-        grams = {layer: gram_matrix(features[layer]) for layer in self.style_layers}
+        picture = images if tv_images is None else tv_images
+        entries = {layer: _entries(feature) for layer, feature in features.items()}
+        sums = self.sums(features, targets.content, picture)
+        return self.total(sums, targets, entries | {IMAGE: _entries(picture)})
+
+    def sums(
+        self,
+        features: Features,
+        content: Features,
+        picture: tf.Tensor,
+        core: tuple[Any, Any] = (None, None),
+    ) -> dict[str, tf.Tensor]:
+        """All that the loss needs to know of a picture, as sums over positions.
+
+        Those of the parts of a picture add up to those of the whole.
+
+        Args:
+          features: Features ``[N, h, w, C]`` by layer.
+          content: The content picture's at the same positions, by content layer.
+          picture: What the total variation is taken of, with one row and one column
+            beyond ``core`` where the whole picture has them.
+          core: Height and width of the part in pixels; None for all of ``picture``.
+
+        Returns:
+          By term, the squared distance ``[N]`` of a content layer, the products
+          ``FᵀF`` of a style layer, ``[N, C, C]``, and the squared differences ``[N]``
+          of the total variation.
+        """
+        sums = {
+            f"content/{layer}": sum_of_squares(
+                _at_least_float32(features[layer]) - _at_least_float32(content[layer])
+            )
+            for layer in self.content_layers
+        }
+        sums |= self.products(features)
+        if self.tv_weight:
+            sums[TOTAL_VARIATION] = _variation(_at_least_float32(picture), *core)
+        return sums
+
+    def products(self, features: Features) -> dict[str, tf.Tensor]:
+        """The products ``FᵀF`` alone, by term; see ``sums``."""
+        return {
+            f"style/{layer}": _products(_at_least_float32(features[layer]))
+            for layer in self.style_layers
+        }
+
+    def total(
+        self,
+        sums: Mapping[str, tf.Tensor],
+        targets: Targets,
+        entries: Mapping[str, tf.Tensor | float],
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss of a picture of which ``sums`` are known.
+
+        Args:
+          sums: What ``sums`` returned, added up over the whole picture.
+          targets: What ``targets`` returned; the features are not looked at.
+          entries: H·W·C by layer, and that of the picture under ``IMAGE``.
+
+        Returns:
+          As ``__call__``.
+        """
         losses = [
             weight
-            * content_loss(features[layer], targets.content[layer], self.normalization)
+            * _content_term(
+                sums[f"content/{layer}"],
+                targets.norms[layer],
+                entries[layer],
+                self.normalization,
+            )
             for layer, weight in self.content_layers.items()
         ]
+        grams = {
+            layer: sums[f"style/{layer}"] / entries[layer]
+            for layer in self.style_layers
+        }
         losses += style_loss(
             grams, targets.grams, self.style_layers, self.normalization
         ).values()
         if self.tv_weight:
-            picture = images if tv_images is None else tv_images
-            variation = total_variation(picture, self.normalization)
+            variation = _variation_term(
+                sums[TOTAL_VARIATION], entries[IMAGE], self.normalization
+            )
             losses.append(self.tv_weight * variation)
         terms = {
             name: tf.reduce_mean(loss)
@@ -261,14 +331,43 @@ def _self_product(matrix: tf.Tensor) -> tuple[tf.Tensor, Any]:
     return tf.matmul(matrix, matrix, transpose_a=True), gradient
 
 
-def _sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:
+def _products(features: tf.Tensor) -> tf.Tensor:
+    shape = [tf.shape(features)[0], -1, features.shape[-1]]
+    return _self_product(tf.reshape(features, shape))
+
+
+def sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:
+    """Sum of squares of each picture or its features, ``[N]``."""
+    tensor = _at_least_float32(tensor)
     return tf.reduce_sum(tf.square(tensor), axis=tf.range(1, tf.rank(tensor)))
 
 
-def _gram_distance(gram: tf.Tensor, target: tf.Tensor, normalization: str) -> tf.Tensor:
-    squares = _sum_of_squares(gram - target)
+def _variation(images: tf.Tensor, height: Any = None, width: Any = None) -> tf.Tensor:
+    down = images[:, 1:, :width] - images[:, :-1, :width]
+    across = images[:, :height, 1:] - images[:, :height, :-1]
+    # TensorFlow puts a chain of additions of tiles into one variable, which fails in a
+    # loop within a loop, so this sum is not to be a link of it.
+    return tf.reduce_sum(tf.stack([sum_of_squares(down), sum_of_squares(across)]), 0)
+
+
+def _content_term(
+    squares: tf.Tensor, norm: tf.Tensor, entries: Any, normalization: str
+) -> tf.Tensor:
     if normalization == "relative":
-        return squares / (_sum_of_squares(target) + _TINY)
+        return squares / (norm + _TINY)
+    if normalization == "mean":
+        return squares / entries
+    return squares * {"sum": 1.0, "gatys": 0.5}[normalization]
+
+
+def _variation_term(squares: tf.Tensor, entries: Any, normalization: str) -> tf.Tensor:
+    return squares / entries if normalization in ("relative", "mean") else squares
+
+
+def _gram_distance(gram: tf.Tensor, target: tf.Tensor, normalization: str) -> tf.Tensor:
+    squares = sum_of_squares(gram - target)
+    if normalization == "relative":
+        return squares / (sum_of_squares(target) + _TINY)
     if normalization == "mean":
         return squares / float(gram.shape[-1] ** 2)
     return squares * {"sum": 1.0, "gatys": 0.25}[normalization]

@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("constant", "cosine", "exponential", "piecewise"),
     "space": ("rgb", "normalized"),
     "size_of": ("longest", "shortest"),
+    "precision": ("float32", "bfloat16"),
 }
 
 
@@ -116,6 +117,18 @@ class Options:
     )
     clamp_until: int = _option(0, "Step after which nothing is clamped; 0: never.")
 
+    max_memory: float = _option(
+        0.0,
+        "Gigabytes of memory that a run may take; beyond them a picture is computed "
+        "tile by tile, with the same result. 0: a safe share of what there is.",
+    )
+    precision: str = _option(
+        "float32", "Precision of the backbone; losses and picture are in float32."
+    )
+    jit_compile: bool = _option(
+        False, "Compile the backbone with XLA: faster on GPUs, slower on CPUs."
+    )
+
     def __post_init__(self) -> None:
         """Checks every value that can be checked without reading a file."""
         for name, choices in CHOICES.items():
@@ -125,7 +138,7 @@ class Options:
                     f"{name}={value!r}: choose one of {', '.join(choices)}"
                 )
         weights = ("content_weight", "style_weight", "tv_weight")
-        for name in (*weights, "final_learning_rate"):
+        for name in (*weights, "final_learning_rate", "max_memory"):
             self._check(name, getattr(self, name) >= 0, "a number of at least 0")
         self._check("learning_rate", self.learning_rate > 0, "a number above 0")
         for name in ("size", "min_scale_size", "history"):

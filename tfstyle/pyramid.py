@@ -16,15 +16,19 @@ from tfstyle.features import FeatureExtractor
 from tfstyle.images import resize_image
 from tfstyle.lbfgs import LBFGS
 from tfstyle.losses import PerceptualLoss
+from tfstyle.memory import Cut, MemoryPlanner
 from tfstyle.optimize import (
     Adam,
     Callback,
     NonFiniteLossError,
+    Objective,
     Progress,
+    differentiated,
     learning_rate_schedule,
     optimize,
 )
 from tfstyle.options import Options, weighted_layers
+from tfstyle.tiling import TiledLoss
 
 SCALE_FACTOR = 2
 
@@ -76,6 +80,8 @@ def perceptual_loss(options: Options) -> PerceptualLoss:
         weights=str(options.weights),
         pooling=options.pooling,
         preprocessing=options.preprocessing,
+        precision=options.precision,
+        jit_compile=options.jit_compile,
     )
     return PerceptualLoss(
         features,
@@ -172,6 +178,7 @@ class PyramidRun:
         self.content, self.style, self.start, self.size = content, style, start, size
         self.options, self.callbacks = options, callbacks
         self.loss = perceptual_loss(options)
+        self.planner = MemoryPlanner(self.loss, options)
         self.sizes = self._scale_sizes()
         self.steps = options.steps_per_scale(len(self.sizes))
         columns = ("step", "scale", "total", *self.loss.term_names)
@@ -187,6 +194,7 @@ class PyramidRun:
                 picture = self._enlarged(picture, scale)
             canvas = with_margin(picture, self.options.margin)
             variable = tf.Variable(to_space(canvas, self.options.space))
+            del picture, canvas  # large pictures are not kept twice
             try:
                 self._optimize_scale(variable, scale)
             except NonFiniteLossError as error:
@@ -216,10 +224,10 @@ class PyramidRun:
 
     def _check_size(self, size: tuple[int, int]) -> None:
         extractor = self.loss.features
-        if isinstance(extractor, FeatureExtractor):
-            extractor.check_size(*size)
-            if self.style is not None:
-                extractor.check_size(*self._style_size(size))
+        assert isinstance(extractor, FeatureExtractor)
+        extractor.check_size(*size)
+        if self.style is not None:
+            extractor.check_size(*self._style_size(size))
 
     def _style_size(self, size: tuple[int, int]) -> tuple[int, int]:
         assert self.style is not None
@@ -243,27 +251,35 @@ class PyramidRun:
         return np.clip(resize_image(picture, size) + start - blurred, 0.0, 1.0)
 
     def _optimize_scale(self, variable: tf.Variable, scale: int) -> None:
-        options, size = self.options, self.sizes[scale]
+        content, style = self._pictures(self.sizes[scale])
+        optimizer = make_optimizer(variable, self.steps[scale], self.loss, self.options)
+        batch, *canvas_size = variable.shape[:3]
+        style_size = None if style is None else tuple(style.shape[1:3])
+        while True:
+            cut = self.planner.cut(tuple(canvas_size), style_size, batch)
+            try:
+                optimize(
+                    make_objective(self.loss, cut, content, style, self.options.space),
+                    optimizer,
+                    steps=self.steps[scale],
+                    term_names=self.loss.term_names,
+                    report=lambda rows, at: self._report(rows, at, scale, variable),
+                )
+                return
+            except tf.errors.ResourceExhaustedError:
+                self.planner.shrink(cut, batch)
+
+    def _pictures(
+        self, size: tuple[int, int]
+    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        """The content picture with its margin and the style picture, at a scale."""
         content = style = None
         if self.content is not None:
-            content = tf.constant(
-                with_margin(resize_image(self.content, size), options.margin)
-            )
+            resized = resize_image(self.content, size)
+            content = tf.constant(with_margin(resized, self.options.margin))
         if self.style is not None:
             style = tf.constant(resize_image(self.style, self._style_size(size)))
-        targets = self.loss.targets(content, style)
-
-        def evaluate(value: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            images = from_space(value, options.space)
-            return self.loss(images, targets, tv_images=value)
-
-        optimize(
-            evaluate,
-            make_optimizer(variable, self.steps[scale], self.loss, options),
-            steps=self.steps[scale],
-            term_names=self.loss.term_names,
-            report=lambda rows, steps: self._report(rows, steps, scale, variable),
-        )
+        return content, style
 
     def _report(
         self, rows: np.ndarray, steps: np.ndarray, scale: int, variable: tf.Variable
@@ -296,6 +312,30 @@ class PyramidRun:
     def _result(self, picture: np.ndarray) -> Result:
         seconds = time.monotonic() - self.began
         return Result(picture, self.history, seconds, self.stopped)
+
+
+def make_objective(
+    loss: PerceptualLoss,
+    cut: Cut,
+    content: tf.Tensor | None,
+    style: tf.Tensor | None,
+    space: str,
+) -> Objective:
+    """The loss of what is optimised and its gradient, whole or tile by tile."""
+
+    def picture_of(value: tf.Tensor) -> tf.Tensor:
+        return from_space(value, space)
+
+    if cut.tiles == 1:
+        targets = loss.targets(content, style)
+        return differentiated(
+            lambda value: loss(picture_of(value), targets, tv_images=value)
+        )
+    tiled = TiledLoss(loss, keep_content=cut.keep_content)
+    targets = tiled.targets(content, style, cut.content, cut.style)
+    return lambda value: tiled.value_and_gradient(
+        value, targets, cut.content, picture_of
+    )
 
 
 def make_optimizer(

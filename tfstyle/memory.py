@@ -1,0 +1,153 @@
+"""How much memory a run may take, and the tiles that keep it within that."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import pathlib
+
+import psutil
+import tensorflow as tf
+
+from tfstyle.errors import UsageError
+from tfstyle.features import FeatureExtractor
+from tfstyle.losses import PerceptualLoss
+from tfstyle.options import Options
+from tfstyle.tiling import Grid, choose_grid, widest_halo
+
+GIGABYTE = 1e9
+SHARE = 0.6
+"""Of the machine's or the GPU's memory, where no limit is given."""
+
+# Measured on CPUs with TensorFlow 2.21, see scripts/benchmark.py.
+_RUNTIME = 0.75e9
+_ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
+_COPIES = 9  # of the picture: in the host's hands, the optimizer's, the gradient
+_LEAST_TILE = 384**2  # smaller ones are mostly halo, so something else must give way
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """How the pictures of a scale are cut.
+
+    Attributes:
+      content: The content picture and what is optimised.
+      style: The style picture.
+      keep_content: Whether the content picture's features are kept.
+    """
+
+    content: Grid
+    style: Grid
+    keep_content: bool
+
+    @property
+    def tiles(self) -> int:
+        """The tiles of the picture that has more."""
+        return max(len(self.content), len(self.style))
+
+
+class MemoryPlanner:
+    """Cuts pictures so that a run stays within its memory.
+
+    Attributes:
+      limit: Bytes that a run may take.
+    """
+
+    def __init__(self, loss: PerceptualLoss, options: Options):
+        """Finds out what the network takes, and what there is.
+
+        Args:
+          loss: Over a ``FeatureExtractor``.
+          options: For ``max_memory``, ``optimizer`` and ``history``.
+        """
+        assert isinstance(loss.features, FeatureExtractor)
+        self._extract, self._content_layers = loss.features, tuple(loss.content_layers)
+        self._options = options
+        self._halo = widest_halo(self._extract.fields.values())
+        self._most_pixels = math.inf
+        self.limit = options.max_memory * GIGABYTE or SHARE * machine_memory()
+
+    def cut(
+        self, size: tuple[int, int], style_size: tuple[int, int] | None, batch: int
+    ) -> Cut:
+        """Cuts the pictures of one scale.
+
+        Args:
+          size: Height and width of what is optimised.
+          style_size: Height and width of the style picture, if there is one.
+          batch: How many pictures are optimised at once.
+
+        Returns:
+          One tile each where there is memory enough, or the largest tiles that fit.
+
+        Raises:
+          UsageError: Nothing fits; the message says what would help.
+        """
+        area = math.prod(size)
+        fixed = self._fixed(size, style_size, batch)
+        kept = batch * area * self._kept_per_pixel()
+        per_pixel = _ACTIVATIONS * self._extract.bytes_per_pixel
+        least = batch * min(_LEAST_TILE, area)
+        keep = (self.limit - fixed - kept) / per_pixel >= least
+        pixels = (self.limit - fixed - kept * keep) / per_pixel
+        if pixels <= 0:
+            raise UsageError(self._too_large(size, fixed))
+        pixels = min(pixels, self._most_pixels)
+        content = choose_grid(size, self._halo, pixels / batch)
+        style = choose_grid(style_size, self._halo, pixels) if style_size else content
+        return Cut(content, style, keep)
+
+    def shrink(self, cut: Cut, batch: int) -> None:
+        """Halves the tiles from now on: those of ``cut`` took more than there was."""
+        largest = max(batch * math.prod(cut.content.shape), math.prod(cut.style.shape))
+        self._most_pixels = largest / 2
+        logging.getLogger("tfstyle").warning(
+            "out of memory at %d tile(s) of %d×%d pixels; going on with smaller ones",
+            cut.tiles,
+            *reversed(cut.content.shape),
+        )
+
+    def _fixed(
+        self, size: tuple[int, int], style_size: tuple[int, int] | None, batch: int
+    ) -> float:
+        """What does not depend on tiles."""
+        copies = _COPIES
+        if self._options.optimizer == "lbfgs":
+            copies += 2 * self._options.history
+        pixels = copies * batch * math.prod(size) + 2 * math.prod(style_size or (0, 0))
+        return _RUNTIME + 12 * pixels
+
+    def _kept_per_pixel(self) -> float:
+        """Bytes of the content picture's features."""
+        fields, shapes = self._extract.fields, self._extract.shapes(512, 512)
+        size = tf.as_dtype(self._extract.dtype).size
+        return sum(
+            shapes[layer][-1] * size / fields[layer].stride ** 2
+            for layer in self._content_layers
+        )
+
+    def _too_large(self, size: tuple[int, int], fixed: float) -> str:
+        remedy = "raise max_memory or choose a smaller size"
+        if self._options.optimizer == "lbfgs":
+            remedy += ", a shorter history or optimizer=adam"
+        return (
+            f"{self._options.optimizer} needs {fixed / GIGABYTE:.1f} GB for {size[1]}×"
+            f"{size[0]} pixels beside the network, of {self.limit / GIGABYTE:.1f} GB "
+            f"that the run may take; {remedy}"
+        )
+
+
+def machine_memory() -> float:
+    """Bytes of the first GPU, or of the machine or the container's limit."""
+    if tf.config.list_logical_devices("GPU"):
+        from tensorflow.python.client import device_lib
+
+        gpus = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
+        return float(gpus[0].memory_limit)
+    machine = float(psutil.virtual_memory().total)
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
+        file = pathlib.Path("/sys/fs/cgroup") / limit
+        if file.is_file() and (text := file.read_text().strip()).isdigit():
+            machine = min(machine, float(text))
+    return machine
