@@ -24,6 +24,7 @@ def progress(first: int, last: int, steps: int = 10) -> Progress:
         rows=rows.astype("float32"),
         row_steps=row_steps,
         seconds=0.1 * last,
+        size=(4, 6),
         image=lambda: np.full((1, 4, 6, 3), last / steps, "float32"),
     )
 

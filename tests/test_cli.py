@@ -234,6 +234,50 @@ def test_report_has_the_checksum_of_the_weights(run, folder, tiny_backbone):
         assert report["weights_sha256"] == expected
 
 
+def test_several_pictures_go_to_a_folder(run, folder, tiny_backbone):
+    content = load_image("content.png")
+    save_image(content[:, ::-1], "a, b.png")
+    save_image(content[:, :, ::-1], "upside.png")
+    words = ("stylize", "--style=style.png", *SMALL)
+    words += ("--snapshot_dir=snapshots", "--snapshot_every=4")
+    code, out, err = run(*words, "--content=content.png, upside.png", "--output=made")
+    assert (code, err) == (0, "")
+    assert out.startswith("made: 40×32, ")
+    made = [load_image(f"made/{name}.png") for name in ("content", "upside")]
+    assert np.abs(made[0] - made[1]).mean() > 0.05
+    assert load_image("snapshots/step_00004.png").shape == (1, 32, 80, 3)
+    # A comma may be part of a name.
+    assert run(*words, "--content=a, b.png", "--output=out.png")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ("--content=content.png,style.png", "--output=out.png"),
+            "--output=out.png: 2 content pictures need a folder; give a name without",
+        ),
+        (
+            ("--content=content.png,content.png", "--output=made"),
+            "--content: two pictures would both be written as content.png; rename one",
+        ),
+        (
+            ("--content=content.png,style.png", "--output=made"),
+            "the content pictures have several sizes (40×32, 28×36); a batch needs one",
+        ),
+        (("--content=content.png,no.png", "--output=made"), "no.png"),
+        (
+            ("--content=content.png,style.png", "--output=style.png/made"),
+            "--output=style.png/made: the folder cannot be made (Not a directory)",
+        ),
+    ],
+)
+def test_bad_batch(refused, folder, no_tensorflow, words, problem):
+    code, err = refused("stylize", "--style=style.png", *words)
+    assert code in (1, 2)
+    assert problem in err
+
+
 def test_invert_takes_the_layer(run, folder, tiny_backbone):
     words = ("invert", "--content=content.png", "--output=out.jpg", *SMALL)
     code, out, err = run(*words, "--layer=relu2_1", "--report=r.json")

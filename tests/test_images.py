@@ -591,7 +591,7 @@ def test_resize_clips_overshoot():
     ("shape", "size", "text"),
     [
         ((4, 4, 3), (2, 2), r"shape \[4, 4, 3\]; give \[1, height, width, 3\]"),
-        ((2, 4, 4, 3), (2, 2), r"shape \[2, 4, 4, 3\]"),
+        ((0, 4, 4, 3), (2, 2), r"shape \[0, 4, 4, 3\]"),
         ((1, 4, 4, 3), (0, 2), "size is 0"),
     ],
 )

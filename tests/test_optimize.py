@@ -383,6 +383,7 @@ def test_progress_gives_the_last_row_by_name():
         rows=np.float32([[9, 8, 1], [6, 4, 2]]),
         row_steps=np.array([11, 12]),
         seconds=1.0,
+        size=(2, 2),
         image=lambda: np.zeros([1, 2, 2, 3]),
     )
     assert progress.total == 6.0

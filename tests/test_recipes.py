@@ -368,3 +368,40 @@ def test_names_that_are_imported_when_they_are_used():
         assert getattr(tfstyle, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'stylise'"):
         _ = tfstyle.stylise
+
+
+# Several pictures at once.
+
+
+def test_a_batch_comes_out_as_its_pictures_do_alone(tiny_backbone, content, style):
+    other = content[:, ::-1] ** 2
+    both = tfstyle.stylize([content[0], other[0]], style, size=40, steps=6, scales=2)
+    assert both.image.shape == (2, 32, 40, 3)
+    for picture, source in zip(both.image, (content, other), strict=True):
+        alone = tfstyle.stylize(source, style, size=40, steps=6, scales=2)
+        np.testing.assert_allclose(picture, alone.image[0], atol=2e-3)
+    assert np.abs(both.image[0] - both.image[1]).mean() > 0.05
+
+
+def test_a_batch_starts_from_noise_of_its_own(tiny_backbone, content, style):
+    plan = plan_stylize([content[0]] * 2, style, init="noise")
+    first, second = plan.run([lambda progress: True]).image
+    assert np.abs(first - second).mean() > 0.1
+
+
+def test_a_batch_shares_a_start_of_one_picture(content, style):
+    plan = plan_stylize([content[0]] * 3, style, init="style")
+    assert plan.start.shape == (3, *style.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "problem"),
+    [
+        ([], "no content picture: the list is empty"),
+        ([(8, 9), (8, 9), (12, 8)], r"several sizes \(9×8, 8×12\); a batch needs one"),
+    ],
+)
+def test_wrong_batches_are_refused(style, sizes, problem):
+    pictures = [np.zeros((*size, 3), "float32") for size in sizes]
+    with pytest.raises(UsageError, match=problem):
+        plan_stylize(pictures, style)

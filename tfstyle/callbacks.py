@@ -52,7 +52,7 @@ class ProgressBar:
 
     @staticmethod
     def _size(progress: Progress) -> str:
-        height, width = progress.image().shape[1:3]
+        height, width = progress.size
         return f"{width}×{height}"
 
     def _started(self, progress: Progress) -> Any:
@@ -87,7 +87,9 @@ class Snapshots:
     def __call__(self, progress: Progress) -> None:
         """Writes a picture if one is due."""
         if progress.step >= self._next:
-            save_image(progress.image(), self._folder / f"step_{progress.step:05d}.png")
+            # Pictures of one batch stand side by side.
+            picture = np.concatenate(progress.image(), axis=1)
+            save_image(picture, self._folder / f"step_{progress.step:05d}.png")
             self._next = (progress.step // self._every + 1) * self._every
 
 
@@ -130,7 +132,8 @@ _IMAGE = _summary_kind("images", 3)
 
 
 def _encoded(image: np.ndarray) -> tf.Tensor:
-    """Width, height and PNG of a picture, as TensorBoard's image plugin has them."""
-    levels = np.rint(image[0] * 255).astype("uint8")
+    """Width, height and PNGs of pictures, as TensorBoard's image plugin has them."""
+    levels = np.rint(image * 255).astype("uint8")
     height, width = image.shape[1:3]
-    return tf.stack([str(width), str(height), tf.io.encode_png(levels)])
+    pictures = [tf.io.encode_png(picture) for picture in levels]
+    return tf.stack([str(width), str(height), *pictures])

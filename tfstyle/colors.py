@@ -7,6 +7,7 @@ import numpy as np
 # Keeps the covariance of a picture of one colour invertible; a step of an 8-bit picture
 # has a variance of 1.5e-5.
 _LEAST_VARIANCE = 1e-5
+_CHUNK = 2**20
 
 
 def match_colors(picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -23,13 +24,27 @@ def match_colors(picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
     Returns:
       Float32 array of the shape of ``picture``, clipped to [0, 1].
     """
-    pixels = picture.reshape(-1, 3).astype("float64")
-    wanted = reference.reshape(-1, 3).astype("float64")
-    # With `bias`, a picture of one pixel has a covariance too.
-    target, source = np.cov(wanted.T, bias=True), np.cov(pixels.T, bias=True)
-    spread = _power(target, 0.5) @ _power(source, -0.5)
-    matched = (pixels - pixels.mean(0)) @ spread.T + wanted.mean(0)
-    return np.clip(matched, 0.0, 1.0).reshape(picture.shape).astype("float32")
+    mean, source = _statistics(picture)
+    wanted, target = _statistics(reference)
+    spread = (_power(target, 0.5) @ _power(source, -0.5)).T
+    matched = np.empty(picture.shape, "float32")
+    for pixels, result in zip(_chunks(picture), _chunks(matched), strict=True):
+        np.clip((pixels - mean) @ spread + wanted, 0.0, 1.0, out=result)
+    return matched
+
+
+def _statistics(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of the colours, float64."""
+    count = picture.size // 3
+    mean = sum(c.sum(0, dtype="float64") for c in _chunks(picture)) / count
+    squares = sum((c - mean).T @ (c - mean) for c in _chunks(picture))
+    return mean, squares / count
+
+
+def _chunks(picture: np.ndarray) -> list[np.ndarray]:
+    """Views of the pixels, ``[n, 3]``, few enough for float64 to take little memory."""
+    pixels = picture.reshape(-1, 3)
+    return np.array_split(pixels, len(pixels) // _CHUNK + 1)
 
 
 def _power(covariance: np.ndarray, exponent: float) -> np.ndarray:

@@ -142,29 +142,33 @@ def resize_image(
     """Resizes a picture in float32, antialiased.
 
     Args:
-      image: Array or tensor [1, H, W, C], float, in [0, 1].
+      image: Array or tensor [N, H, W, C], float, in [0, 1].
       size: The new (height, width).
       resample: Pillow's filter, which is widened when it shrinks (antialiased).
 
     Returns:
-      The picture, [1, height, width, C], float32, clipped to [0, 1]: Lanczos and
-      bicubic overshoot at edges.
+      The pictures, [N, height, width, C], float32, clipped to [0, 1]: Lanczos and
+      bicubic overshoot at edges. The array itself if it has that size.
 
     Raises:
       UsageError: The shape is another, or the size is not two whole numbers of at
         least 1.
     """
     array = np.asarray(image, dtype=np.float32)
-    if array.ndim != 4 or array.shape[0] != 1:
+    if array.ndim != 4 or 0 in array.shape:
         raise UsageError(
             f"the picture has shape {list(array.shape)}; give [1, height, width, 3]"
         )
     height, width = (_checked_size(side) for side in size)
-    channels = [
-        np.asarray(Image.fromarray(channel).resize((width, height), resample))
-        for channel in np.ascontiguousarray(np.moveaxis(array[0], -1, 0))
-    ]
-    return np.clip(np.stack(channels, axis=-1)[None], 0, 1)
+    if (height, width) == array.shape[1:3]:
+        return array
+    resized = np.empty((len(array), height, width, array.shape[-1]), np.float32)
+    for picture, channel in np.ndindex(len(array), array.shape[-1]):
+        plane = Image.fromarray(np.ascontiguousarray(array[picture, ..., channel]))
+        resized[picture, ..., channel] = np.asarray(
+            plane.resize((width, height), resample)
+        )
+    return np.clip(resized, 0, 1, out=resized)
 
 
 def save_image(

@@ -35,6 +35,7 @@ class Progress:
       rows: One row per step since the last report, float32 ``[steps, columns]``.
       row_steps: The step of each row.
       seconds: Since the run began.
+      size: Height and width of the picture so far.
       image: Gives the picture so far, float32 ``[N, H, W, 3]`` in [0, 1].
     """
 
@@ -46,6 +47,7 @@ class Progress:
     rows: np.ndarray
     row_steps: np.ndarray
     seconds: float
+    size: tuple[int, int]
     image: Callable[[], np.ndarray]
 
     @property

@@ -38,7 +38,7 @@ class Result:
     """What a run came to.
 
     Attributes:
-      image: The picture, float32 ``[1, H, W, 3]``, RGB in [0, 1].
+      image: The picture or pictures, float32 ``[N, H, W, 3]``, RGB in [0, 1].
       history: Columns ``step``, ``scale``, ``total`` and one per term; a row per
         recorded step.
       seconds: How long the run took.
@@ -142,7 +142,7 @@ def from_space(value: tf.Tensor, space: str) -> tf.Tensor:
 
 
 def with_margin(picture: np.ndarray, margin: int) -> np.ndarray:
-    """A picture ``[1, H, W, 3]`` with its mirror image around it."""
+    """Pictures ``[N, H, W, 3]`` with their mirror images around them."""
     sides = [(margin, margin)] * 2
     return np.pad(picture, [(0, 0), *sides, (0, 0)], mode="reflect")
 
@@ -168,9 +168,9 @@ class PyramidRun:
         """Builds the loss.
 
         Args:
-          content: Content picture ``[1, H, W, 3]`` of the result's size, or None.
+          content: Content pictures ``[N, H, W, 3]`` of the result's size, or None.
           style: Style picture ``[1, H', W', 3]``, or None.
-          start: First picture, or ``noise`` or ``normal``.
+          start: First pictures ``[N, H'', W'', 3]``, or ``noise`` or ``normal``.
           size: Height and width of the result.
           options: Everything else.
           callbacks: Are told of progress.
@@ -237,7 +237,8 @@ class PyramidRun:
 
     def _first_picture(self, size: tuple[int, int]) -> np.ndarray:
         if isinstance(self.start, str):
-            return start_noise((1, *size, 3), self.start, self.options)
+            batch = 1 if self.content is None else len(self.content)
+            return start_noise((batch, *size, 3), self.start, self.options)
         return resize_image(self.start, size)
 
     def _enlarged(self, picture: np.ndarray, scale: int) -> np.ndarray:
@@ -299,6 +300,7 @@ class PyramidRun:
             rows=rows,
             row_steps=steps,
             seconds=time.monotonic() - self.began,
+            size=self.sizes[scale],
             image=lambda: self._picture(variable),
         )
         answers = [callback(progress) for callback in self.callbacks]

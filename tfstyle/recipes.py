@@ -33,9 +33,9 @@ class Plan:
     """A run whose options and pictures have been read and checked.
 
     Attributes:
-      content: Content picture ``[1, H, W, 3]``, or None if it has no weight.
+      content: Content pictures ``[N, H, W, 3]``, or None if they have no weight.
       style: Style picture ``[1, H', W', 3]``, or None if it has no weight.
-      start: First picture ``[1, H'', W'', 3]``, or ``noise`` or ``normal``.
+      start: First pictures ``[N, H'', W'', 3]``, or ``noise`` or ``normal``.
       size: Height and width of the result.
       options: Everything else.
     """
@@ -67,9 +67,10 @@ def stylize(
       >>> tfstyle.save_image(result.image, "out.png")
 
     Args:
-      content: Path, ``PIL.Image``, array or tensor (see ``load_image``); None where
-        ``content_weight`` is 0.
-      style: The same; None where ``style_weight`` is 0.
+      content: Path, ``PIL.Image``, array or tensor (see ``load_image``), or a list of
+        them that have one size when loaded: they are optimised as one batch, which
+        keeps a GPU busy. None where ``content_weight`` is 0.
+      style: One picture; None where ``style_weight`` is 0.
       callbacks: Called with a ``Progress`` about four times a second; one that returns
         True ends the run with the picture so far.
       **options: The fields of ``tfstyle.Options``.
@@ -148,11 +149,11 @@ def plan_stylize(content: Any, style: Any, **options: Any) -> Plan:
         raise UsageError("no content picture: give one, or content_weight=0")
     if style is None and chosen.style_weight:
         raise UsageError("no style picture: give one, or style_weight=0")
-    content = _loaded(content, chosen.size, chosen)
+    content = _batch(content, chosen)
     style = _loaded(style, chosen.style_size or chosen.size, chosen)
     recolor = chosen.recolor and chosen.content_weight and chosen.style_weight
     if recolor and content is not None and style is not None:
-        content = match_colors(content, style)
+        content = np.stack([match_colors(picture, style) for picture in content])
     guide = style if content is None else content
     assert guide is not None  # options have refused two weights of 0
     return _plan(content, style, guide.shape[1:3], chosen)
@@ -195,14 +196,33 @@ def make_options(options: dict[str, Any]) -> Options:
 
 
 def _loaded(source: Any, size: int, options: Options) -> np.ndarray | None:
-    if source is None:
-        return None
+    return None if source is None else _load(source, size, options)
+
+
+def _load(source: Any, size: int, options: Options) -> np.ndarray:
     return load_image(
         source,
         size,
         size_of=options.size_of,  # type: ignore[arg-type]
         allow_upscale=options.allow_upscale,
     )
+
+
+def _batch(sources: Any, options: Options) -> np.ndarray | None:
+    """One picture, or several of one size."""
+    if not isinstance(sources, list | tuple):
+        return _loaded(sources, options.size, options)
+    pictures = [_load(source, options.size, options) for source in sources]
+    sizes = sorted({picture.shape[1:3] for picture in pictures})
+    if len(sizes) > 1:
+        shown = ", ".join(f"{width}×{height}" for height, width in sizes)
+        raise UsageError(
+            f"the content pictures have several sizes ({shown}); a batch needs one, so "
+            "leave those of another size to another run"
+        )
+    if not pictures:
+        raise UsageError("no content picture: the list is empty")
+    return np.concatenate(pictures)
 
 
 def _plan(
@@ -226,9 +246,8 @@ def _start(
     if init in NOISE_STARTS:
         return init
     pictures = {"content": content, "style": style}
-    if init not in pictures:
-        return load_image(init)
-    picture = pictures[init]
+    picture = pictures[init] if init in pictures else load_image(init)
     if picture is None:
         raise UsageError(f"init={init}: there is no {init} picture to start from")
-    return picture
+    batch = 1 if content is None else len(content)
+    return picture if len(picture) == batch else np.repeat(picture, batch, axis=0)

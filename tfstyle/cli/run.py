@@ -7,7 +7,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -143,12 +143,17 @@ def required(values: flags.FlagValues, name: str) -> str:
     return value
 
 
-def carry_out(values: flags.FlagValues, make_plan: Callable[[], Plan]) -> int:
+def carry_out(
+    values: flags.FlagValues,
+    make_plan: Callable[[], Plan],
+    outputs: Sequence[str] | None = None,
+) -> int:
     """Checks everything, runs a plan and writes what the flags ask for.
 
     Args:
       values: The flags of the command.
       make_plan: Reads and checks options and pictures.
+      outputs: A file for each picture of the batch; None for ``--output``.
 
     Returns:
       The exit code.
@@ -158,13 +163,15 @@ def carry_out(values: flags.FlagValues, make_plan: Callable[[], Plan]) -> int:
     """
     check_backend()
     output = required(values, "output")
-    check_files(values)
+    outputs = outputs or [output]
+    check_files(values, outputs)
     plan = make_plan()
     make_repeatable(plan.options.seed)
     with quiet_libraries(), StopOnSignal() as signals:
         result, error = _run(values, plan, signals)
         if result.history["step"]:
-            save_image(result.image, output, metadata={"Software": "tfstyle"})
+            for picture, file in zip(result.image, outputs, strict=True):
+                save_image(picture, file, metadata={"Software": "tfstyle"})
             _write_reports(values, result, plan)
     if error:
         kept = "has the last good picture" if result.history["step"] else "not written"
@@ -179,20 +186,21 @@ def carry_out(values: flags.FlagValues, make_plan: Callable[[], Plan]) -> int:
     return 0
 
 
-def check_files(values: flags.FlagValues) -> None:
+def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
     """Refuses files that cannot be read or written, and makes the folders.
 
     Raises:
       UsageError: There is one; the message says why.
     """
-    check_writable(required(values, "output"))
+    for output in outputs:
+        check_writable(output)
     if plot := values["loss_plot"].value:
         check_writable(plot, extensions=PLOT_EXTENSIONS)
     if report := values["report"].value:
         check_writable(report, extensions=())
     for name in ("log_dir", "snapshot_dir"):
         if folder := values[name].value:
-            _make_folder(name, pathlib.Path(folder))
+            make_folder(name, pathlib.Path(folder))
     weights = required(values, "weights")
     if weights != "imagenet" and not pathlib.Path(weights).is_file():
         raise UsageError(
@@ -201,7 +209,12 @@ def check_files(values: flags.FlagValues) -> None:
         )
 
 
-def _make_folder(name: str, folder: pathlib.Path) -> None:
+def make_folder(name: str, folder: pathlib.Path) -> None:
+    """Makes the folder that a flag names.
+
+    Raises:
+      UsageError: It cannot be made, or not written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

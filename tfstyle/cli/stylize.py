@@ -1,32 +1,78 @@
 """The content picture keeps its shapes and takes the style picture's strokes.
 
 tfstyle stylize --content=photo.jpg --style=painting.jpg --output=out.png
+
+tfstyle stylize --content=a.jpg,b.jpg --style=painting.jpg --output=folder
 """
 
 from __future__ import annotations
 
+import pathlib
+
 from absl import flags
 
 from tfstyle.cli import run as runs
+from tfstyle.errors import UsageError
+from tfstyle.images import SAVE_FORMATS
 from tfstyle.recipes import plan_stylize
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Content, style, outputs and every option."""
-    flags.DEFINE_string("content", None, "Content picture.", values)
+    flags.DEFINE_string(
+        "content",
+        None,
+        "Content picture; or several of one size with commas between them, which are "
+        "optimised as one batch and written to the folder --output as .png.",
+        values,
+    )
     flags.DEFINE_string("style", None, "Style picture.", values)
     runs.define_output_flags(values)
     runs.define_option_flags(values)
 
 
 def run(values: flags.FlagValues) -> int:
-    """Stylizes the content picture."""
+    """Stylizes the content picture or pictures."""
     for name in ("content", "style"):
         if values[f"{name}_weight"].value:
             runs.required(values, name)
+    contents = content_files(values["content"].value)
+    several = len(contents) > 1
     return runs.carry_out(
         values,
         lambda: plan_stylize(
-            values["content"].value, values["style"].value, **runs.options_from(values)
+            contents if several else values["content"].value,
+            values["style"].value,
+            **runs.options_from(values),
         ),
+        outputs=output_files(runs.required(values, "output"), contents)
+        if several
+        else None,
     )
+
+
+def content_files(text: str | None) -> list[str]:
+    """The files that ``--content`` names; a single one may have commas."""
+    if not text or "," not in text or pathlib.Path(text).exists():
+        return [text] if text else []
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def output_files(folder: str, contents: list[str]) -> list[str]:
+    """Where the pictures of a batch go; the folder is made.
+
+    Raises:
+      UsageError: The folder's name is a picture's, or two would have one name.
+    """
+    if pathlib.Path(folder).suffix.lower() in SAVE_FORMATS:
+        raise UsageError(
+            f"--output={folder}: {len(contents)} content pictures need a folder; give "
+            "a name without extension"
+        )
+    names = [f"{pathlib.Path(content).stem}.png" for content in contents]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(
+            f"--content: two pictures would both be written as {twice[0]}; rename one"
+        )
+    runs.make_folder("output", pathlib.Path(folder))
+    return [str(pathlib.Path(folder) / name) for name in names]
