@@ -126,7 +126,9 @@ class Options:
         "float32", "Precision of the backbone; losses and picture are in float32."
     )
     jit_compile: bool = _option(
-        False, "Compile the backbone with XLA: faster on GPUs, slower on CPUs."
+        False,
+        "Compile the backbone with XLA, for GPUs; a run may then not repeat bit for "
+        "bit.",
     )
 
     def __post_init__(self) -> None:

@@ -252,15 +252,14 @@ class PyramidRun:
         return np.clip(resize_image(picture, size) + start - blurred, 0.0, 1.0)
 
     def _optimize_scale(self, variable: tf.Variable, scale: int) -> None:
-        content, style = self._pictures(self.sizes[scale])
         optimizer = make_optimizer(variable, self.steps[scale], self.loss, self.options)
-        batch, *canvas_size = variable.shape[:3]
-        style_size = None if style is None else tuple(style.shape[1:3])
+        batch, height, width, _ = variable.shape
+        style_size = self.style is not None and self._style_size(self.sizes[scale])
         while True:
-            cut = self.planner.cut(tuple(canvas_size), style_size, batch)
+            cut = self.planner.cut((height, width), style_size or None, batch)
             try:
                 optimize(
-                    make_objective(self.loss, cut, content, style, self.options.space),
+                    self._objective(cut, self.sizes[scale]),
                     optimizer,
                     steps=self.steps[scale],
                     term_names=self.loss.term_names,
@@ -269,6 +268,23 @@ class PyramidRun:
                 return
             except tf.errors.ResourceExhaustedError:
                 self.planner.shrink(cut, batch)
+
+    def _objective(self, cut: Cut, size: tuple[int, int]) -> Objective:
+        """The loss at a scale with its gradient, whole or tile by tile."""
+        content, style = self._pictures(size)
+        space = self.options.space
+        if cut.tiles == 1:
+            targets = self.loss.targets(content, style)
+            return differentiated(
+                lambda value: self.loss(
+                    from_space(value, space), targets, tv_images=value
+                )
+            )
+        tiled = TiledLoss(self.loss, keep_content=cut.keep_content)
+        targets = tiled.targets(content, style, cut.content, cut.style)
+        return lambda value: tiled.value_and_gradient(
+            value, targets, cut.content, lambda crop: from_space(crop, space)
+        )
 
     def _pictures(
         self, size: tuple[int, int]
@@ -314,30 +330,6 @@ class PyramidRun:
     def _result(self, picture: np.ndarray) -> Result:
         seconds = time.monotonic() - self.began
         return Result(picture, self.history, seconds, self.stopped)
-
-
-def make_objective(
-    loss: PerceptualLoss,
-    cut: Cut,
-    content: tf.Tensor | None,
-    style: tf.Tensor | None,
-    space: str,
-) -> Objective:
-    """The loss of what is optimised and its gradient, whole or tile by tile."""
-
-    def picture_of(value: tf.Tensor) -> tf.Tensor:
-        return from_space(value, space)
-
-    if cut.tiles == 1:
-        targets = loss.targets(content, style)
-        return differentiated(
-            lambda value: loss(picture_of(value), targets, tv_images=value)
-        )
-    tiled = TiledLoss(loss, keep_content=cut.keep_content)
-    targets = tiled.targets(content, style, cut.content, cut.style)
-    return lambda value: tiled.value_and_gradient(
-        value, targets, cut.content, picture_of
-    )
 
 
 def make_optimizer(

@@ -309,7 +309,7 @@ class TiledLoss:
         nothing = [tf.zeros([batch], self._dtype) for _ in layers]
         if self.keep_content:
             dtype = self.extract.dtype
-            nothing += [tf.zeros([batch, *shapes[layer]], dtype) for layer in layers]
+            nothing += [_blank([batch, *shapes[layer]], dtype) for layer in layers]
         state = self._over_tiles(grid, of_tile, nothing)
         norms, kept = state[: len(layers)], state[len(layers) :]
         return (
@@ -418,6 +418,11 @@ class _Tile:
     def _core(self, feature: tf.Tensor, layer: str) -> tf.Tensor:
         y, x, y_end, x_end = tf.unstack(self.place[layer][:4])
         return feature[:, y:y_end, x:x_end]
+
+
+def _blank(shape: Any, dtype: Any) -> tf.Tensor:
+    """Zeros that TensorFlow does not keep a copy of, as it does of constants."""
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
 
 
 def _updated(whole: tf.Tensor, begin: tf.Tensor, part: tf.Tensor) -> tf.Tensor:

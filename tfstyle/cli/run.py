@@ -166,7 +166,7 @@ def carry_out(
     outputs = outputs or [output]
     check_files(values, outputs)
     plan = make_plan()
-    make_repeatable(plan.options.seed)
+    make_repeatable(plan.options)
     with quiet_libraries(), StopOnSignal() as signals:
         result, error = _run(values, plan, signals)
         if result.history["step"]:
@@ -229,13 +229,14 @@ def make_folder(name: str, folder: pathlib.Path) -> None:
         )
 
 
-def make_repeatable(seed: int) -> None:
-    """Makes a run of the same seed give the same bits again."""
+def make_repeatable(options: Options) -> None:
+    """Makes a run of the same seed give the same bits again, but for XLA."""
     tf = import_tensorflow()
     import keras
 
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(options.seed)
+    if not options.jit_compile:  # XLA has no deterministic gradient of max pooling
+        tf.config.experimental.enable_op_determinism()
 
 
 def _run(
