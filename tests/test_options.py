@@ -33,7 +33,7 @@ def test_every_option_has_a_help_text():
             *("normalization", "l2"),
             "normalization='l2': choose one of relative, sum, gatys, mean",
         ),
-        ("optimizer", "sgd", "optimizer='sgd': choose one of adam, lbfgs"),
+        ("optimizer", "sgd", "optimizer='sgd': choose one of auto, adam, lbfgs"),
         (
             *("schedule", "linear"),
             "schedule='linear': choose one of constant, cosine, exponential, piecewise",

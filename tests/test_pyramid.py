@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle import optimize
+from tfstyle import memory, optimize, pyramid
 from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.errors import UsageError
 from tfstyle.features import FeatureExtractor
 from tfstyle.images import load_image, resize_image
+from tfstyle.lbfgs import LBFGS
 from tfstyle.losses import PerceptualLoss, gram_matrix
 from tfstyle.options import Options
 from tfstyle.pyramid import (
@@ -34,7 +35,8 @@ TERMS = [
 
 
 def run(content, style, start=None, size=None, callbacks=(), **options):
-    chosen = Options(**{"scales": 1, "steps": 8, "margin": 0, **options})
+    few = {"scales": 1, "steps": 8, "margin": 0, "optimizer": "adam"}
+    chosen = Options(**{**few, **options})
     start = content if start is None else start
     size = content.shape[1:3] if size is None else size
     return PyramidRun(content, style, start, size, chosen, callbacks).run()
@@ -150,7 +152,9 @@ def test_the_network_goes_no_deeper_than_the_terms_need(tiny_backbone):
 
 def test_default_layers_are_those_of_the_backbone():
     loss = perceptual_loss(Options())
-    assert loss.content_layers == pytest.approx({"block4_conv2": 0.05})
+    assert loss.content_layers == pytest.approx(
+        {"block4_conv2": Options().content_weight}
+    )
     assert loss.style_layers == pytest.approx(dict.fromkeys(SLIM19.style_layers, 0.2))
 
 
@@ -240,6 +244,33 @@ def test_a_margin_is_optimised_and_cut_off(
     assert result.image.shape == content.shape
     before = result.image - content
     assert np.abs(before).mean() < 0.2  # in its place
+
+
+def test_lbfgs_comes_to_a_lower_loss_than_adam(tiny_backbone, content, style):
+    losses = {
+        optimizer: run(content, style, steps=30, optimizer=optimizer).history["total"]
+        for optimizer in ("auto", "lbfgs", "adam")
+    }
+    assert losses["auto"] == losses["lbfgs"]
+    assert losses["lbfgs"][-1] < 0.8 * losses["adam"][-1]
+
+
+def test_adam_takes_over_where_the_history_does_not_fit(
+    tiny_backbone, content, style, monkeypatch
+):
+    monkeypatch.setattr(memory, "_RUNTIME", 0.0)
+    monkeypatch.setattr(memory, "_ACTIVATIONS", 1e-6)
+    kinds, make = [], pyramid.make_optimizer
+    monkeypatch.setattr(
+        pyramid,
+        "make_optimizer",
+        lambda *args: kinds.append(make(*args)) or kinds[-1],
+    )
+    picture = 12 * 32 * 40
+    for copies in (1000, 20):
+        gigabytes = copies * picture / 1e9
+        run(content, style, optimizer="auto", max_memory=gigabytes, steps=2)
+    assert isinstance(kinds[0], LBFGS) and isinstance(kinds[1], optimize.Adam)
 
 
 def test_targets_are_computed_once_per_scale(

@@ -318,7 +318,8 @@ def _at_least_float32(tensor: Any) -> tf.Tensor:
 
 def _entries(tensor: tf.Tensor) -> tf.Tensor:
     """H·W·C, as a float because 2³¹ overflow an integer."""
-    dtype = tensor.dtype if tensor.dtype.size > 4 else tf.float32
+    wide = tf.as_dtype(tensor.dtype).size > 4
+    dtype = tf.float64 if wide else tf.float32  # bfloat16 cannot count
     return tf.reduce_prod(tf.cast(tf.shape(tensor)[1:], dtype))
 
 

@@ -23,8 +23,13 @@ SHARE = 0.6
 # Measured on CPUs with TensorFlow 2.21, see scripts/benchmark.py.
 _RUNTIME = 0.75e9
 _ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
-_COPIES = 9  # of the picture: in the host's hands, the optimizer's, the gradient
+# Of the picture: in the host's hands, the optimizer's, the gradient, passing ones.
+_ADAM_COPIES = 11.0
+_LBFGS_COPIES = 20.0
+_COPIES_PER_PAIR = 2.4
+_LEAST_PAIRS = 4  # with fewer, L-BFGS is hardly better than Adam
 _LEAST_TILE = 384**2  # smaller ones are mostly halo, so something else must give way
+_GOOD_TILE = 768**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +73,33 @@ class MemoryPlanner:
         self._most_pixels = math.inf
         self.limit = options.max_memory * GIGABYTE or SHARE * machine_memory()
 
-    def cut(
+    def pairs(
         self, size: tuple[int, int], style_size: tuple[int, int] | None, batch: int
+    ) -> int:
+        """How many pairs of vectors L-BFGS may remember; 0 means Adam.
+
+        Args:
+          size: As of ``cut``.
+          style_size: As of ``cut``.
+          batch: As of ``cut``.
+
+        Returns:
+          ``history``, or with ``optimizer=auto`` as many as fit.
+        """
+        options, area = self._options, batch * math.prod(size)
+        if options.optimizer != "auto":
+            return options.history if options.optimizer == "lbfgs" else 0
+        tile = min(batch * _GOOD_TILE, area) * self._per_pixel
+        free = self.limit - tile - self._fixed(size, style_size, batch, 1)
+        pairs = 1 + int(free / (_COPIES_PER_PAIR * 12 * area))
+        return min(pairs, options.history) if pairs >= _LEAST_PAIRS else 0
+
+    def cut(
+        self,
+        size: tuple[int, int],
+        style_size: tuple[int, int] | None,
+        batch: int,
+        pairs: int,
     ) -> Cut:
         """Cuts the pictures of one scale.
 
@@ -77,6 +107,7 @@ class MemoryPlanner:
           size: Height and width of what is optimised.
           style_size: Height and width of the style picture, if there is one.
           batch: How many pictures are optimised at once.
+          pairs: What ``pairs`` returned.
 
         Returns:
           One tile each where there is memory enough, or the largest tiles that fit.
@@ -85,14 +116,14 @@ class MemoryPlanner:
           UsageError: Nothing fits; the message says what would help.
         """
         area = math.prod(size)
-        fixed = self._fixed(size, style_size, batch)
+        fixed = self._fixed(size, style_size, batch, pairs)
         kept = batch * area * self._kept_per_pixel()
-        per_pixel = _ACTIVATIONS * self._extract.bytes_per_pixel
+        per_pixel = self._per_pixel
         least = batch * min(_LEAST_TILE, area)
         keep = (self.limit - fixed - kept) / per_pixel >= least
         pixels = (self.limit - fixed - kept * keep) / per_pixel
         if pixels <= 0:
-            raise UsageError(self._too_large(size, fixed))
+            raise UsageError(self._too_large(size, fixed, pairs))
         pixels = min(pixels, self._most_pixels)
         content = choose_grid(size, self._halo, pixels / batch)
         style = choose_grid(style_size, self._halo, pixels) if style_size else content
@@ -109,14 +140,21 @@ class MemoryPlanner:
         )
 
     def _fixed(
-        self, size: tuple[int, int], style_size: tuple[int, int] | None, batch: int
+        self,
+        size: tuple[int, int],
+        style_size: tuple[int, int] | None,
+        batch: int,
+        pairs: int,
     ) -> float:
         """What does not depend on tiles."""
-        copies = _COPIES
-        if self._options.optimizer == "lbfgs":
-            copies += 2 * self._options.history
+        copies = _LBFGS_COPIES + pairs * _COPIES_PER_PAIR if pairs else _ADAM_COPIES
         pixels = copies * batch * math.prod(size) + 2 * math.prod(style_size or (0, 0))
         return _RUNTIME + 12 * pixels
+
+    @property
+    def _per_pixel(self) -> float:
+        """Bytes of one step per pixel of a tile."""
+        return _ACTIVATIONS * self._extract.bytes_per_pixel
 
     def _kept_per_pixel(self) -> float:
         """Bytes of the content picture's features."""
@@ -127,14 +165,15 @@ class MemoryPlanner:
             for layer in self._content_layers
         )
 
-    def _too_large(self, size: tuple[int, int], fixed: float) -> str:
-        remedy = "raise max_memory or choose a smaller size"
-        if self._options.optimizer == "lbfgs":
-            remedy += ", a shorter history or optimizer=adam"
+    def _too_large(self, size: tuple[int, int], fixed: float, pairs: int) -> str:
+        name, remedy = "Adam", "raise max_memory or choose a smaller size"
+        if pairs:
+            name = f"L-BFGS with history={pairs}"
+            remedy += ", a shorter history or optimizer=auto"
         return (
-            f"{self._options.optimizer} needs {fixed / GIGABYTE:.1f} GB for {size[1]}×"
-            f"{size[0]} pixels beside the network, of {self.limit / GIGABYTE:.1f} GB "
-            f"that the run may take; {remedy}"
+            f"{name} needs {fixed / GIGABYTE:.1f} GB for {size[1]}×{size[0]} pixels "
+            f"beside the network, of {self.limit / GIGABYTE:.1f} GB that the run may "
+            f"take; {remedy}"
         )
 
 

@@ -252,11 +252,15 @@ class PyramidRun:
         return np.clip(resize_image(picture, size) + start - blurred, 0.0, 1.0)
 
     def _optimize_scale(self, variable: tf.Variable, scale: int) -> None:
-        optimizer = make_optimizer(variable, self.steps[scale], self.loss, self.options)
-        batch, height, width, _ = variable.shape
+        batch, *size, _ = variable.shape
         style_size = self.style is not None and self._style_size(self.sizes[scale])
+        shapes = tuple(size), style_size or None, batch
+        pairs = self.planner.pairs(*shapes)
+        optimizer = make_optimizer(
+            variable, self.steps[scale], self.loss, self.options, pairs
+        )
         while True:
-            cut = self.planner.cut((height, width), style_size or None, batch)
+            cut = self.planner.cut(*shapes, pairs)
             try:
                 optimize(
                     self._objective(cut, self.sizes[scale]),
@@ -333,15 +337,19 @@ class PyramidRun:
 
 
 def make_optimizer(
-    variable: tf.Variable, steps: int, loss: PerceptualLoss, options: Options
+    variable: tf.Variable,
+    steps: int,
+    loss: PerceptualLoss,
+    options: Options,
+    pairs: int,
 ) -> Adam | LBFGS:
-    """The optimizer that options describe, for one scale."""
+    """The optimizer of one scale: L-BFGS that remembers ``pairs``, or Adam if 0."""
     clamp = (options.clamp[0], options.clamp[1]) if options.clamp else None
-    if options.optimizer == "lbfgs":
+    if pairs:
         return LBFGS(
             variable,
             terms=len(loss.term_names),
-            history=options.history,
+            history=pairs,
             bounds=clamp,
             first_step=options.learning_rate,
         )

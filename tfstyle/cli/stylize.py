@@ -23,7 +23,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "content",
         None,
         "Content picture; or several of one size with commas between them, which are "
-        "optimised as one batch and written to the folder --output as .png.",
+        "optimised as one batch (each as if alone with --optimizer=adam) and written "
+        "to the folder --output as .png.",
         values,
     )
     flags.DEFINE_string("style", None, "Style picture.", values)
