@@ -17,6 +17,7 @@ from tfstyle.options import Options
 from tfstyle.tiling import Grid, choose_grid, widest_halo
 
 GIGABYTE = 1e9
+CGROUP = pathlib.Path("/sys/fs/cgroup")
 SHARE = 0.6
 """Of the machine's or the GPU's memory, where no limit is given."""
 
@@ -186,7 +187,7 @@ def machine_memory() -> float:
         return float(gpus[0].memory_limit)
     machine = float(psutil.virtual_memory().total)
     for limit in ("memory.max", "memory/memory.limit_in_bytes"):
-        file = pathlib.Path("/sys/fs/cgroup") / limit
+        file = CGROUP / limit
         if file.is_file() and (text := file.read_text().strip()).isdigit():
             machine = min(machine, float(text))
     return machine

@@ -135,7 +135,8 @@ class Adam:
         loss, gradient, terms = value_and_gradient(self.variable.read_value())
         # A sum is finite only if all its parts are, and takes no memory.
         finite = tf.math.is_finite(loss + tf.reduce_sum(gradient))
-        self.evaluations.assign_add(1)
+        with tf.control_dependencies([finite]):  # a failed evaluation does not count
+            self.evaluations.assign_add(1)
         tf.cond(finite, lambda: self._move(gradient), self._take_back)
         loss = tf.where(finite, loss, tf.fill([], tf.cast(np.nan, loss.dtype)))
         return StepResult(loss, terms, finite, tf.constant(False))
