@@ -164,6 +164,7 @@ def stylized(contender: Contender, content, style, factor: float) -> tfstyle.Res
         content_layers=contender.content_layers,
         content_weight=CONTENT_WEIGHT * factor,
         size=FLAGS.size,
+        optimizer="adam",  # whose steps all take one evaluation
         steps=STEPS,
     )
 
@@ -206,6 +207,7 @@ def seconds_per_step(backbone: str, weights: str, layers, content_layer: str) ->
         style_layers=layers,
         content_layers=[content_layer],
         scales=1,
+        optimizer="adam",
         steps=FLAGS.timing_steps,
         callbacks=[note],
     )

@@ -22,6 +22,7 @@ SHARE = 0.6
 """Of the machine's or the GPU's memory, where no limit is given."""
 
 # Measured on CPUs with TensorFlow 2.21, see scripts/benchmark.py.
+_PLANNED = 0.85  # of the limit; the allocator keeps some pieces of coarser scales
 _RUNTIME = 0.75e9
 _ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
 # Of the picture: in the host's hands, the optimizer's, the gradient, passing ones.
@@ -73,6 +74,7 @@ class MemoryPlanner:
         self._halo = widest_halo(self._extract.fields.values())
         self._most_pixels = math.inf
         self.limit = options.max_memory * GIGABYTE or SHARE * machine_memory()
+        self._planned = _PLANNED * self.limit
 
     def pairs(
         self, size: tuple[int, int], style_size: tuple[int, int] | None, batch: int
@@ -91,7 +93,7 @@ class MemoryPlanner:
         if options.optimizer != "auto":
             return options.history if options.optimizer == "lbfgs" else 0
         tile = min(batch * _GOOD_TILE, area) * self._per_pixel
-        free = self.limit - tile - self._fixed(size, style_size, batch, 1)
+        free = self._planned - tile - self._fixed(size, style_size, batch, 1)
         pairs = 1 + int(free / (_COPIES_PER_PAIR * 12 * area))
         return min(pairs, options.history) if pairs >= _LEAST_PAIRS else 0
 
@@ -121,8 +123,8 @@ class MemoryPlanner:
         kept = batch * area * self._kept_per_pixel()
         per_pixel = self._per_pixel
         least = batch * min(_LEAST_TILE, area)
-        keep = (self.limit - fixed - kept) / per_pixel >= least
-        pixels = (self.limit - fixed - kept * keep) / per_pixel
+        keep = (self._planned - fixed - kept) / per_pixel >= least
+        pixels = (self._planned - fixed - kept * keep) / per_pixel
         if pixels <= 0:
             raise UsageError(self._too_large(size, fixed, pairs))
         pixels = min(pixels, self._most_pixels)
@@ -173,8 +175,8 @@ class MemoryPlanner:
             remedy += ", a shorter history or optimizer=auto"
         return (
             f"{name} needs {fixed / GIGABYTE:.1f} GB for {size[1]}×{size[0]} pixels "
-            f"beside the network, of {self.limit / GIGABYTE:.1f} GB that the run may "
-            f"take; {remedy}"
+            f"beside the network, of {self._planned / GIGABYTE:.1f} GB of max_memory "
+            f"that can be planned with; {remedy}"
         )
 
 
