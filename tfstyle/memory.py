@@ -74,7 +74,6 @@ class MemoryPlanner:
         self._halo = widest_halo(self._extract.fields.values())
         self._most_pixels = math.inf
         self.limit = options.max_memory * GIGABYTE or SHARE * machine_memory()
-        self._planned = _PLANNED * self.limit
 
     def pairs(
         self, size: tuple[int, int], style_size: tuple[int, int] | None, batch: int
@@ -153,6 +152,11 @@ class MemoryPlanner:
         copies = _LBFGS_COPIES + pairs * _COPIES_PER_PAIR if pairs else _ADAM_COPIES
         pixels = copies * batch * math.prod(size) + 2 * math.prod(style_size or (0, 0))
         return _RUNTIME + 12 * pixels
+
+    @property
+    def _planned(self) -> float:
+        """Bytes that estimates may add up to."""
+        return _PLANNED * self.limit
 
     @property
     def _per_pixel(self) -> float:
