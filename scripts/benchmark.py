@@ -1,0 +1,742 @@
+"""Measures tfstyle beside what else there is, and writes tables for the README.
+
+* ``step``: seconds of an optimisation step on each backbone, on a plain PyTorch loop
+  and on the loop of TensorFlow's tutorial, beside what ``tf.matmul`` reaches.
+* ``quality``: seconds until a run has the loss that the tutorial, or PyTorch's L-BFGS,
+  has at its end.
+* ``memory``: peak memory and seconds per step against pixels, whole and by tiles.
+* ``startup``: seconds from the command to the first step, a picture, and the help.
+
+Contestants take turns, repeat by repeat, so that a noisy neighbour disturbs all of them
+alike; tables have medians. Tracing is left out of seconds per step: the first step of
+each scale and of each loop is not timed. ``--output`` gets ``benchmark.json`` with the
+raw numbers, ``benchmark.md`` with the tables, and plots. Sections, pairs and sizes that
+a run does not measure stay as an earlier run has left them.
+
+Example:
+  python scripts/benchmark.py --sections=step,quality --output=benchmark \
+      --vgg19_weights=vgg19_to_block3_conv1.npz --squeezenet_weights=squeezenet.h5
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import pathlib
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+# Read when the libraries are loaded. PyTorch's threads would wait for each other in a
+# loop, which takes a step three times as long where others want the cores as well.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import psutil
+from absl import app, flags
+
+import tfstyle
+from tfstyle.cli.quiet import import_tensorflow, silent_stderr
+
+with silent_stderr():
+    import keras
+    import tensorflow as tf
+    from baselines import Task, Torch, Tutorial, check_same_loss, has_torch
+    from benchmark_report import compared, write_report
+
+from tfstyle.backbones import get_backbone, vgg
+from tfstyle.backbones.weights import read_weights, save_weights
+from tfstyle.cli import info
+from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.features import IMAGENET
+from tfstyle.losses import PerceptualLoss
+from tfstyle.pyramid import PyramidRun, scale_sizes
+from tfstyle.recipes import plan_stylize
+from tfstyle.reports import replaced
+
+FLAGS = flags.FLAGS
+DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
+CONTENT = [
+    str(DATA / "content" / f"{name}.jpg") for name in ("cat", "coffee", "rocket")
+]
+STYLE = [str(DATA / "style" / f"{name}.jpg") for name in ("nocturne", "waves", "discs")]
+SECTIONS = ["step", "quality", "memory", "startup"]
+flags.DEFINE_list("sections", SECTIONS, "What to measure; empty: write tables anew.")
+flags.DEFINE_string("output", None, "Folder for numbers, tables and plots.")
+flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where; cpu hides all GPUs.")
+flags.DEFINE_integer("repeats", 3, "Turns of each contestant.", lower_bound=1)
+flags.DEFINE_list("content", CONTENT, "Pictures; all but quality take the first pair.")
+flags.DEFINE_list("style", STYLE, "Style pictures, one per content picture.")
+flags.DEFINE_string("vgg19_weights", IMAGENET, "VGG-19; may end at block3_conv1.")
+flags.DEFINE_string("squeezenet_weights", IMAGENET, "SqueezeNet.")
+flags.DEFINE_float("max_memory", 0.0, "tfstyle's option, for step and quality.")
+flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "tfstyle's option.")
+flags.DEFINE_bool("jit_compile", False, "tfstyle's option.")
+flags.DEFINE_integer("timing_steps", 5, "Least steps to time in a turn.", lower_bound=3)
+flags.DEFINE_float("timing_seconds", 2.0, "Least seconds of a turn of step.")
+flags.DEFINE_list("sizes", ["256", "512", "1024"], "step: longest sides, of 4:3.")
+BACKBONES = ["slim19", "vgg19", "squeezenet"]
+flags.DEFINE_list("step_backbones", BACKBONES, "step: networks.")
+flags.DEFINE_list("quality_backbones", ["vgg19", "slim19"], "quality: networks.")
+flags.DEFINE_list("quality_sizes", ["512", "1024"], "quality: longest sides.")
+flags.DEFINE_integer("tutorial_steps", 1000, "quality: the tutorial's.", lower_bound=1)
+flags.DEFINE_integer("lbfgs_evaluations", 500, "quality: PyTorch's.", lower_bound=1)
+flags.DEFINE_string(
+    "our_steps",
+    ",".join(map(str, tfstyle.Options().steps)),
+    "quality: --steps, tried until both losses are reached, as '100,60,40;60;250': as "
+    "many scales as numbers.",
+)
+flags.DEFINE_bool("reuse_baselines", False, "quality: keep the baselines' loss curves.")
+flags.DEFINE_integer(
+    "time_only_steps", 0, "quality: keep all loss curves, time so many.", lower_bound=0
+)
+flags.DEFINE_list("memory_backbones", ["slim19", "vgg19"], "memory: networks.")
+flags.DEFINE_list("megapixels", ["0.25", "1", "4", "16"], "memory: sizes, of 4:3.")
+flags.DEFINE_float("tiled_gb", 4.0, "memory: largest max_memory of the tiled runs.")
+flags.DEFINE_float("untiled_limit_gb", 16.0, "memory: the most expected of whole ones.")
+flags.DEFINE_string("child", None, "One measurement of memory, as JSON; internal.")
+
+# Least tiles and largest max_memory: whole means that nothing is ever too much.
+WHOLE = (1, 1000.0)
+LEAST_TILES = 4
+
+
+class Book:
+    """The results of this run and of earlier ones, in ``benchmark.json``."""
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        """Reads what is there, if it is of the same device."""
+        self.folder = pathlib.Path(folder)
+        self.path = self.folder / "benchmark.json"
+        self.data: dict[str, Any] = {"device": FLAGS.device}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                self.data = json.loads(self.path.read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.path}: {error}; give another --output") from error
+        if self.data.get("device") != FLAGS.device:
+            raise UsageError(
+                f"{self.path} has results of --device={self.data.get('device')}; give "
+                "another --output"
+            )
+
+    def get(self, section: str, *keys: str) -> Any:
+        """What ``put`` has put there, or None."""
+        found: Any = self.data.get(section, {}).get("rows")
+        for key in keys:
+            found = (found or {}).get(key)
+        return found
+
+    def put(self, value: Any, section: str, *keys: str) -> None:
+        """Keeps one result at once: a run takes hours, and may be stopped."""
+        entry = self.data.setdefault(section, {"rows": {}})
+        entry["machine"] = machine() | {"load": f"{os.getloadavg()[0]:.1f}"}
+        entry["command"] = shlex.join(sys.argv)
+        place = entry["rows"]
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = value
+        with replaced(self.path) as temporary:
+            temporary.write_text(json.dumps(self.data, indent=1, ensure_ascii=False))
+
+
+def note(*words: object) -> None:
+    """One line of progress."""
+    print(f"[{time.strftime('%H:%M:%S')}]", *words, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def machine() -> dict[str, str]:
+    """What the numbers depend on."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(": ")[1] for line in lines if "model name" in line)
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "device": info.device(),
+        "CPU": f"{cpu}, {os.cpu_count()} cores",
+        "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
+        **info.versions(),
+    }
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        facts["torch"] = importlib.metadata.version("torch")
+    return facts
+
+
+def numbers(name: str, kind: Callable[[str], Any] = int) -> list[Any]:
+    """The positive numbers of a flag, in rising order."""
+    try:
+        values = sorted(kind(text) for text in FLAGS[name].value)
+    except ValueError:
+        values = []
+    if not values or values[0] <= 0:
+        shown = ",".join(FLAGS[name].value)
+        raise UsageError(f"--{name}={shown}: give positive numbers with commas between")
+    return values
+
+
+def our_steps() -> list[tuple[int, ...]]:
+    """The ``steps`` that tfstyle tries, in order."""
+    try:
+        tries = FLAGS.our_steps.split(";")
+        return [tuple(int(n) for n in text.split(",")) for text in tries]
+    except ValueError:
+        raise UsageError(
+            f"--our_steps={FLAGS.our_steps}: write it as '100,60,40;60;250'"
+        ) from None
+
+
+def pairs() -> dict[str, tuple[str, str]]:
+    """Paths of content and style pictures by the pair's name."""
+    if len(FLAGS.content) != len(FLAGS.style) or not FLAGS.content:
+        raise UsageError(
+            f"--content names {len(FLAGS.content)} pictures and --style "
+            f"{len(FLAGS.style)}: give as many of both, at least one"
+        )
+    both = zip(FLAGS.content, FLAGS.style, strict=True)
+    return {":".join(pathlib.Path(path).stem for path in pair): pair for pair in both}
+
+
+def first_pair(height: int, width: int) -> list[np.ndarray]:
+    """The first pair's pictures, both of one size."""
+    paths = next(iter(pairs().values()))
+    pictures = (tfstyle.load_image(path) for path in paths)
+    return [tfstyle.resize_image(picture, (height, width)) for picture in pictures]
+
+
+def check_flags() -> None:
+    """Refuses at once what would fail after hours."""
+    for flag, known in (
+        ("sections", SECTIONS),
+        ("step_backbones", BACKBONES),
+        # PyTorch has no SqueezeNet, and memory needs no third network.
+        ("quality_backbones", BACKBONES[:2]),
+        ("memory_backbones", BACKBONES[:2]),
+    ):
+        for name in FLAGS[flag].value:
+            if name not in known:
+                raise UsageError(f"--{flag}: no {name!r}; choose of {', '.join(known)}")
+    for flag, kind in (("sizes", int), ("quality_sizes", int), ("megapixels", float)):
+        numbers(flag, kind)
+    for steps in our_steps():
+        tfstyle.Options(steps=steps, max_memory=FLAGS.max_memory)
+    for path in itertools.chain(*pairs().values()):
+        tfstyle.load_image(path, 64)
+    for path in (FLAGS.vgg19_weights, FLAGS.squeezenet_weights):
+        if path != IMAGENET:
+            read_weights(path)
+
+
+def choose_device() -> None:
+    """Hides GPUs here and in children, or makes sure that there is one, in silence."""
+    if FLAGS.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    import_tensorflow()
+    if FLAGS.device == "gpu" and not tf.config.list_physical_devices("GPU"):
+        raise UsageError(
+            "--device=gpu: TensorFlow sees no GPU; see tfstyle info, or give "
+            "--device=cpu"
+        )
+    # Each run has graphs of its own, of which TensorFlow warns.
+    tf.get_logger().setLevel("ERROR")
+
+
+def our_options(backbone: str, weights: str, **options: Any) -> dict[str, Any]:
+    """Options of tfstyle that the flags give."""
+    names = ("max_memory", "precision", "jit_compile")
+    given = {name: FLAGS[name].value for name in names}
+    return {"backbone": backbone, "weights": weights, **given, **options}
+
+
+def our_name(backbone: str) -> str:
+    """What a table calls tfstyle on a backbone, with what is not default."""
+    words = ["tfstyle", backbone]
+    words += [FLAGS.precision] if FLAGS.precision != "float32" else []
+    return " ".join([*words, "XLA"] if FLAGS.jit_compile else words)
+
+
+class Clock:
+    """A callback that notes when each scale has made how many steps."""
+
+    def __init__(self, stop: bool = False):
+        """With ``stop``, ends a run that has been long enough."""
+        self.marks: dict[int, list[tuple[int, float]]] = {}
+        self._stop = stop
+
+    def __call__(self, progress: Any) -> bool:
+        """Takes the time."""
+        marks = self.marks.setdefault(progress.scale, [])
+        marks.append((progress.step, time.perf_counter()))
+        return self._stop and enough(*zip(*marks, strict=True))
+
+    def seconds_per_step(self) -> list[float]:
+        """The median of each scale, without its first step, which traces."""
+        return [
+            float(np.median([(t - t0) / (n - n0) for (n0, t0), (n, t) in passed]))
+            for passed in map(list, map(itertools.pairwise, self.marks.values()))
+        ]
+
+
+def enough(steps: Sequence[int], times: Sequence[float]) -> bool:
+    """Whether steps have been timed long enough."""
+    count, seconds = steps[-1] - steps[0], times[-1] - times[0]
+    return count >= timing_steps() and seconds >= FLAGS.timing_seconds
+
+
+def timing_steps() -> int:
+    """How many steps are timed in a turn, at least."""
+    return max(FLAGS.time_only_steps or FLAGS.timing_steps, 3)
+
+
+def our_seconds(task: Task) -> float:
+    """Seconds per step of a run at one scale."""
+    clock = Clock(stop=True)
+    task.stylize(clock, scales=1, steps=1_000_000)
+    return clock.seconds_per_step()[0]
+
+
+def loop_seconds(step: Callable[[], Any]) -> float:
+    """Median seconds of a step of a plain loop, after one that is not timed."""
+    step()
+    times = [time.perf_counter()]
+    while len(times) == 1 or not enough((0, len(times) - 1), times):
+        step()
+        times.append(time.perf_counter())
+    return float(np.median(np.diff(times)))
+
+
+def in_turns(contestants: Mapping[str, Callable[[], Any]]) -> dict[str, list[Any]]:
+    """What each measures, once per repeat, one after another."""
+    results: dict[str, list[Any]] = {name: [] for name in contestants}
+    for repeat in range(FLAGS.repeats):
+        for name, measure in contestants.items():
+            results[name].append(measure())
+            shown = np.array2string(np.asarray(results[name][-1]), precision=4)
+            note(f"  {name}, {repeat + 1} of {FLAGS.repeats}: {shown} s per step")
+    return results
+
+
+def sgemm_gflops(side: int = 4096, tries: int = 5) -> float:
+    """The most that ``tf.matmul`` of float32 reaches here, in GFLOP/s."""
+    a, b = tf.random.stateless_uniform([2, side, side], [0, 0])
+    seconds = []
+    for _ in range(tries + 1):
+        began = time.perf_counter()
+        tf.matmul(a, b)[0, 0].numpy()
+        seconds.append(time.perf_counter() - began)
+    return 2e-9 * side**3 / min(seconds[1:])
+
+
+def convolution_macs(model: keras.Model, height: int, width: int) -> int:
+    """Multiply-adds of the convolutions of a model for one picture."""
+    layers = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    outputs = keras.Model(model.inputs, [layer.output for layer in layers])
+    shapes = outputs.compute_output_shape((1, height, width, 3))
+    return sum(
+        math.prod(layer.kernel.shape) * math.prod(shape[1:3])
+        for layer, shape in zip(layers, shapes, strict=True)
+    )
+
+
+def step_gflop(loss: PerceptualLoss, height: int, width: int) -> float:
+    """Of a step: convolutions and Gram products, forward and for the gradient."""
+    macs = convolution_macs(loss.features.model, height, width)
+    shapes = loss.features.shapes(height, width)
+    for layer in loss.style_layers:
+        rows, columns, channels = shapes[layer]
+        macs += rows * columns * channels**2
+    return 4e-9 * macs
+
+
+def random_vgg19(path: pathlib.Path) -> str:
+    """A file of random weights of VGG-19 to ``block5_conv1``, to take time by."""
+    rng, arrays, inputs = np.random.default_rng(0), {}, 3
+    for layer in vgg.convolutions((2, 2, 4, 4, 1)):
+        shape = (3, 3, inputs, vgg.CHANNELS[int(layer[5]) - 1])
+        kernel = rng.standard_normal(shape, "float32")
+        arrays[f"{layer}/kernel"] = kernel * np.float32((2 / 9 / inputs) ** 0.5)
+        arrays[f"{layer}/bias"] = np.zeros(shape[-1], "float32")
+        inputs = shape[-1]
+    save_weights(path, arrays)
+    return str(path)
+
+
+@contextlib.contextmanager
+def whole_networks() -> Iterator[dict[str, str]]:
+    """Weights by backbone, random for VGG-19 where its file lacks deep layers."""
+    files = (IMAGENET, FLAGS.vgg19_weights, FLAGS.squeezenet_weights)
+    weights = dict(zip(BACKBONES, files, strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        if not set(get_backbone("vgg19").style_layers) <= available_layers():
+            note("VGG-19 has random weights, of which time and memory do not depend")
+            weights["vgg19"] = random_vgg19(pathlib.Path(folder) / "vgg19.npz")
+        yield weights
+
+
+def available_layers() -> set[str]:
+    """The convolutions of VGG-19 that ``--vgg19_weights`` has."""
+    if FLAGS.vgg19_weights == IMAGENET:
+        return set(vgg.convolutions(vgg.VGG19_CONVOLUTIONS))
+    names = read_weights(FLAGS.vgg19_weights)[0]
+    return {name.removesuffix("/kernel") for name in names if name.endswith("/kernel")}
+
+
+def measure_steps(book: Book) -> None:
+    """Seconds per step of all contestants at every size."""
+    own = (IMAGENET, FLAGS.vgg19_weights, FLAGS.squeezenet_weights)
+    with whole_networks() as weights:
+        for size in numbers("sizes"):
+            note(f"step: {size} pixels")
+            shape = round(size * 3 / 4), size
+            contestants = step_contestants(first_pair(*shape), weights)
+            sgemm = sgemm_gflops()
+            times = in_turns(
+                {name: measure for name, (_, measure) in contestants.items()}
+            )
+            sgemm = max(sgemm, sgemm_gflops())
+            for name, (task, _) in contestants.items():
+                median = float(np.median(times[name]))
+                gflop = step_gflop(task.loss, *shape)
+                row = {
+                    "seconds": times[name],
+                    "median": median,
+                    "gflop": gflop,
+                    "sgemm_gflops": sgemm,
+                    "random_weights": task.options["weights"] not in own,
+                    "share_of_sgemm": gflop / median / sgemm,
+                }
+                book.put(row, "step", str(size), name)
+
+
+def step_contestants(
+    pictures: Sequence[np.ndarray], weights: Mapping[str, str]
+) -> dict[str, tuple[Task, Callable[[], float]]]:
+    """By name, what each is to do, and what measures its seconds per step."""
+    found: dict[str, tuple[Task, Callable[[], float]]] = {}
+    for backbone in FLAGS.step_backbones:
+        task = Task(*pictures, our_options(backbone, weights[backbone]))
+        found[our_name(backbone)] = task, functools.partial(our_seconds, task)
+    if "vgg19" in FLAGS.step_backbones:
+        # Only tfstyle has other precisions.
+        plain = Task(*pictures, {"backbone": "vgg19", "weights": weights["vgg19"]})
+        steps = {"tutorial vgg19": Tutorial(plain).step}
+        if has_torch(FLAGS.device):
+            steps["pytorch vgg19"] = Torch(plain, FLAGS.device).adam()
+        for name, step in steps.items():
+            found[name] = plain, functools.partial(loop_seconds, step)
+    return found
+
+
+def quality_options(backbone: str) -> dict[str, Any]:
+    """Options of a network, cut at what the weights file has."""
+    if backbone != "vgg19":
+        return our_options(backbone, IMAGENET)
+    own, known = get_backbone(backbone), available_layers()
+    style = [layer for layer in own.style_layers if layer in known]
+    if not style:
+        raise UsageError(f"{FLAGS.vgg19_weights}: has none of VGG-19's style layers")
+    content = [layer for layer in own.content_layers if layer in known] or style[-1:]
+    layers = {"style_layers": style, "content_layers": content}
+    return our_options(backbone, FLAGS.vgg19_weights, **layers)
+
+
+def measure_quality(book: Book) -> None:
+    """Time to quality of every network, size and pair."""
+    cases = itertools.product(
+        FLAGS.quality_backbones, numbers("quality_sizes"), pairs().items()
+    )
+    for backbone, size, (pair, paths) in cases:
+        note(f"quality: {backbone}, {size} pixels, {pair}")
+        pictures = [tfstyle.load_image(p, size, allow_upscale=True) for p in paths]
+        task = Task(*pictures, quality_options(backbone))
+        baselines: dict[str, Any] = {"tutorial": Tutorial(task)}
+        if has_torch(FLAGS.device):
+            baselines["pytorch"] = Torch(task, FLAGS.device)
+        check_same_loss(task, baselines)
+        case = (backbone, str(size), pair)
+        keep_curves(book, case, task, baselines)
+        keep_timing(book, case, task, baselines)
+
+
+def keep_curves(
+    book: Book, case: tuple[str, ...], task: Task, baselines: Mapping[str, Any]
+) -> None:
+    """Puts the loss curves of all contestants into the book."""
+    budgets = {"tutorial": FLAGS.tutorial_steps, "pytorch": FLAGS.lbfgs_evaluations}
+    goals = []
+    for name, baseline in baselines.items():
+        curve = book.get("quality", *case, "curves", name)
+        if FLAGS.time_only_steps and curve is None:
+            raise UsageError(
+                f"--time_only_steps: {book.path} has no loss curve of {name} for "
+                f"{' '.join(case)}; run without it first"
+            )
+        if curve is None or not (FLAGS.time_only_steps or FLAGS.reuse_baselines):
+            curve = baseline.curve(budgets[name])
+            book.put(curve, "quality", *case, "curves", name)
+        note(f"  {name}: {curve['final_loss']:.5f} after {curve['steps']} steps")
+        goals.append(curve["final_loss"])
+    if not FLAGS.time_only_steps:
+        book.put({}, "quality", *case, "ours")
+    for steps in our_steps():
+        name = ",".join(map(str, steps))
+        curve = book.get("quality", *case, "ours", name)
+        if curve is None:
+            curve = our_curve(task, steps)
+            book.put(curve, "quality", *case, "ours", name)
+        note(f"  tfstyle, {name} steps: {curve['final_loss']:.5f}")
+        if min(curve["losses"]) <= min(goals):
+            break
+
+
+def our_curve(task: Task, steps: Sequence[int]) -> dict[str, Any]:
+    """The loss at full size after 0, 1, ... steps at the last scale."""
+    result = task.stylize(steps=steps, scales=len(steps))
+    history = {name: np.array(values) for name, values in result.history.items()}
+    full_size = history["scale"] == len(steps) - 1
+    evaluations = (history["step"][full_size] - sum(steps[:-1])).astype(int).tolist()
+    final = task.our_loss(result.image)
+    return {
+        "losses": [*history["total"][full_size].tolist(), final],
+        "evaluations": [*evaluations, evaluations[-1]],
+        "final_loss": final,
+        "steps": [*steps[:-1], evaluations[-1]],
+        "wall_seconds_with_tracing": result.seconds,
+    }
+
+
+def keep_timing(
+    book: Book, case: tuple[str, ...], task: Task, baselines: Mapping[str, Any]
+) -> None:
+    """Puts seconds per step into the book, and what they come to."""
+    measures = {
+        "tutorial": lambda: loop_seconds(baselines["tutorial"].step),
+        "pytorch": lambda: baselines["pytorch"].lbfgs_seconds(timing_steps()),
+        "tfstyle": lambda: seconds_by_scale(task),
+    }
+    taking_part = {name: measures[name] for name in (*baselines, "tfstyle")}
+    book.put(in_turns(taking_part), "quality", *case, "seconds")
+    entry = book.get("quality", *case)
+    against = {name: compared(entry, name) for name in entry["curves"]}
+    if "pytorch" in against:
+        saved = compared(entry, "pytorch", "final_loss_as_saved")
+        against["pytorch as saved"] = saved
+    book.put(against, "quality", *case, "against")
+
+
+def seconds_by_scale(task: Task) -> list[float]:
+    """Seconds per step at each scale of a run, coarse to fine."""
+    options = tfstyle.Options(**task.options)
+    size = task.content.shape[1:3]
+    scales = len(scale_sizes(size, options.scales, options.min_scale_size))
+    clock = Clock()
+    steps = [timing_steps() * 2**scale for scale in reversed(range(scales))]
+    task.stylize(clock, steps=steps, scales=scales)
+    return clock.seconds_per_step()
+
+
+def measure_memory(book: Book) -> None:
+    """Peak memory and seconds per step against pixels, each in a process of its own."""
+    ways = {"tiled": (LEAST_TILES, FLAGS.tiled_gb), "untiled": WHOLE}
+    with whole_networks() as weights, tempfile.TemporaryDirectory() as folder:
+        for backbone, way in itertools.product(FLAGS.memory_backbones, ways):
+            name = f"{our_name(backbone).removeprefix('tfstyle ')}, {way}"
+            least_tiles, limit = ways[way]
+            options = our_options(backbone, weights[backbone], max_memory=limit)
+            known: dict[float, float] = {}
+            for megapixels in numbers("megapixels", float):
+                expected = extrapolated(known, megapixels)
+                if way == "untiled" and expected > FLAGS.untiled_limit_gb:
+                    row = {"peak_gb": None, "expected_gb": expected}
+                else:
+                    row = memory_of(options, least_tiles, megapixels, folder)
+                note(f"memory: {name}, {megapixels:g} megapixels: {row}")
+                if "peak_gb" not in row:
+                    continue
+                if row["peak_gb"]:
+                    known[megapixels] = row["peak_gb"]
+                book.put(row, "memory", name, f"{megapixels:g}")
+
+
+def extrapolated(known: Mapping[float, float], megapixels: float) -> float:
+    """Gigabytes to expect, by the line through the last two sizes, or the origin."""
+    if not known:
+        return 0.0
+    (x0, y0), (x1, y1) = [(0.0, 0.0), *known.items()][-2:]
+    return y1 + (y1 - y0) / (x1 - x0) * (megapixels - x1)
+
+
+def memory_of(
+    options: Mapping[str, Any], least_tiles: int, megapixels: float, folder: str
+) -> dict[str, Any]:
+    """What a child says of pictures of so many pixels; see ``measure_child``."""
+    height = round(math.sqrt(megapixels * 0.75e6))
+    size = (height, round(height * 4 / 3))
+    paths = [f"{folder}/{kind}.jpg" for kind in ("content", "style")]
+    for path, picture in zip(paths, first_pair(*size), strict=True):
+        tfstyle.save_image(picture, path)
+    options = {**options, "size": max(size)}
+    order = {"pictures": paths, "options": options, "least_tiles": least_tiles}
+    words = [f"--child={json.dumps(order)}", f"--device={FLAGS.device}"]
+    command = [sys.executable, __file__, *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return {"pixels": list(size), "peak_gb": None, "error": lines[-1]}
+    return {"pixels": list(size), **json.loads(done.stdout.splitlines()[-1])}
+
+
+def measure_child(order: Mapping[str, Any]) -> dict[str, Any]:
+    """What a child does: a few steps at one scale, where it has tiles enough."""
+    clock = Clock()
+    plan = plan_stylize(*order["pictures"], scales=1, steps=3, **order["options"])
+    run = PyramidRun(
+        plan.content, plan.style, plan.start, plan.size, plan.options, [clock]
+    )
+    tiles = limit_to_tiles(run, order["least_tiles"])
+    if tiles < order["least_tiles"]:
+        return {"tiles": tiles}
+    run.run()
+    row = {"tiles": tiles, "max_memory": run.planner.limit / 1e9}
+    seconds = clock.seconds_per_step()[0]
+    return {**row, "peak_gb": peak_gb(), "seconds_per_step": seconds}
+
+
+def limit_to_tiles(run: PyramidRun, least_tiles: int) -> int:
+    """Lowers a run's limit until it is cut into so many tiles.
+
+    Returns:
+      How many there are; too few where no limit makes more.
+    """
+    margin = 2 * run.options.margin
+    size = (run.size[0] + margin, run.size[1] + margin)
+    shapes = (size, run.style.shape[1:3], 1)
+    planner = run.planner
+    tiles = planner.cut(*shapes, planner.pairs(*shapes)).tiles
+    with contextlib.suppress(UsageError):
+        while tiles < least_tiles:
+            planner.limit *= 0.98
+            tiles = planner.cut(*shapes, planner.pairs(*shapes)).tiles
+    return tiles
+
+
+def peak_gb() -> float:
+    """The most memory that this process has had, on its GPU or resident."""
+    if FLAGS.device == "gpu":
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9
+    with contextlib.suppress(OSError, StopIteration):
+        # Linux's ru_maxrss is at least what the parent had when it forked.
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def measure_startup(book: Book) -> None:
+    """Wall time of fresh processes, as a user waits for them."""
+    content, style = next(iter(pairs().values()))
+    first_step = (
+        "import sys, tfstyle\n"
+        "def heard(progress):\n  print(progress.step, flush=True)\n  return True\n"
+        "tfstyle.stylize(*sys.argv[1:], size=256, callbacks=[heard])"
+    )
+    program = [sys.executable, "-m", "tfstyle.cli.main"]
+    with tempfile.TemporaryDirectory() as folder:
+        stylize = [f"--content={content}", f"--style={style}", "--size=256"]
+        output = f"--output={folder}/out.png"
+        commands = {
+            "tfstyle --help": [*program, "--help"],
+            "first step": [sys.executable, "-c", first_step, content, style],
+            "picture of 256 pixels": [*program, "stylize", *stylize, output],
+        }
+        for name, command in commands.items():
+            seconds = [to_first_line(command) for _ in range(FLAGS.repeats)]
+            note(f"startup: {name}: {np.median(seconds):.2f} s")
+            row = {"seconds": seconds, "median": float(np.median(seconds))}
+            book.put(row, "startup", name)
+
+
+def to_first_line(command: Sequence[str]) -> float:
+    """Seconds until a process prints its first line, or ends without one."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    began = time.perf_counter()
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.readline()
+        seconds = time.perf_counter() - began
+        process.communicate()
+    if process.returncode:
+        raise TfstyleError(f"{shlex.join(command)}: ended with {process.returncode}")
+    return seconds
+
+
+MEASURES = {
+    # Children first: the others let this process grow.
+    "startup": measure_startup,
+    "memory": measure_memory,
+    "step": measure_steps,
+    "quality": measure_quality,
+}
+
+
+def run() -> None:
+    """Measures the sections that the flags name, and writes the report."""
+    if FLAGS.child:
+        choose_device()
+        print(json.dumps(measure_child(json.loads(FLAGS.child))))
+        return
+    if not FLAGS.output:
+        raise UsageError("--output is missing; see --help")
+    check_flags()
+    choose_device()
+    book = Book(FLAGS.output)
+    for section, measure in MEASURES.items():
+        if section in FLAGS.sections:
+            measure(book)
+            write_report(book.folder, book.data)
+    write_report(book.folder, book.data)
+    note(f"wrote {book.folder / 'benchmark.md'}")
+
+
+def refuse(error: Exception) -> None:
+    """Ends with one line."""
+    print(f"benchmark: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(getattr(error, "exit_code", UsageError.exit_code))
+
+
+def main(argv: list[str]) -> None:
+    """Runs the benchmark, or says in one line why not."""
+    try:
+        if len(argv) > 1:
+            raise UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        run()
+    except TfstyleError as error:
+        refuse(error)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses as absl does, without the page that it prints at a mistake."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        return refuse(error)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,234 @@
+"""Tables and plots of what ``benchmark.py`` has measured.
+
+The results are a dictionary as ``benchmark.json`` has it: by section, its ``rows``, and
+the ``machine`` and ``command`` that they come from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# htoyryla's of 2016, at github.com/jcjohnson/neural-style/issues/150: longest side and
+# gigabytes on a CPU, VGG-19 with L-BFGS; by megapixels as if the pictures were 4:3.
+PUBLISHED_NAME = "neural-style issue 150 (VGG-19, L-BFGS)"
+PUBLISHED = {0.75e-6 * side**2: gb for side, gb in ((320, 1.7), (640, 5.7), (960, 12))}
+BASELINES = {
+    "tutorial": "TensorFlow tutorial, Adam",
+    "pytorch": "PyTorch, L-BFGS",
+    "pytorch as saved": "the same, clipped to [0, 1] as it is saved",
+}
+
+
+def write_report(folder: pathlib.Path, data: Mapping[str, Any]) -> None:
+    """Writes ``benchmark.md`` and the plots of all results."""
+    (folder / "benchmark.md").write_text(markdown(data))
+    if "memory" in data:
+        rows = data["memory"]["rows"]
+        plot_pixels(rows, "peak_gb", "peak memory, GB", folder / "memory.png")
+        path = folder / "seconds.png"
+        plot_pixels(rows, "seconds_per_step", "seconds per step", path)
+    if "quality" in data:
+        plot_losses(data["quality"]["rows"], folder / "loss.png")
+
+
+def markdown(data: Mapping[str, Any]) -> str:
+    """All tables; what has not been measured says so."""
+    parts = []
+    for section, (title, make_table) in TABLES.items():
+        parts.append(f"## {title}")
+        if section not in data:
+            parts.append("not measured")
+            continue
+        facts = data[section]["machine"]
+        parts.append(make_table(data[section]["rows"]))
+        parts.append(", ".join(f"{name} {value}" for name, value in facts.items()))
+        parts.append(f"```sh\n{data[section]['command']}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *([cell(v) for v in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it, three digits of a number."""
+    if value is None or value != value:
+        return "not measured"
+    if isinstance(value, str):
+        return value
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def step_table(rows: Mapping[str, Any]) -> str:
+    """Seconds per step."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    names += [n for n in ("tutorial vgg19", "pytorch vgg19") if n not in names]
+    body = []
+    for size, name in itertools.product(sorted(rows, key=int), names):
+        row = rows[size].get(name, {})
+        share = f"{100 * row['share_of_sgemm']:.0f} %" if row else None
+        shown = f"{name}, random weights" if row.get("random_weights") else name
+        body.append([size, shown, row.get("median"), row.get("gflop"), share])
+    peak = max(row["sgemm_gflops"] for s in rows.values() for row in s.values())
+    header = ["longest side", "", "seconds per step", "GFLOP per step", "of sgemm"]
+    return f"{table(header, body)}\n\nsgemm: {peak:.0f} GFLOP/s."
+
+
+def quality_table(rows: Mapping[str, Any]) -> str:
+    """Time to quality."""
+    body = []
+    for case, entry in quality_cases(rows).items():
+        for name, title in BASELINES.items():
+            row = entry.get("against", {}).get(name, {})
+            ours, ratio = row.get("our_seconds"), row.get("ratio")
+            if row and ours is None:
+                ours = f"not reached ({row['our_final_loss']:.4g})"
+            speed = f"{ratio:.1f}×" if ratio else "–" if row else None
+            goal = f"{row['final_loss']:.4g}" if row else None
+            body.append([*case, title, goal, row.get("seconds"), ours, speed])
+    header = ["network", "size", "pair", "baseline", "its final loss", "its seconds"]
+    return table([*header, "tfstyle's seconds to that loss", "ratio"], body)
+
+
+def quality_cases(rows: Mapping[str, Any]) -> dict[tuple[str, str, str], Any]:
+    """What has been measured, by network, size and pair."""
+    return {
+        (network, size, pair): entry
+        for network, sizes in rows.items()
+        for size in sorted(sizes, key=int)
+        for pair, entry in sizes[size].items()
+    }
+
+
+def compared(
+    entry: Mapping[str, Any], baseline: str, goal_key: str = "final_loss"
+) -> dict[str, Any]:
+    """A baseline's end beside the cheapest of our runs that gets as far.
+
+    A run's targets, a forward pass of two pictures per scale, count as one step more;
+    those of the baselines do not count.
+    """
+    curve = entry["curves"][baseline]
+    goal = curve[goal_key]
+    seconds = float(np.median(entry["seconds"].get(baseline, [math.nan])))
+    row = {
+        "final_loss": goal,
+        "seconds": curve["steps"] * seconds,
+        "our_seconds": None,
+        "our_steps": None,
+        "our_final_loss": min(ours["final_loss"] for ours in entry["ours"].values()),
+        "ratio": None,
+    }
+    for ours in entry["ours"].values():
+        reached = [i for i, loss in enumerate(ours["losses"]) if loss <= goal]
+        if reached:
+            last = ours["evaluations"][reached[0]]
+            row["our_steps"] = [*ours["steps"][:-1], last]
+            row["our_seconds"] = run_seconds(entry, row["our_steps"])
+            row["ratio"] = row["seconds"] / row["our_seconds"]
+            break
+    return row
+
+
+def run_seconds(entry: Mapping[str, Any], steps: Sequence[int]) -> float:
+    """What our steps by scale take, with one more at each for its targets."""
+    by_scale = np.median(entry["seconds"]["tfstyle"], axis=0)[-len(steps) :]
+    return float((np.array(steps) + 1) @ by_scale)
+
+
+def memory_table(rows: Mapping[str, Any]) -> str:
+    """Memory and seconds against pixels, with what others have published."""
+    body, growth = [], []
+    for name, by_size in rows.items():
+        for megapixels in sorted(by_size, key=float):
+            row = by_size[megapixels]
+            peak, seconds = row["peak_gb"], row.get("seconds_per_step")
+            if expected := row.get("expected_gb"):
+                peak = f"not measured (about {expected:.0f})"
+            tiles, limit = row.get("tiles"), row.get("max_memory", "–")
+            per = seconds and seconds / float(megapixels)
+            body.append([name, megapixels, tiles, limit, peak, seconds, per])
+        small, large = (by_size.get(key, {}) for key in ("1", "16"))
+        if small.get("peak_gb") and large.get("peak_gb"):
+            memory = large["peak_gb"] / small["peak_gb"]
+            slower = large["seconds_per_step"] / small["seconds_per_step"]
+            growth.append(
+                f"{name}: 16 megapixels take {memory:.1f} times the memory of 1, and "
+                f"{slower:.1f} times the seconds ({slower / 16:.2f} per megapixel)."
+            )
+    for megapixels, gigabytes in PUBLISHED.items():
+        body.append([PUBLISHED_NAME, megapixels, 1, "–", gigabytes, None, None])
+    header = ["", "megapixels", "tiles", "max_memory", "peak GB", "seconds per step"]
+    return "\n\n".join([table([*header, "seconds per megapixel"], body), *growth])
+
+
+def startup_table(rows: Mapping[str, Any]) -> str:
+    """Start-up."""
+    body = [[name, row["median"]] for name, row in rows.items()]
+    return table(["from the command to", "seconds"], body)
+
+
+TABLES = {
+    "step": ("Seconds per step", step_table),
+    "quality": ("Time to quality", quality_table),
+    "memory": ("Memory", memory_table),
+    "startup": ("Start", startup_table),
+}
+
+
+def plot_pixels(
+    rows: Mapping[str, Any], key: str, label: str, path: pathlib.Path
+) -> None:
+    """Memory or seconds against megapixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    series = {
+        name: {float(x): row[key] for x, row in by_size.items() if row.get(key)}
+        for name, by_size in rows.items()
+    }
+    if key == "peak_gb":
+        series[PUBLISHED_NAME] = PUBLISHED
+    for name, points in series.items():
+        sizes = sorted(points)
+        axes.plot(sizes, [points[x] for x in sizes], marker="o", label=name)
+    axes.set(xlabel="megapixels", ylabel=label, xscale="log", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def plot_losses(rows: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Loss at full size against seconds, one plot per network, size and pair."""
+    from matplotlib.figure import Figure
+
+    cases = {k: entry for k, entry in quality_cases(rows).items() if "against" in entry}
+    if not cases:
+        return
+    columns = min(len(cases), 3)
+    lines = -(-len(cases) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3.5 * lines), layout="constrained")
+    places = figure.subplots(lines, columns, squeeze=False).flat
+    for axes, (case, entry) in zip(places, cases.items(), strict=False):
+        for name, curve in entry["curves"].items():
+            seconds = np.median(entry["seconds"].get(name, [math.nan]))
+            times = seconds * np.arange(1, len(curve["losses"]) + 1)
+            axes.plot(times, curve["losses"], label=BASELINES[name])
+        for name, curve in entry["ours"].items():
+            *coarse, _ = curve["steps"]
+            fine = range(len(curve["losses"]))
+            times = [run_seconds(entry, [*coarse, steps]) for steps in fine]
+            axes.plot(times, curve["losses"], label=f"tfstyle, {name} steps")
+        axes.set(title=" ".join(case), xlabel="seconds", ylabel="loss")
+        axes.set(xscale="log", yscale="log")
+        axes.legend(fontsize="x-small")
+    figure.savefig(path, dpi=120)
