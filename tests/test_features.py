@@ -13,6 +13,7 @@ from tfstyle.backbones.backbone import preprocess
 from tfstyle.backbones.weights import save_weights
 from tfstyle.errors import UsageError
 from tfstyle.features import FeatureExtractor, resolve_layers
+from tfstyle.losses import PerceptualLoss, gram_matrix
 
 NETWORKS = {
     "slim19": ["block1_conv1", "block3_conv4", "block5_conv1"],
@@ -193,6 +194,92 @@ def test_the_preprocessing_of_caller_file_and_network_in_that_order(tiny, tmp_pa
     save_weights(path, arrays, preprocessing="caffe")
     np.testing.assert_array_equal(features(weights=path), caffe)
     np.testing.assert_array_equal(features(weights=path, preprocessing="torch"), torch)
+
+
+# Precision and compilation.
+
+
+TINY_LAYERS = ["block1_conv1", "conv2_1", "block3_conv1"]
+
+
+def test_features_in_bfloat16_are_near_those_in_float32(tiny):
+    exact, near = (tiny(TINY_LAYERS, precision=p) for p in ("float32", "bfloat16"))
+    assert (exact.dtype, near.dtype) == ("float32", "bfloat16")
+    assert {weight.dtype for weight in near.model.weights} == {"float32"}
+    # The first layer's input is the picture as it is, not rounded by the caller.
+    picture = random(21, 18)
+    ours = near(picture)
+    for layer, feature in exact(picture).items():
+        assert ours[layer].dtype == tf.bfloat16
+        difference = np.float32(ours[layer]) - feature
+        assert 0 < np.linalg.norm(difference) < 3e-2 * np.linalg.norm(feature)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_losses_and_gradients_are_in_float32(tiny, precision):
+    loss = PerceptualLoss(
+        tiny(TINY_LAYERS, precision=precision),
+        content_layers={"block3_conv1": 1.0},
+        style_layers=dict.fromkeys(TINY_LAYERS, 1.0),
+        content_weight=0.3,
+        style_weight=1.0,
+        tv_weight=0.2,
+    )
+    # 65 536 positions: bfloat16 cannot count beyond 256.
+    picture = tf.constant(random(256, 256))
+    for feature in loss.features(picture).values():
+        gram = gram_matrix(feature)
+        assert gram.dtype == tf.float32
+        wide = np.float64(np.float32(feature))
+        by_hand = np.einsum("nhwc,nhwd->ncd", wide, wide) / wide.size
+        np.testing.assert_allclose(gram, by_hand, rtol=1e-4, atol=1e-6)
+    targets = loss.targets(random(256, 256, 1), random(64, 64, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(picture)
+        total, terms = loss(picture, targets)
+    gradient = tape.gradient(total, picture)
+    for tensor in (total, gradient, *terms.values(), *targets.norms.values()):
+        assert tensor.dtype == tf.float32
+        assert np.isfinite(tensor).all()
+    assert {gram.dtype for gram in targets.grams.values()} == {tf.float32}
+    assert np.mean(gradient.numpy() != 0) > 0.9
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+def test_other_models_keep_their_precision(tiny_backbone, tiny, precision):
+    def policy():
+        return keras.config.dtype_policy().name, keras.config.floatx()
+
+    before = policy()
+    tiny(["block1_conv1"], precision=precision)
+    assert policy() == before == ("float32", "float32")
+    assert keras.layers.Dense(1).dtype_policy.name == "float32"
+
+    def fail(x, pooling):
+        raise RuntimeError(policy()[0])
+
+    broken = dataclasses.replace(tiny_backbone, build=fail)
+    with pytest.raises(RuntimeError) as caught:
+        FeatureExtractor(broken, ["block1_conv1"], precision=precision)
+    inside = {"bfloat16": "mixed_bfloat16"}.get(precision, precision)
+    assert str(caught.value) == inside
+    assert policy() == before
+
+
+def test_a_compiled_network_has_the_same_features_and_gradient(tiny):
+    results = []
+    for compiled in (False, True):
+        extract, picture = tiny(TINY_LAYERS, jit_compile=compiled), random(21, 18)
+        picture = tf.constant(picture)
+        with tf.GradientTape() as tape:
+            tape.watch(picture)
+            features = extract(picture)
+            total = tf.add_n([tf.reduce_sum(f**2) for f in features.values()])
+        results.append([*features.values(), tape.gradient(total, picture)])
+    for plain, compiled in zip(*results, strict=True):
+        assert compiled.dtype == plain.dtype
+        difference = np.abs(compiled - plain).max()
+        assert difference <= 1e-5 * np.abs(plain).max()
 
 
 # Refusals.

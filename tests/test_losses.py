@@ -351,6 +351,82 @@ def test_terms_are_weighted_named_and_add_up(tiny_features, normalization):
     assert all(term.shape == () for term in (total, *terms.values()))
 
 
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalization):
+    loss = make_loss(tiny_features, normalization=normalization)
+    images, content, style = (random((2, 12, 9, 3), seed) for seed in range(3))
+    targets = loss.targets(content, style)
+    features = tiny_features(tf.constant(images))
+    whole = loss.sums(features, targets.content, images)
+
+    def part(y, y_end, x, x_end):
+        """The sums of a part of every layer, cut where the picture is, in its share."""
+        windows = {
+            layer: tuple(
+                slice(round(begin / of * length), round(end / of * length))
+                for begin, end, of, length in (
+                    (y, y_end, 12, feature.shape[1]),
+                    (x, x_end, 9, feature.shape[2]),
+                )
+            )
+            for layer, feature in features.items()
+        }
+        return loss.sums(
+            {layer: f[(slice(None), *windows[layer])] for layer, f in features.items()},
+            {
+                layer: f[(slice(None), *windows[layer])]
+                for layer, f in targets.content.items()
+            },
+            images[:, y : y_end + 1, x : x_end + 1],  # one row and one column beyond
+            (y_end - y, x_end - x),
+        )
+
+    for parts in (
+        [(0, 5, 0, 9), (5, 12, 0, 9)],
+        [(0, 12, 0, 4), (0, 12, 4, 9)],
+        [(0, 5, 0, 4), (0, 5, 4, 9), (5, 12, 0, 4), (5, 12, 4, 9)],
+    ):
+        sums = [part(*place) for place in parts]
+        assert tuple(sums[0]) == loss.term_names
+        added = {name: sum(s[name] for s in sums) for name in whole}
+        for name, value in whole.items():
+            np.testing.assert_allclose(added[name], value, rtol=1e-4, atol=1e-4)
+        entries = {layer: f[0].numpy().size for layer, f in features.items()}
+        entries["image"] = images[0].size
+        total, terms = loss.total(added, targets, entries)
+        expected, expected_terms = loss(images, targets)
+        np.testing.assert_allclose(total, expected, rtol=1e-5)
+        for name, term in expected_terms.items():
+            np.testing.assert_allclose(terms[name], term, rtol=1e-4, err_msg=name)
+
+
+def test_targets_have_the_norms_of_the_content_features(tiny_features):
+    loss = make_loss(tiny_features)
+    content, style = random((2, 12, 9, 3), 1), random((1, 7, 11, 3), 2)
+    targets = loss.targets(content, style)
+    features = tiny_features(tf.constant(content))
+    assert list(targets.norms) == list(targets.content) == ["b", "c"]
+    for layer, norm in targets.norms.items():
+        assert norm.shape == (2,)
+        expected = squares(features[layer].numpy().astype("float64"))
+        np.testing.assert_allclose(norm, expected, rtol=1e-5)
+    loss = make_loss(tiny_features, content_weight=0.0)
+    assert loss.targets(None, style).norms == {}
+
+
+def test_the_total_looks_at_norms_not_at_features(tiny_features):
+    loss = make_loss(tiny_features)
+    images, content, style = (random((1, 12, 9, 3), seed) for seed in range(3))
+    targets = loss.targets(content, style)
+    features = tiny_features(tf.constant(images))
+    sums = loss.sums(features, targets.content, images)
+    entries = {layer: f[0].numpy().size for layer, f in features.items()}
+    entries["image"] = images[0].size
+    without = Targets({}, targets.norms, targets.grams)
+    total, _ = loss.total(sums, without, entries)
+    np.testing.assert_allclose(total, loss(images, targets)[0], rtol=1e-6)
+
+
 def test_the_own_targets_have_no_loss(tiny_features):
     loss = make_loss(tiny_features, tv_weight=0.0)
     images = random((1, 12, 9, 3))

@@ -1,18 +1,24 @@
 """Tests of tfstyle/tiling.py: a picture by tiles is the picture as a whole."""
 
+import dataclasses
+import itertools
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle.backbones import get_backbone, vgg
+from tfstyle.backbones import get_backbone, slim19, squeezenet, vgg
 from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.errors import UsageError
 from tfstyle.features import FeatureExtractor, Field, receptive_fields
+from tfstyle.images import load_image
 from tfstyle.losses import NORMALIZATIONS, PerceptualLoss, Targets
 from tfstyle.optimize import Adam, optimize
 from tfstyle.tiling import Grid, TiledLoss, choose_grid, cut
 
+DATA = Path(__file__).resolve().parents[1] / "data"
 VGG_LAYERS = {
     "style": ["relu1_1", "relu2_1", "relu3_1"],
     "content": ["block3_conv1"],
@@ -22,10 +28,13 @@ VGG_LAYERS = {
 @pytest.fixture
 def float64():
     """Makes Keras build float64 models."""
-    before = keras.config.floatx()
+    # Keras remembers the policy that it makes of floatx, so both are restored.
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
-    keras.config.set_floatx(before)
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
 
 
 def random(*shape, seed=0, dtype="float64"):
@@ -95,6 +104,32 @@ def make_loss(name, tmp_path, precision="float32", pooling="max", **changes):
         name, used, weights=weights, precision=precision, pooling=pooling
     )
     return PerceptualLoss(extract, **options)
+
+
+def make_tiny_loss(backbone, padding="zero", pooling="max", changes=(), **options):
+    """A loss of every layer of the tiny network, padded in one way or the other."""
+    channels = {
+        name.removesuffix("/kernel"): array.shape[-1]
+        for name, array in backbone.published_weights().items()
+        if name.endswith("/kernel")
+    }
+    padded = dataclasses.replace(
+        backbone, build=lambda x, pooling: vgg.build(x, channels, pooling, padding)
+    )
+    extract = FeatureExtractor(padded, channels, pooling=pooling, **options)
+    weights = {"content_weight": 0.3, "style_weight": 1.0, "tv_weight": 0.2}
+    return PerceptualLoss(
+        extract,
+        content_layers={"block2_conv1": 0.7, "block3_conv1": 1.0},
+        style_layers=dict.fromkeys(channels, 0.5),
+        **{**weights, **dict(changes)},
+    )
+
+
+def normalized(value):
+    """Another space, of other units in each channel."""
+    deviation, mean = ([0.229, 0.224, 0.225], [0.485, 0.456, 0.406])
+    return value * tf.constant(deviation, value.dtype) + tf.constant(mean, value.dtype)
 
 
 def whole_and_tiled(loss, value, content, style, tiles, keep=True, of=lambda x: x):
@@ -175,7 +210,93 @@ def test_batches_and_other_spaces_are_exact(float64, tmp_path):
     assert_equal(whole, tiled, 1e-10)
 
 
-# In float32, with weights as they are used.
+@pytest.mark.parametrize("padding", ["zero", "reflect"])
+@pytest.mark.parametrize("pooling", ["max", "avg"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_tiles_in_the_middle_are_exact(float64, tiny_backbone, padding, pooling, keep):
+    loss = make_tiny_loss(tiny_backbone, padding, pooling, precision="float64")
+    pictures = random(2, 61, 47, 3), random(2, 61, 47, 3, seed=1)
+    style = random(1, 59, 71, 3, seed=2)
+    whole, tiled = whole_and_tiled(
+        loss, *pictures, style, (3, 3), keep=keep, of=normalized
+    )
+    assert_equal(whole, tiled, 1e-10)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize(
+    ("missing", "terms"), [("content", 3), ("style", 2), ("both", 1)]
+)
+def test_a_picture_that_no_term_needs_may_be_missing(
+    float64, tiny_backbone, missing, terms, keep
+):
+    weights = {"tv_weight": 0.0 if missing != "both" else 1.0}
+    value, content, style = (random(1, 38, 45, 3, seed=i) for i in range(3))
+    if missing in ("content", "both"):
+        weights["content_weight"], content = 0.0, None
+    if missing in ("style", "both"):
+        weights["style_weight"], style = 0.0, None
+    loss = make_tiny_loss(tiny_backbone, precision="float64", changes=weights)
+    targets = loss.targets(content, style)
+    with tf.GradientTape() as tape:
+        tape.watch(value)
+        total, whole_terms = loss(value, targets)
+    whole = total, tape.gradient(total, value), whole_terms
+    tiled = TiledLoss(loss, keep_content=keep)
+    grid = Grid(cut(38, 2, tiled.halo), cut(45, 3, tiled.halo))
+    targets = tiled.targets(content, style, grid, grid)
+    ours = tiled.value_and_gradient(value, targets, grid, lambda x: x)
+    assert len(ours[2]) == terms
+    assert_equal(whole, ours, 1e-10)
+
+
+def test_a_second_evaluation_is_as_the_first(tiny_backbone):
+    # Tiles are added to the whole in place; what was given must stay as it was.
+    loss = make_tiny_loss(tiny_backbone)
+    value, content, style = (
+        random(1, 38, 45, 3, seed=i, dtype="float32") for i in range(3)
+    )
+    given = value.numpy(), content.numpy()
+    tiled = TiledLoss(loss)
+    grid = Grid(cut(38, 2, tiled.halo), cut(45, 3, tiled.halo))
+    targets = tiled.targets(content, style, grid, grid)
+    kept = {layer: feature.numpy() for layer, feature in targets.content.items()}
+    first, again = (
+        tiled.value_and_gradient(value, targets, grid, lambda x: x) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first[1], again[1])
+    assert first[0] == again[0]
+    np.testing.assert_array_equal(value, given[0])
+    np.testing.assert_array_equal(content, given[1])
+    assert kept.keys() == loss.content_layers.keys()
+    for layer, feature in kept.items():
+        np.testing.assert_array_equal(targets.content[layer], feature)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_targets_by_tiles_are_those_of_whole_pictures(float64, tiny_backbone, keep):
+    loss = make_tiny_loss(tiny_backbone, precision="float64")
+    content, style = random(2, 41, 46, 3), random(1, 50, 39, 3, seed=1)
+    tiled = TiledLoss(loss, keep_content=keep)
+    grids = (
+        Grid(cut(41, 2, tiled.halo), cut(46, 2, tiled.halo)),
+        Grid(cut(50, 3, tiled.halo), cut(39, 1, tiled.halo)),
+    )
+    ours, theirs = tiled.targets(content, style, *grids), loss.targets(content, style)
+    for part in ("norms", "grams"):
+        assert getattr(ours, part).keys() == getattr(theirs, part).keys()
+        for layer, value in getattr(theirs, part).items():
+            np.testing.assert_allclose(getattr(ours, part)[layer], value, rtol=1e-12)
+    if not keep:
+        assert list(ours.content) == ["image"]
+        np.testing.assert_array_equal(ours.content["image"], content)
+        return
+    assert ours.content.keys() == theirs.content.keys()
+    for layer, feature in theirs.content.items():
+        np.testing.assert_allclose(ours.content[layer], feature, rtol=1e-10, atol=1e-12)
+
+
+# In float32 and less, with weights as they are used.
 
 
 @pytest.mark.parametrize("name", ["slim19", "squeezenet"])
@@ -209,6 +330,52 @@ def test_true_weights_are_exact_but_for_rounding(shared):
     style = random(1, 97, 71, 3, seed=2, dtype="float32")
     whole, tiled = whole_and_tiled(loss, *pictures, style, (2, 2))
     assert_equal(whole, tiled, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "tiles"), [("slim19", (2, 1)), ("squeezenet", (3, 3))]
+)
+def test_pictures_are_exact_but_for_rounding(request, name, tiles):
+    backbone, weights = get_backbone(name), "imagenet"
+    if name == "squeezenet":
+        folder = request.getfixturevalue("shared") / "weights"
+        weights = folder / "squeezenet_v1.1_imagenet_notop.h5"
+    layers = [*backbone.content_layers, *backbone.style_layers]
+    loss = PerceptualLoss(
+        FeatureExtractor(backbone, layers, weights=weights),
+        content_layers=backbone.content_layers,
+        style_layers=backbone.style_layers,
+        content_weight=0.3,
+        style_weight=1.0,
+        tv_weight=0.2,
+    )
+    content = load_image(DATA / "content" / "astronaut.jpg", 211)
+    noise = np.random.default_rng(0).normal(0, 0.05, content.shape)
+    value = tf.constant((content + noise).astype("float32"))
+    style = tf.constant(load_image(DATA / "style" / "waves.jpg", 320))
+    whole, tiled = whole_and_tiled(loss, value, tf.constant(content), style, tiles)
+    np.testing.assert_allclose(tiled[0], whole[0], rtol=1e-5)
+    assert np.linalg.norm(tiled[1] - whole[1]) < 1e-4 * np.linalg.norm(whole[1])
+    difference = np.abs(tiled[1] - whole[1]) / np.abs(whole[1]).max()
+    # Rounding may flip a ReLU or the largest of a pool.
+    assert np.mean(difference > 1e-4) < 5e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance", "keep"),
+    [
+        ({"precision": "bfloat16"}, 2e-2, True),
+        ({"precision": "bfloat16"}, 2e-2, False),
+        ({"jit_compile": True}, 1e-5, True),
+    ],
+)
+def test_tiles_take_features_of_any_kind(tiny_backbone, options, tolerance, keep):
+    loss = make_tiny_loss(tiny_backbone, **options)
+    pictures = (random(1, 41, 46, 3, seed=i, dtype="float32") for i in (0, 1))
+    style = random(1, 50, 39, 3, seed=2, dtype="float32")
+    whole, tiled = whole_and_tiled(loss, *pictures, style, (2, 2), keep)
+    assert tiled[0].dtype == tiled[1].dtype == tf.float32
+    assert_equal(whole, tiled, tolerance)
 
 
 # How pictures are cut.
@@ -255,6 +422,58 @@ def test_tiles_that_cannot_be_small_enough_are_refused():
         choose_grid((300, 400), Field(16, 70, 70), 100)
 
 
+@pytest.mark.parametrize("size", [(300, 400), (97, 211)])
+@pytest.mark.parametrize("halo", [Field(8, 10, 10), Field(16, 70, 70), Field(2, 0, 3)])
+@pytest.mark.parametrize("most", [64_000, 27_000, 9_000])
+def test_no_grid_has_less_work_than_the_chosen_one(size, halo, most):
+    sides = [
+        [side for n in range(1, 64) if (side := cut(length, n, halo))]
+        for length in size
+    ]
+    work = [
+        len(grid) * grid.shape[0] * grid.shape[1]
+        for grid in itertools.starmap(Grid, itertools.product(*sides))
+        if grid.shape[0] * grid.shape[1] <= most
+    ]
+    if not work:
+        with pytest.raises(UsageError):
+            choose_grid(size, halo, most)
+        return
+    grid = choose_grid(size, halo, most)
+    assert grid.size == size
+    assert grid.shape[0] * grid.shape[1] <= most
+    assert len(grid) * grid.shape[0] * grid.shape[1] == min(work)
+
+
+def test_a_grid_lists_its_tiles_by_rows():
+    halo = Field(2, 3, 3)
+    grid = Grid(cut(40, 2, halo), cut(50, 3, halo))
+    assert len(list(grid)) == len(grid) == 6
+    assert [row for row, _ in grid] == [
+        *[grid.rows.spans[0]] * 3,
+        *[grid.rows.spans[1]] * 3,
+    ]
+    assert [column for _, column in grid] == [*grid.columns.spans] * 2
+
+
+def test_a_refusal_is_one_line_with_remedies_and_begins_a_pixel_below_the_least():
+    halo = Field(16, 70, 70)
+    sides = [
+        min(side.tile for n in range(1, 256) if (side := cut(length, n, halo)))
+        for length in (3072, 4096)
+    ]
+    least = sides[0] * sides[1]
+    assert sides == [176, 176]  # a core of one stride, and its halo in whole strides
+    assert choose_grid((3072, 4096), halo, least).shape == (176, 176)
+    with pytest.raises(UsageError) as caught:
+        choose_grid((3072, 4096), halo, least - 1)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"a tile of {least / 1e6:.2f} megapixels, the least")
+    for remedy in ("raise max_memory", "shallower layers", "a smaller size"):
+        assert remedy in message
+
+
 # What the network sees.
 
 
@@ -275,6 +494,83 @@ def test_fields_of_windows_that_are_not_padded():
     fields = receptive_fields(keras.Model(inputs, outputs))
     assert fields[id(outputs["a"])][1] == Field(2, 0, 1)
     assert fields[id(outputs["b"])][1] == Field(4, 0, 3)
+
+
+def test_fields_of_squeezenet_by_hand(tmp_path):
+    layers = ["relu_conv1", "pool1", "fire2", "fire3", "pool3", "fire4", "fire5"]
+    weights = random_squeezenet(tmp_path / "squeezenet.npz")
+    # fire5 at i sees fire3 from 2i-4 to 2i+6, conv1 from 4i-12 to 4i+18.
+    assert FeatureExtractor("squeezenet", layers, weights=weights).fields == {
+        "relu_conv1": Field(2, 0, 1),
+        "pool1": Field(4, 0, 3),
+        "fire2": Field(4, 4, 7),
+        "fire3": Field(4, 8, 11),
+        "pool3": Field(8, 8, 15),
+        "fire4": Field(8, 16, 23),
+        "fire5": Field(8, 24, 31),
+    }
+
+
+ONE_CHANNEL = dict.fromkeys(slim19.CHANNELS, 1)
+
+
+@pytest.mark.parametrize(
+    ("build", "layers"),
+    [
+        (
+            lambda x: vgg.build(x, ONE_CHANNEL, "avg"),
+            ["block1_conv1", "block2_conv2", "block4_conv1", "block5_conv1"],
+        ),
+        (
+            lambda x: vgg.build(x, ONE_CHANNEL, "avg", "reflect"),
+            ["block2_conv1", "block3_conv1", "block5_conv1"],
+        ),
+        (
+            lambda x: squeezenet.build(x, "avg"),
+            ["relu_conv1", "fire3/concat", "fire5/concat", "fire7/concat"],
+        ),
+    ],
+    ids=["zero", "reflect", "squeezenet"],
+)
+def test_fields_are_the_pixels_that_change_a_feature(build, layers):
+    inputs = keras.Input([None, None, 3])
+    outputs = build(inputs)
+    model = keras.Model(inputs, {layer: outputs[layer] for layer in layers})
+    for weight in model.weights:
+        weight.assign(tf.ones(weight.shape) / np.prod(weight.shape[:-1]))
+    fields = receptive_fields(model)
+    height, width = 203, 171
+    picture = tf.ones([1, height, width, 3])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(picture)
+        features = model(picture)
+        # A feature at the border, one in the middle and the last.
+        picked = {
+            (layer, y, x): tf.reduce_sum(feature[0, y, x])
+            for layer, feature in features.items()
+            for y, x in (
+                (0, 1),
+                (feature.shape[1] // 2, feature.shape[2] // 2),
+                (feature.shape[1] - 1, feature.shape[2] - 1),
+            )
+        }
+    for (layer, *place), value in picked.items():
+        seen = np.argwhere(tape.gradient(value, picture)[0, ..., 0].numpy())
+        field = fields[id(model.output[layer])][1]
+        for i, begin, end, length in zip(
+            place, seen.min(0), seen.max(0) + 1, (height, width), strict=True
+        ):
+            assert begin == max(i * field.stride - field.before, 0), layer
+            assert end == min((i + 1) * field.stride + field.after, length), layer
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_pools_that_pad_are_refused(pool):
+    x = inputs = keras.Input([None, None, 3])
+    kind = keras.layers.MaxPooling2D if pool else keras.layers.AveragePooling2D
+    x = kind(3, 2, padding="same", name="half")(x)
+    with pytest.raises(ValueError, match="half: strides with padding cannot be tiled"):
+        receptive_fields(keras.Model(inputs, {"x": x}))
 
 
 def test_padding_with_strides_is_refused():

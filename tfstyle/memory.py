@@ -30,7 +30,7 @@ _ADAM_COPIES = 11.0
 _LBFGS_COPIES = 20.0
 _COPIES_PER_PAIR = 2.4
 _LEAST_PAIRS = 4  # with fewer, L-BFGS is hardly better than Adam
-_LEAST_TILE = 384**2  # smaller ones are mostly halo, so something else must give way
+_LEAST_TILE = 384**2  # smaller ones are mostly halo
 _GOOD_TILE = 768**2
 
 
@@ -120,13 +120,13 @@ class MemoryPlanner:
         area = math.prod(size)
         fixed = self._fixed(size, style_size, batch, pairs)
         kept = batch * area * self._kept_per_pixel()
-        per_pixel = self._per_pixel
-        least = batch * min(_LEAST_TILE, area)
-        keep = (self._planned - fixed - kept) / per_pixel >= least
-        pixels = (self._planned - fixed - kept * keep) / per_pixel
-        if pixels <= 0:
-            raise UsageError(self._too_large(size, fixed, pairs))
-        pixels = min(pixels, self._most_pixels)
+        least = batch * min(_LEAST_TILE, area) * self._per_pixel
+        keep = self._planned - fixed - kept >= least
+        # Tiles of a useful size may take what is otherwise set aside.
+        room = max(self._planned - fixed - kept * keep, least)
+        if fixed + room > max(self.limit, self._planned):
+            raise UsageError(self._too_large(size, fixed + least, pairs))
+        pixels = min(room / self._per_pixel, self._most_pixels)
         content = choose_grid(size, self._halo, pixels / batch)
         style = choose_grid(style_size, self._halo, pixels) if style_size else content
         return Cut(content, style, keep)
@@ -172,15 +172,14 @@ class MemoryPlanner:
             for layer in self._content_layers
         )
 
-    def _too_large(self, size: tuple[int, int], fixed: float, pairs: int) -> str:
+    def _too_large(self, size: tuple[int, int], needed: float, pairs: int) -> str:
         name, remedy = "Adam", "raise max_memory or choose a smaller size"
         if pairs:
             name = f"L-BFGS with history={pairs}"
             remedy += ", a shorter history or optimizer=auto"
         return (
-            f"{name} needs {fixed / GIGABYTE:.1f} GB for {size[1]}×{size[0]} pixels "
-            f"beside the network, of {self._planned / GIGABYTE:.1f} GB of max_memory "
-            f"that can be planned with; {remedy}"
+            f"{name} needs {needed / GIGABYTE:.1f} GB for {size[1]}×{size[0]} pixels, "
+            f"of {self.limit / GIGABYTE:.1f} GB that the run may take; {remedy}"
         )
 
 

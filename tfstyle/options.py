@@ -58,7 +58,7 @@ class Options:
     style_layers: Layers = _option(
         None, "Style layers as name:weight,... Default: the backbone's own."
     )
-    content_weight: float = _option(0.02, "Weight of the content loss.")
+    content_weight: float = _option(0.05, "Weight of the content loss.")
     style_weight: float = _option(1.0, "Weight of the style loss.")
     tv_weight: float = _option(0.5, "Weight of the total variation.")
     normalization: str = _option(
