@@ -64,7 +64,7 @@ def folder(tmp_path, monkeypatch, content, style):
 
 
 STYLIZE = ("stylize", "--content=content.png", "--style=style.png", "--output=out.png")
-SMALL = ("--size=40", "--steps=4", "--scales=1")
+SMALL = ("--size=40", "--steps=4", "--scales=1", "--optimizer=adam")
 # The pictures are too small for the bundled network's deep layers.
 SHALLOW = ("--content_layers=relu2_1", "--style_layers=relu1_1,relu2_1")
 

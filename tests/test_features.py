@@ -269,8 +269,9 @@ def test_other_models_keep_their_precision(tiny_backbone, tiny, precision):
 def test_a_compiled_network_has_the_same_features_and_gradient(tiny):
     results = []
     for compiled in (False, True):
-        extract, picture = tiny(TINY_LAYERS, jit_compile=compiled), random(21, 18)
-        picture = tf.constant(picture)
+        # XLA has no gradient of max pooling where other tests ask for repeatable bits.
+        extract = tiny(TINY_LAYERS, jit_compile=compiled, pooling="avg")
+        picture = tf.constant(random(21, 18))
         with tf.GradientTape() as tape:
             tape.watch(picture)
             features = extract(picture)

@@ -366,7 +366,8 @@ def test_pictures_are_exact_but_for_rounding(request, name, tiles):
     [
         ({"precision": "bfloat16"}, 2e-2, True),
         ({"precision": "bfloat16"}, 2e-2, False),
-        ({"jit_compile": True}, 1e-5, True),
+        # XLA has no gradient of max pooling where other tests ask for repeatable bits.
+        ({"jit_compile": True, "pooling": "avg"}, 1e-5, True),
     ],
 )
 def test_tiles_take_features_of_any_kind(tiny_backbone, options, tolerance, keep):
