@@ -62,10 +62,10 @@ from tfstyle.backbones.weights import read_weights, save_weights
 from tfstyle.cli import info
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.features import IMAGENET
+from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
 from tfstyle.pyramid import PyramidRun, scale_sizes
 from tfstyle.recipes import plan_stylize
-from tfstyle.reports import replaced
 
 FLAGS = flags.FLAGS
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"

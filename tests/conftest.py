@@ -126,3 +126,48 @@ def tiny_backbone(monkeypatch):
     )
     monkeypatch.setattr(pyramid, "get_backbone", lambda name: tiny)
     return tiny
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command line; gives its exit code and what it printed."""
+
+    from tfstyle.cli.main import main
+
+    def run_here(*words):
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run_here
+
+
+@pytest.fixture
+def refused(run):
+    """Runs the command line, which must refuse in one line; gives code and line."""
+
+    def run_refused(*words):
+        code, out, err = run(*words)
+        assert out == ""
+        assert err.startswith("tfstyle: ") and err.endswith("\n")
+        assert err.count("\n") == 1 and "Traceback" not in err and len(err) < 600
+        return code, err
+
+    return run_refused
+
+
+@pytest.fixture
+def no_tensorflow(monkeypatch):
+    """Makes every import of TensorFlow or Keras fail."""
+    for name in ("tensorflow", "keras", "tfstyle.pyramid", "tfstyle.optimize"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, content, style):
+    """The working directory, with ``content.png`` and ``style.png``."""
+    from tfstyle import save_image
+
+    monkeypatch.chdir(tmp_path)
+    save_image(content, "content.png")
+    save_image(style, "style.png")
+    return tmp_path

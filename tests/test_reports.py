@@ -53,7 +53,7 @@ def test_report_that_cannot_be_written_leaves_the_old_one(
 @pytest.mark.parametrize("extension", ["png", "svg", "pdf", "PNG"])
 def test_loss_plot_is_of_the_kind_that_its_name_says(result, tmp_path, extension):
     path = tmp_path / f"loss.{extension}"
-    save_loss_plot(result, path)
+    save_loss_plot(result.history, path)
 
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[extension.lower()]
     assert path.read_bytes().startswith(start)
@@ -61,7 +61,7 @@ def test_loss_plot_is_of_the_kind_that_its_name_says(result, tmp_path, extension
 
 
 def test_loss_plot_names_every_term(result, tmp_path):
-    save_loss_plot(result, tmp_path / "loss.svg")
+    save_loss_plot(result.history, tmp_path / "loss.svg")
 
     drawing = (tmp_path / "loss.svg").read_text(encoding="utf-8")
     for name in ("total", "content/a", "style/b", "step", "loss"):
@@ -69,7 +69,7 @@ def test_loss_plot_names_every_term(result, tmp_path):
 
 
 def test_loss_plot_is_a_picture_with_curves(result, tmp_path):
-    save_loss_plot(result, tmp_path / "loss.png")
+    save_loss_plot(result.history, tmp_path / "loss.png")
 
     colours = Image.open(tmp_path / "loss.png").convert("RGB").getcolors(1 << 20)
     found = {colour for _, colour in colours}
@@ -90,6 +90,6 @@ def test_loss_plot_stays_readable_when_a_term_begins_at_nothing(
         ),
     )
     result.history["content/a"][0] = 1e-14
-    save_loss_plot(result, tmp_path / "loss.png")
+    save_loss_plot(result.history, tmp_path / "loss.png")
 
     assert bottoms == [pytest.approx(2e-4)]

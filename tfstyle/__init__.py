@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 from tfstyle.backbones import check_backend
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import load_image, resize_image, save_image
-from tfstyle.options import Options
+from tfstyle.options import Options, TrainingOptions
 from tfstyle.recipes import invert_features, stylize, synthesize_texture
 
 if TYPE_CHECKING:
     from tfstyle import losses
+    from tfstyle.apply import apply_style
+    from tfstyle.export import export_network, export_optimizer
     from tfstyle.features import FeatureExtractor
     from tfstyle.losses import PerceptualLoss
     from tfstyle.optimize import NonFiniteLossError, Progress
     from tfstyle.pyramid import Result
+    from tfstyle.training import train
+    from tfstyle.transform_net import TransformNet, load_network
 
 __version__ = "0.1.0"
 
@@ -32,14 +36,21 @@ __all__ = [
     "Progress",
     "Result",
     "TfstyleError",
+    "TrainingOptions",
+    "TransformNet",
     "UsageError",
+    "apply_style",
+    "export_network",
+    "export_optimizer",
     "invert_features",
     "load_image",
+    "load_network",
     "losses",
     "resize_image",
     "save_image",
     "stylize",
     "synthesize_texture",
+    "train",
 ]
 
 _IMPORTED_WHEN_USED = {
@@ -49,6 +60,12 @@ _IMPORTED_WHEN_USED = {
     "NonFiniteLossError": "tfstyle.optimize",
     "Progress": "tfstyle.optimize",
     "Result": "tfstyle.pyramid",
+    "TransformNet": "tfstyle.transform_net",
+    "apply_style": "tfstyle.apply",
+    "export_network": "tfstyle.export",
+    "export_optimizer": "tfstyle.export",
+    "load_network": "tfstyle.transform_net",
+    "train": "tfstyle.training",
 }
 
 

@@ -184,17 +184,21 @@ class PerceptualLoss:
         Returns:
           The targets that ``__call__`` takes.
         """
+        kept, norms = self.content_targets(content)
+        return Targets(kept, norms, self.grams(style))
+
+    def content_targets(
+        self, content: tf.Tensor | None
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """The part of ``targets`` that is the content's: features and norms."""
         features = self.features(content) if self.content_layers else {}
-        style_features = self.features(style) if self.style_layers else {}
-        return Targets(
-            content={layer: features[layer] for layer in self.content_layers},
-            norms={
-                layer: sum_of_squares(features[layer]) for layer in self.content_layers
-            },
-            grams={
-                layer: gram_matrix(style_features[layer]) for layer in self.style_layers
-            },
-        )
+        kept = {layer: features[layer] for layer in self.content_layers}
+        return kept, {layer: sum_of_squares(f) for layer, f in kept.items()}
+
+    def grams(self, style: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """The part of ``targets`` that is the style's: Gram matrices."""
+        features = self.features(style) if self.style_layers else {}
+        return {layer: gram_matrix(features[layer]) for layer in self.style_layers}
 
     def __call__(
         self, images: tf.Tensor, targets: Targets, tv_images: tf.Tensor | None = None

@@ -33,8 +33,8 @@ def _option(default: Any, help_text: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Everything that can be chosen about a run, beside its pictures.
+class LossOptions:
+    """What can be chosen about a loss, whether a picture or a network is optimised.
 
     Raises:
       UsageError: A value is not one that its option can have.
@@ -64,6 +64,50 @@ class Options:
     normalization: str = _option(
         "relative", "Convention of the losses: 'relative' has no unit, see the README."
     )
+    recolor: bool = _option(
+        True,
+        "Give the content picture the mean and covariance of the style picture's "
+        "colours first, so that content and style do not contend for colours.",
+    )
+    seed: int = _option(0, "Seed of all random numbers.")
+    precision: str = _option(
+        "float32", "Precision of the backbone; losses and picture are in float32."
+    )
+    jit_compile: bool = _option(
+        False,
+        "Compile the backbone with XLA, for GPUs; a run may then not repeat bit for "
+        "bit.",
+    )
+
+    def __post_init__(self) -> None:
+        """Checks every value that can be checked without reading a file."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name, choices[0])
+            if value not in choices and (value, name) != (None, "preprocessing"):
+                raise UsageError(
+                    f"{name}={value!r}: choose one of {', '.join(choices)}"
+                )
+        for name in ("content_weight", "style_weight", "tv_weight"):
+            self._check(name, getattr(self, name) >= 0, "a number of at least 0")
+        self._check("seed", self.seed >= 0, "a whole number of at least 0")
+        if not (self.content_weight or self.style_weight):
+            raise UsageError(
+                "content_weight and style_weight are both 0: give one of them"
+            )
+
+    def _check(self, name: str, valid: bool, wanted: str) -> None:
+        if not valid:
+            raise UsageError(f"{name}={getattr(self, name)!r}: give {wanted}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(LossOptions):
+    """Everything that can be chosen about a run, beside its pictures.
+
+    Raises:
+      UsageError: A value is not one that its option can have.
+    """
+
     optimizer: str = _option(
         "auto",
         "Adam; L-BFGS with strong-Wolfe line search, which comes to a lower loss in "
@@ -95,18 +139,12 @@ class Options:
         "Pixels of mirrored border that are optimised too at each scale and cut off "
         "after it: colours gather at the border, where fewer features see them.",
     )
-    recolor: bool = _option(
-        True,
-        "Give the content picture the mean and covariance of the style picture's "
-        "colours first, so that content and style do not contend for colours.",
-    )
     init: str | os.PathLike[str] = _option(
         "content", "First picture: content, style, noise (uniform), normal, or a file."
     )
     noise: float = _option(
         1.0, "Share of noise in a noise start; the rest is mid-grey."
     )
-    seed: int = _option(0, "Seed of the noise.")
     size: int = _option(512, "Side of the result in pixels.")
     size_of: str = _option("longest", "Which side 'size' and 'style_size' mean.")
     style_size: int = _option(0, "Side of the style picture in pixels; 0: as 'size'.")
@@ -122,43 +160,21 @@ class Options:
     clamp_until: int = _option(
         0, "With Adam, step after which nothing is clamped; 0: never."
     )
-
     max_memory: float = _option(
         0.0,
         "Gigabytes of memory that a run may take; beyond them a picture is computed "
         "tile by tile, with the same result. 0: a safe share of what there is.",
     )
-    precision: str = _option(
-        "float32", "Precision of the backbone; losses and picture are in float32."
-    )
-    jit_compile: bool = _option(
-        False,
-        "Compile the backbone with XLA, for GPUs; a run may then not repeat bit for "
-        "bit.",
-    )
 
     def __post_init__(self) -> None:
         """Checks every value that can be checked without reading a file."""
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices and (value, name) != (None, "preprocessing"):
-                raise UsageError(
-                    f"{name}={value!r}: choose one of {', '.join(choices)}"
-                )
-        weights = ("content_weight", "style_weight", "tv_weight")
-        for name in (*weights, "final_learning_rate", "max_memory"):
+        super().__post_init__()
+        for name in ("final_learning_rate", "max_memory"):
             self._check(name, getattr(self, name) >= 0, "a number of at least 0")
         self._check("learning_rate", self.learning_rate > 0, "a number above 0")
         for name in ("size", "min_scale_size", "history"):
             self._check(name, getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in (
-            "scales",
-            "style_size",
-            "clamp_until",
-            "decay_step",
-            "seed",
-            "margin",
-        ):
+        for name in ("scales", "style_size", "clamp_until", "decay_step", "margin"):
             self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
         self._check("steps", bool(self._all_steps), "at least one number")
         valid = min(self._all_steps) >= 1
@@ -166,14 +182,6 @@ class Options:
         self._check("noise", 0 <= self.noise <= 1, "a number from 0 to 1")
         in_order = len(self.clamp) == 2 and self.clamp[0] < self.clamp[1]
         self._check("clamp", in_order or not self.clamp, "low,high in rising order")
-        if not (self.content_weight or self.style_weight):
-            raise UsageError(
-                "content_weight and style_weight are both 0: give one of them"
-            )
-
-    def _check(self, name: str, valid: bool, wanted: str) -> None:
-        if not valid:
-            raise UsageError(f"{name}={getattr(self, name)!r}: give {wanted}")
 
     def steps_per_scale(self, scales: int) -> tuple[int, ...]:
         """Evaluations at each of ``scales`` scales, coarse to fine."""
@@ -183,6 +191,62 @@ class Options:
     @property
     def _all_steps(self) -> tuple[int, ...]:
         return (self.steps,) if isinstance(self.steps, int) else tuple(self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions(LossOptions):
+    """Everything that can be chosen about the training of a feed-forward network.
+
+    Raises:
+      UsageError: A value is not one that its option can have.
+    """
+
+    size: int = _option(256, "Side in pixels of the crops of photographs.")
+    style_size: int = _option(
+        256, "Longest side of the style pictures in pixels: the scale of strokes."
+    )
+    batch_size: int = _option(4, "Crops per step, over all devices and machines.")
+    steps: int = _option(20000, "Steps of the run.")
+    learning_rate: float = _option(0.001, "First learning rate of Adam.")
+    final_learning_rate: float = _option(
+        0.0001, "Last learning rate; a cosine leads to it."
+    )
+    warmup_steps: int = _option(
+        200,
+        "Steps in which the rate rises to the first one; without, large first steps "
+        "leave parts of the pictures black for good.",
+    )
+    ema: float = _option(
+        0.998, "Decay of the running mean of the weights that is kept; 0: none."
+    )
+    width: int = _option(
+        32, "Channels of the network's first convolution; Johnson et al. have 32."
+    )
+    blocks: int = _option(5, "Residual blocks of the network.")
+    sample_steps: Sequence[int] = _option(
+        (100, 300, 1000, 3000, 10000, 30000),
+        "Steps at which the test photographs are stylized, beside the last.",
+    )
+    checkpoint_every: int = _option(500, "Steps between checkpoints.")
+
+    def __post_init__(self) -> None:
+        """Checks every value that can be checked without reading a file."""
+        super().__post_init__()
+        self._check("size", self.size >= 32, "a whole number of at least 32")
+        least_1 = ("style_size", "batch_size", "steps", "width", "checkpoint_every")
+        for name in least_1:
+            self._check(name, getattr(self, name) >= 1, "a whole number of at least 1")
+        for name in ("blocks", "warmup_steps"):
+            self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
+        self._check("learning_rate", self.learning_rate > 0, "a number above 0")
+        self._check(
+            "final_learning_rate",
+            0 <= self.final_learning_rate <= self.learning_rate,
+            "a number from 0 to learning_rate",
+        )
+        self._check("ema", 0 <= self.ema < 1, "a number from 0 to below 1")
+        valid = all(step >= 1 for step in self.sample_steps)
+        self._check("sample_steps", valid, "whole numbers of at least 1")
 
 
 def weighted_layers(

@@ -27,7 +27,7 @@ from tfstyle.optimize import (
     learning_rate_schedule,
     optimize,
 )
-from tfstyle.options import Options, weighted_layers
+from tfstyle.options import LossOptions, Options, weighted_layers
 from tfstyle.tiling import TiledLoss
 
 SCALE_FACTOR = 2
@@ -63,7 +63,7 @@ class BrokenRunError(NonFiniteLossError):
         self.result = result
 
 
-def perceptual_loss(options: Options) -> PerceptualLoss:
+def perceptual_loss(options: LossOptions) -> PerceptualLoss:
     """The loss that options describe, on a network with its weights read."""
     backbone = get_backbone(options.backbone)
     content_layers = weighted_layers(

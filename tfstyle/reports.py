@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
-import secrets
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from tfstyle.errors import TfstyleError
-from tfstyle.pyramid import Result
+import numpy as np
+
+from tfstyle.files import replaced
+
+if TYPE_CHECKING:
+    from tfstyle.pyramid import Result
 
 
-def save_loss_plot(result: Result, path: str | os.PathLike[str]) -> None:
+_MOST_POINTS = 400  # of a curve; more would only be its noise
+
+
+def save_loss_plot(
+    history: Mapping[str, Sequence[float]], path: str | os.PathLike[str]
+) -> None:
     """Draws the total and every term over the steps, on a logarithmic axis.
 
     Args:
-      result: A finished run.
+      history: ``step``, ``scale``, ``total`` and every term, as of ``Result``. Long
+        ones are drawn as means of neighbouring steps.
       path: A file of a format that matplotlib knows: .png, .svg, .pdf.
 
     Raises:
@@ -28,29 +36,37 @@ def save_loss_plot(result: Result, path: str | os.PathLike[str]) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    columns = list(result.history)[2:]
-    for column in columns:
+    window = len(history["step"]) // _MOST_POINTS + 1
+    steps = _means(history["step"], window)
+    for column in list(history)[2:]:
         total = column == "total"
         axes.plot(
-            result.history["step"],
-            result.history[column],
+            steps,
+            _means(history[column], window),
             label=column,
             color="black" if total else None,
             linewidth=2 if total else 1,
         )
-    scales = result.history["scale"]
+    scales = history["scale"]
     for i, scale in enumerate(scales[1:], 1):
         if scale != scales[i - 1]:
-            axes.axvline(result.history["step"][i], color="0.8", zorder=0)
+            axes.axvline(history["step"][i], color="0.8", zorder=0)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     # A picture that starts as its own target has a content loss of 1e-14 at first.
-    lowest = 1e-4 * min(result.history["total"])
+    lowest = 1e-4 * min(history["total"])
     if lowest > axes.get_ylim()[0]:
         axes.set_ylim(bottom=lowest)
     figure.legend(fontsize="small", loc="outside right upper")
     with replaced(path) as temporary:
         extension = pathlib.Path(path).suffix.removeprefix(".")
         figure.savefig(temporary, format=extension or "png", dpi=120)
+
+
+def _means(values: Sequence[float], window: int) -> np.ndarray:
+    """Means of so many neighbours each."""
+    starts = np.arange(0, len(values), window)
+    counts = np.diff([*starts, len(values)])
+    return np.add.reduceat(np.asarray(values, "float64"), starts) / counts
 
 
 def save_report(
@@ -74,17 +90,3 @@ def save_report(
     }
     with replaced(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextlib.contextmanager
-def replaced(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A temporary file beside ``path`` that takes its place when all went well."""
-    target = pathlib.Path(path)
-    temporary = target.with_name(f".tfstyle-{secrets.token_hex(8)}.tmp")
-    try:
-        yield temporary
-        temporary.replace(target)
-    except (OSError, ValueError) as error:
-        raise TfstyleError(f"{target}: could not be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -24,6 +24,9 @@ COMMANDS = {
     "stylize": "give a picture the style of another",
     "invert": "find the picture that a layer's features describe",
     "texture": "make a new picture with the texture of another",
+    "apply": "give pictures a trained style, in one pass",
+    "train": "train a network for styles of your own",
+    "export": "write a network for TensorFlow Serving, LiteRT or ONNX",
     "presets": "list the published experiments that --preset names",
     "info": "show versions, devices and weights",
 }
@@ -118,7 +121,7 @@ def parse(values: flags.FlagValues, words: list[str]) -> None:
     # A preset is for every command: a texture has no use for its content layers.
     known = {field.name for field in dataclasses.fields(Options)}
     unused = f"--undefok={','.join(known - set(values))}"
-    preset = f"--flagfile={preset_path(values['preset'].value)}"
+    preset = f"--flagfile={preset_path(values['preset'].value, command)}"
     _read(values, [command, unused, preset, *arguments])
 
 

@@ -15,7 +15,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Prints the list."""
-    for name in preset_names():
-        print(name)
-        print(textwrap.indent(textwrap.fill(preset_source(name), 80), "    "))
+    for command in ("", "train"):
+        for name in preset_names(command):
+            print(f"{name} (tfstyle {command})" if command else name)
+            source = preset_source(name, command)
+            print(textwrap.indent(textwrap.fill(source, 80), "    "))
     return 0

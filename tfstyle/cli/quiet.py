@@ -12,8 +12,14 @@ from collections.abc import Iterator
 from tfstyle.backbones import check_backend
 
 
-def import_tensorflow() -> types.ModuleType:
+def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
     """Imports TensorFlow and looks for devices, both in silence.
+
+    Args:
+      find_devices: Whether to; several machines must know of each other before that.
+
+    Returns:
+      TensorFlow.
 
     Raises:
       UsageError: Keras is told to use another backend.
@@ -26,7 +32,8 @@ def import_tensorflow() -> types.ModuleType:
         for gpu in tf.config.list_physical_devices("GPU"):
             with contextlib.suppress(RuntimeError):  # it is in use already
                 tf.config.experimental.set_memory_growth(gpu, True)
-        tf.zeros([1])  # the first tensor makes the devices, and their messages
+        if find_devices:
+            tf.zeros([1])  # the first tensor makes the devices, and their messages
     return tf
 
 

@@ -16,7 +16,7 @@ from tfstyle.backbones import check_backend
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.images import check_writable, save_image
-from tfstyle.options import CHOICES, Options, weighted_layers
+from tfstyle.options import CHOICES, LossOptions, Options, weighted_layers
 from tfstyle.recipes import Plan
 
 if TYPE_CHECKING:
@@ -46,15 +46,18 @@ def define_output_flags(values: flags.FlagValues) -> None:
 
 
 def define_option_flags(
-    values: flags.FlagValues, defaults: Mapping[str, Any] | None = None
+    values: flags.FlagValues,
+    defaults: Mapping[str, Any] | None = None,
+    kind: type[LossOptions] = Options,
 ) -> None:
-    """A flag for each field of ``Options``, with its default and its help text.
+    """A flag for each field of options, with its default and its help text.
 
     Args:
       values: Where to.
       defaults: Defaults of a recipe that differ.
+      kind: The options.
     """
-    for field in dataclasses.fields(Options):
+    for field in dataclasses.fields(kind):
         default = (defaults or {}).get(field.name, field.default)
         help_text = field.metadata["help"]
         if field.name in CHOICES:
@@ -62,7 +65,7 @@ def define_option_flags(
             flags.DEFINE_enum(
                 field.name, default, choices, help_text, flag_values=values
             )
-        elif field.name in PARSERS:
+        elif default is None or isinstance(default, tuple):
             shown = default if default is None else ",".join(f"{x:g}" for x in default)
             flags.DEFINE_string(field.name, shown, help_text, values)
         else:
@@ -70,14 +73,16 @@ def define_option_flags(
             define(field.name, default, help_text, flag_values=values)
 
 
-def options_from(values: flags.FlagValues) -> dict[str, Any]:
-    """The fields of ``Options`` as flags say them."""
+def options_from(
+    values: flags.FlagValues, kind: type[LossOptions] = Options
+) -> dict[str, Any]:
+    """The fields of options as flags say them."""
     options = {}
-    for field in dataclasses.fields(Options):
+    for field in dataclasses.fields(kind):
         if field.name not in values:
             continue
         value = values[field.name].value
-        if field.name in PARSERS and value is not None:
+        if field.name in PARSERS and isinstance(value, str):
             value = PARSERS[field.name](field.name, value)
         options[field.name] = value
     return options
@@ -122,6 +127,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "style_layers": parse_layers,
     "steps": lambda name, text: _numbers(name, text, int),
     "clamp": lambda name, text: _numbers(name, text, float),
+    "sample_steps": lambda name, text: _numbers(name, text, int),
 }
 DEFINERS: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
@@ -201,6 +207,15 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
     for name in ("log_dir", "snapshot_dir"):
         if folder := values[name].value:
             make_folder(name, pathlib.Path(folder))
+    check_weights(values)
+
+
+def check_weights(values: flags.FlagValues) -> None:
+    """Refuses weights that do not exist.
+
+    Raises:
+      UsageError: They do not.
+    """
     weights = required(values, "weights")
     if weights != "imagenet" and not pathlib.Path(weights).is_file():
         raise UsageError(
@@ -229,7 +244,7 @@ def make_folder(name: str, folder: pathlib.Path) -> None:
         )
 
 
-def make_repeatable(options: Options) -> None:
+def make_repeatable(options: LossOptions) -> None:
     """Makes a run of the same seed give the same bits again, but for XLA."""
     tf = import_tensorflow()
     import keras
@@ -261,7 +276,7 @@ def _write_reports(values: flags.FlagValues, result: Result, plan: Plan) -> None
     from tfstyle.reports import save_loss_plot, save_report
 
     if plot := values["loss_plot"].value:
-        save_loss_plot(result, plot)
+        save_loss_plot(result.history, plot)
     if report := values["report"].value:
         save_report(result, report, _facts(values, plan))
 

@@ -1,0 +1,94 @@
+"""Tests of tfstyle/apply.py."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfstyle
+from tfstyle import apply
+from tfstyle.apply import apply_network, apply_style
+from tfstyle.errors import UsageError
+from tfstyle.tiling import choose_grid
+from tfstyle.transform_net import TransformNet, save_network
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(6)
+    network = TransformNet(["a", "b"], width=4, blocks=1)
+    random = np.random.default_rng(7)
+    for norm in network.norms:
+        norm.scale.assign(random.normal(1, 0.3, norm.scale.shape))
+        norm.offset.assign(random.normal(0, 0.5, norm.offset.shape))
+    network.last.kernel.assign(random.normal(0, 0.1, network.last.kernel.shape))
+    return network
+
+
+def uneven(height: int, width: int) -> np.ndarray:
+    """A picture whose parts have very different statistics."""
+    picture = np.random.default_rng(8).uniform(size=[1, height, width, 3])
+    picture *= np.linspace(0, 1, width)[:, None] ** 2
+    return picture.astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels"), [((150, 141), 9000), ((203, 97), 8000), ((131, 264), 20000)]
+)
+def test_tiles_make_the_whole_picture(network, size, pixels):
+    picture, blend = uneven(*size), network.blend("a:1,b:2")
+    whole = apply_network(network, picture, blend)
+    grid = choose_grid(size, network.field, pixels)
+    assert len(grid) >= 3
+    tiled = apply._by_tiles(network, picture, blend, grid)
+    np.testing.assert_allclose(tiled, whole, atol=2e-5)
+
+
+def test_little_memory_means_tiles(network, monkeypatch):
+    picture, blend, grids = uneven(160, 160), network.blend(), []
+
+    def by_tiles(network, picture, blend, grid):
+        grids.append(grid)
+        return picture
+
+    monkeypatch.setattr(apply, "_by_tiles", by_tiles)
+    apply_network(network, picture, blend)
+    assert not grids
+    # What is left after the runtime and copies of the picture is for 100² pixels.
+    left = network.bytes_per_pixel * 100**2
+    memory = (apply._RUNTIME + apply._COPIES * picture.nbytes + left) / 1e9
+    apply_network(network, picture, blend, max_memory=memory)
+    assert len(grids) == 1
+    assert np.prod(grids[0].shape) <= 100**2
+
+
+def test_too_little_memory_is_told(network):
+    with pytest.raises(UsageError, match="raise max_memory"):
+        apply_network(network, uneven(160, 160), network.blend(), max_memory=0.75)
+
+
+def test_too_small_pictures_are_refused(network):
+    with pytest.raises(UsageError, match=r"9×4 pixels is too small: .* 5 pixels"):
+        apply_network(network, uneven(4, 9), network.blend())
+
+
+def test_apply_style_reads_pictures_and_networks(network, tmp_path):
+    save_network(network, tmp_path / "model.keras")
+    photo = tmp_path / "photo.png"
+    tfstyle.save_image(uneven(30, 40), photo)
+    result = apply_style(photo, "b", model=tmp_path, size=20)
+    assert result.shape == (1, 15, 20, 3)
+    same = apply_style(tfstyle.load_image(photo, 20), {"b": 2.0}, model=network)
+    np.testing.assert_array_equal(result, same)
+    other = apply_style(photo, "a", model=network, size=20)
+    assert np.abs(result - other).mean() > 0.01
+
+
+def test_the_bundled_styles_stylize():
+    content = tfstyle.load_image("data/content/cat.jpg", 96)
+    starry = tfstyle.apply_style(content, "starry_night")
+    scream = tfstyle.apply_style(content, "the_scream")
+    assert starry.shape == content.shape
+    red_of = [
+        picture[..., 0].mean() - picture[..., 2].mean() for picture in (starry, scream)
+    ]
+    assert red_of[0] < 0 < red_of[1]  # a blue night and an orange sky

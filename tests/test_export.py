@@ -1,0 +1,202 @@
+"""Tests of tfstyle/export.py."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfstyle
+from tfstyle import export
+from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.export import export_network, export_optimizer
+from tfstyle.transform_net import TransformNet, load_network
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(6)
+    network = TransformNet(["a", "b"], width=4, blocks=1)
+    random = np.random.default_rng(7)
+    for norm in network.norms:
+        norm.scale.assign(random.normal(1, 0.3, norm.scale.shape))
+        norm.offset.assign(random.normal(0, 0.5, norm.offset.shape))
+    network.last.kernel.assign(random.normal(0, 0.1, network.last.kernel.shape))
+    return network
+
+
+# Of no multiple of anything.
+PICTURE = np.random.default_rng(9).uniform(size=[1, 33, 51, 3]).astype("float32")
+
+
+def in_new_process(program: str, *words) -> np.ndarray:
+    """What a program, which is given the picture's file, leaves in a file."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return np.load(words[-1])
+
+
+def test_saved_model_runs_where_there_is_only_tensorflow(network, tmp_path):
+    difference = export_network(network, tmp_path / "m", style_name="a:1,b:3")
+    assert difference < 1 / 255
+    np.save(tmp_path / "picture.npy", PICTURE)
+    program = """
+import sys
+sys.modules["tfstyle"] = sys.modules["keras"] = None  # cannot be imported
+import numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+images = np.load(sys.argv[2])
+results = [
+    model.signatures["serving_default"](images=tf.constant(images)),
+    model.signatures["uint8"](images=tf.constant((images * 255).round(), tf.uint8)),
+    model.signatures["blend"](images=tf.constant(np.repeat(images, 2, 0)),
+        styles=tf.constant([[0.25, 0.75], [1.0, 0.0]])),
+]
+plain, levels, blends = (result["stylized"].numpy() for result in results)
+assert levels.dtype == np.uint8, levels.dtype
+np.save(sys.argv[3], np.concatenate([plain, levels / 255, blends]))
+"""
+    results = in_new_process(
+        program, tmp_path / "m" / "1", tmp_path / "picture.npy", tmp_path / "out.npy"
+    )
+    blend, first = network.blend("a:1,b:3"), network.blend("a")
+    wanted = network(PICTURE, blend).numpy()[0]
+    np.testing.assert_allclose(results[0], wanted, atol=1e-4)
+    np.testing.assert_allclose(results[1], wanted, atol=0.03)  # of rounded levels
+    np.testing.assert_allclose(results[2], wanted, atol=1e-4)
+    np.testing.assert_allclose(results[3], network(PICTURE, first)[0], atol=1e-4)
+
+
+def test_each_saved_model_is_the_next_version(network, tmp_path):
+    for _ in range(2):
+        export_network(network, tmp_path / "m")
+    (tmp_path / "m" / "10").mkdir()
+    export_network(network, tmp_path / "m")
+    assert {child.name for child in (tmp_path / "m").iterdir()} == {
+        *("1", "2", "10", "11")
+    }
+
+
+def test_keras_files_have_all_styles(network, tmp_path):
+    assert export_network(network, tmp_path / "m.keras", "keras") == 0
+    loaded = load_network(tmp_path / "m.keras")
+    np.testing.assert_array_equal(
+        loaded(PICTURE, loaded.blend("b")), network(PICTURE, network.blend("b"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 1e-4), ("float16", 0.01), ("int8", 0.15)]
+)
+def test_litert_runs_odd_sizes(network, tmp_path, precision, tolerance):
+    pytest.importorskip("ai_edge_litert")
+    path = tmp_path / "m.tflite"
+    options = {"style_name": "b", "precision": precision}
+    assert export_network(network, path, "litert", **options) < tolerance
+    np.save(tmp_path / "picture.npy", PICTURE)
+    program = """
+import sys
+sys.modules["tensorflow"] = None
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+images = np.load(sys.argv[2])
+interpreter = Interpreter(model_path=sys.argv[1])
+runner = interpreter.get_input_details()[0]["index"]
+interpreter.resize_tensor_input(runner, images.shape)
+interpreter.allocate_tensors()
+interpreter.set_tensor(runner, images)
+interpreter.invoke()
+result = interpreter.get_output_details()[0]["index"]
+np.save(sys.argv[3], interpreter.get_tensor(result))
+"""
+    result = in_new_process(
+        program, path, tmp_path / "picture.npy", tmp_path / "out.npy"
+    )
+    wanted = network(PICTURE, network.blend("b"))
+    np.testing.assert_allclose(result, wanted, atol=tolerance)
+
+
+def test_onnx_runs_any_batch_and_size(network, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    path = tmp_path / "m.onnx"
+    assert export_network(network, path, "onnx", style_name="b") < 1 / 255
+    images = np.concatenate([PICTURE, 1 - PICTURE])
+    np.save(tmp_path / "picture.npy", images)
+    program = """
+import sys
+sys.modules["tensorflow"] = None
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+result = session.run(["stylized"], {"images": np.load(sys.argv[2])})[0]
+np.save(sys.argv[3], result)
+"""
+    result = in_new_process(
+        program, path, tmp_path / "picture.npy", tmp_path / "out.npy"
+    )
+    np.testing.assert_allclose(result, network(images, network.blend("b")), atol=1e-4)
+
+
+def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
+    monkeypatch.setitem(export.TOLERANCES, "float32", -1.0)
+    (tmp_path / "m.keras").write_bytes(b"an earlier one")
+    for format, name in (("savedmodel", "m"), ("keras", "m.keras")):
+        with pytest.raises(TfstyleError, match=r"differ from the network's by 0\.0000"):
+            export_network(network, tmp_path / name, format)
+    assert not list((tmp_path / "m").iterdir())
+    assert (tmp_path / "m.keras").read_bytes() == b"an earlier one"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_wrong_requests_are_refused(network, tmp_path):
+    with pytest.raises(UsageError, match="format='coreml': choose one of savedmodel, "):
+        export_network(network, tmp_path / "m", "coreml")
+    with pytest.raises(UsageError, match="precision='int4': choose one of float32, "):
+        export_network(network, tmp_path / "m", "litert", precision="int4")
+    with pytest.raises(UsageError, match="int8: onnx is written in float32 only"):
+        export_network(network, tmp_path / "m", "onnx", precision="int8")
+    with pytest.raises(UsageError, match="there is no style 'c'"):
+        export_network(network, tmp_path / "m", style_name="c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_library_is_named(network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(UsageError, match=r"pip install 'tfstyle\[export\]'"):
+        export_network(network, tmp_path / "m.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_optimiser_runs_in_the_graph(tmp_path, tiny_backbone, content, style):
+    options = {"tv_weight": 0.1, "normalization": "mean", "learning_rate": 0.005}
+    assert export_optimizer(tmp_path / "m", **options) < 1 / 255
+    stylize = tf.saved_model.load(str(tmp_path / "m" / "1")).signatures["stylize"]
+    found = stylize(
+        content=tf.constant(content),
+        style=tf.constant(style),
+        steps=tf.constant(15),
+        content_weight=tf.constant(0.01),
+        style_weight=tf.constant(3.0),
+    )
+    wanted = tfstyle.stylize(
+        content,
+        style,
+        **options,
+        optimizer="adam",
+        scales=1,
+        margin=0,
+        recolor=False,
+        steps=15,
+        content_weight=0.01,
+        style_weight=3.0,
+    )
+    np.testing.assert_allclose(found["stylized"], wanted.image, atol=2e-3)
+    np.testing.assert_allclose(found["losses"], wanted.history["total"], rtol=2e-3)
+    assert found["losses"][-1] < 0.9 * found["losses"][0]

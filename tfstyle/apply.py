@@ -1,0 +1,193 @@
+"""Applies a trained network to pictures of any size."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfstyle.errors import UsageError
+from tfstyle.images import load_image
+from tfstyle.memory import GIGABYTE, SHARE, machine_memory
+from tfstyle.tiling import Grid, Side, choose_grid
+from tfstyle.transform_net import BUNDLED, LEAST_SIDE, TransformNet, load_network
+
+_RUNTIME = 0.75e9  # bytes that TensorFlow takes before the first picture
+_COPIES = 3  # of the picture: input, result, and one to be written
+
+
+def apply_style(
+    content: Any,
+    style_name: str | Mapping[str, float] | None = None,
+    *,
+    model: str | os.PathLike[str] | TransformNet = BUNDLED,
+    size: int | None = None,
+    max_memory: float = 0.0,
+) -> np.ndarray:
+    """Gives a picture a style that a network was trained on, in one pass.
+
+    Example:
+      >>> image = tfstyle.apply_style("photo.jpg", "starry_night")
+      >>> tfstyle.save_image(image, "out.png")
+
+    Args:
+      content: Path, ``PIL.Image``, array or tensor, see ``load_image``.
+      style_name: A style, or a blend ``name:weight,...``; None for the first one.
+      model: ``bundled``, a ``.keras`` file, the folder of a training run, or what
+        ``load_network`` returned.
+      size: Longest side in pixels; None keeps the picture's own.
+      max_memory: Gigabytes that may be taken; a picture that needs more is computed
+        tile by tile, with the same result. 0: a safe share of what there is.
+
+    Returns:
+      The picture, ``[1, H, W, 3]`` float32 in [0, 1].
+
+    Raises:
+      UsageError: There is no such style or model, or the picture is too small.
+      ImageError: The file is not a picture, or is damaged.
+    """
+    network = model if isinstance(model, TransformNet) else load_network(model)
+    picture = load_image(content, size)
+    return apply_network(network, picture, network.blend(style_name), max_memory)
+
+
+def apply_network(
+    network: TransformNet,
+    picture: np.ndarray,
+    blend: tf.Tensor,
+    max_memory: float = 0.0,
+) -> np.ndarray:
+    """Stylizes a picture, by tiles where it would take too much memory.
+
+    Args:
+      network: The network.
+      picture: ``[1, H, W, 3]`` float32 in [0, 1].
+      blend: Weights of the styles, ``[1, styles]``.
+      max_memory: See ``apply_style``.
+
+    Returns:
+      As ``apply_style``.
+
+    Raises:
+      UsageError: The picture is too small, or there is not enough memory.
+    """
+    size = picture.shape[1:3]
+    if min(size) < LEAST_SIDE:
+        raise UsageError(
+            f"a picture of {size[1]}×{size[0]} pixels is too small: each side needs at "
+            f"least {LEAST_SIDE} pixels"
+        )
+    limit = max_memory * GIGABYTE or SHARE * machine_memory()
+    free = limit - _RUNTIME - _COPIES * picture.nbytes
+    grid = choose_grid(size, network.field, free / network.bytes_per_pixel)
+    if len(grid) == 1:
+        return _whole(network)(picture, blend).numpy()
+    return _by_tiles(network, picture, blend, grid)
+
+
+@functools.lru_cache(4)
+def _whole(network: TransformNet) -> tf.types.experimental.PolymorphicFunction:
+    """The network as a graph for pictures of every size."""
+    specs = (
+        tf.TensorSpec([None, None, None, 3]),
+        tf.TensorSpec([1, len(network.style_names)]),
+    )
+    return tf.function(network.call, input_signature=specs, autograph=False)
+
+
+def _by_tiles(
+    network: TransformNet, picture: np.ndarray, blend: tf.Tensor, grid: Grid
+) -> np.ndarray:
+    """Equals the whole picture's result, but for rounding.
+
+    Each normalisation needs the mean and the variance of the whole picture, which
+    depend on those before; so each is found in a pass of its own over all tiles.
+    """
+    moments: list[tuple[tf.Tensor, tf.Tensor]] = []
+    for stage in range(len(network.norms)):
+        moments.append(_moments(network, picture, blend, grid, stage, moments))
+
+    @tf.function(autograph=False)
+    def stylized(crop: tf.Tensor) -> tf.Tensor:
+        return network.run(
+            crop, lambda i, x: network.norms[i].normalized(x, blend, *moments[i])
+        )
+
+    result = np.empty(picture.shape, "float32")
+    for row, column in grid:
+        crop = _crop(picture, grid, row.begin, column.begin)
+        tile = stylized(crop)[
+            :,
+            row.core_begin - row.begin : row.core_end - row.begin,
+            column.core_begin - column.begin : column.core_end - column.begin,
+        ]
+        result[
+            :, row.core_begin : row.core_end, column.core_begin : column.core_end
+        ] = tile
+    return result
+
+
+def _moments(
+    network: TransformNet,
+    picture: np.ndarray,
+    blend: tf.Tensor,
+    grid: Grid,
+    stage: int,
+    known: list[tuple[tf.Tensor, tf.Tensor]],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance of what a normalisation takes, over all tiles."""
+    stride = network.stride(stage)
+
+    @tf.function(autograph=False)
+    def tile_moments(
+        crop: tf.Tensor, begin: tf.Tensor, end: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        found = []
+
+        def normalize(i: int, x: tf.Tensor) -> tf.Tensor:
+            if i == stage:
+                core = x[:, begin[0] : end[0], begin[1] : end[1]]
+                found.append(network.norms[i].moments(core))
+            if i >= stage:
+                return x  # nothing asks for what comes after
+            return network.norms[i].normalized(x, blend, *known[i])
+
+        network.run(crop, normalize)
+        return found[0]
+
+    sizes, means, variances = [], [], []
+    for row, column in grid:
+        spans = [
+            _features(span, side, stride)
+            for span, side in ((row, grid.rows), (column, grid.columns))
+        ]
+        begin, end = np.array(spans, "int32").T
+        crop = _crop(picture, grid, row.begin, column.begin)
+        mean, variance = tile_moments(crop, tf.constant(begin), tf.constant(end))
+        sizes.append(math.prod(end - begin))
+        means.append(mean.numpy().astype("float64"))
+        variances.append(variance.numpy().astype("float64"))
+    shares = np.array(sizes)[:, None, None, None, None] / sum(sizes)
+    mean = (shares * means).sum(0)
+    # Of the whole: the mean variance of the parts and the variance of their means.
+    variance = (shares * (np.array(variances) + (means - mean) ** 2)).sum(0)
+    return tf.constant(mean, tf.float32), tf.constant(variance, tf.float32)
+
+
+def _features(span: Any, side: Side, stride: int) -> tuple[int, int]:
+    """Where a core's features begin and end in those of its tile."""
+    end = span.core_end - span.begin
+    last = span.core_end == side.length
+    return (span.core_begin - span.begin) // stride, -(
+        -end // stride
+    ) if last else end // stride
+
+
+def _crop(picture: np.ndarray, grid: Grid, top: int, left: int) -> tf.Tensor:
+    height, width = grid.shape
+    return tf.constant(picture[:, top : top + height, left : left + width])

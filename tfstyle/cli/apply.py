@@ -1,0 +1,154 @@
+"""A network that was trained on a style gives it to a picture at once.
+
+tfstyle apply --style_name=starry_night --input=photo.jpg --output=out.png
+
+tfstyle apply --style_name=waves:0.5,the_scream:0.5 --input=folder --output=results
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Iterator
+
+from absl import flags
+
+from tfstyle.backbones import check_backend
+from tfstyle.cli import run as runs
+from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
+from tfstyle.errors import ImageError, TfstyleError, UsageError
+from tfstyle.images import SAVE_FORMATS, check_writable, save_image
+from tfstyle.photos import picture_files
+
+Jobs = list[tuple[pathlib.Path, pathlib.Path]]
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Pictures, style, network and size."""
+    text = flags.DEFINE_string
+    text(
+        "input",
+        None,
+        "A picture, several with commas between them, or a folder.",
+        values,
+    )
+    text(
+        "output",
+        None,
+        "Picture to write; for several pictures or a folder, the folder that gets them "
+        "under their names.",
+        values,
+    )
+    text(
+        "style_name",
+        None,
+        "A style, or a blend as name:weight,... Default: the first of the network.",
+        values,
+    )
+    text(
+        "model",
+        "bundled",
+        "'bundled', a .keras file, or the folder of a run of tfstyle train.",
+        values,
+    )
+    flags.DEFINE_integer(
+        "size",
+        None,
+        "Longest side of the results in pixels. Default: as the picture.",
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "max_memory",
+        0.0,
+        "Gigabytes that may be taken; larger pictures are computed tile by tile, with "
+        "the same result. 0: a safe share of what there is.",
+        0.0,
+        flag_values=values,
+    )
+
+
+def run(values: flags.FlagValues) -> int:
+    """Stylizes every picture; those that cannot be read are told of and skipped."""
+    check_backend()
+    jobs = find_jobs(runs.required(values, "input"), runs.required(values, "output"))
+    import_tensorflow()
+    from tfstyle.apply import apply_style
+    from tfstyle.transform_net import load_network
+
+    failed = 0
+    with quiet_libraries():
+        network = load_network(runs.required(values, "model"))
+        network.blend(values["style_name"].value)
+        for source, target in _with_bar(jobs):
+            try:
+                picture = apply_style(
+                    source,
+                    values["style_name"].value,
+                    model=network,
+                    size=values["size"].value,
+                    max_memory=values["max_memory"].value or 0.0,
+                )
+            except (ImageError, UsageError) as error:
+                if len(jobs) == 1:
+                    raise
+                print(f"tfstyle: skipped: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            save_image(picture, target, metadata={"Software": "tfstyle"})
+    if failed:
+        raise TfstyleError(f"{failed} of {len(jobs)} pictures could not be stylized")
+    where = jobs[0][1] if len(jobs) == 1 else values["output"].value
+    print(f"{where}: {len(jobs)} picture{'s' * (len(jobs) > 1)}")
+    return 0
+
+
+def find_jobs(source: str, output: str) -> Jobs:
+    """Every picture with the file that its result goes to; folders are made.
+
+    Raises:
+      UsageError: There is nothing to read, nowhere to write, or two results would have
+        one name.
+    """
+    path, target = pathlib.Path(source), pathlib.Path(output)
+    if path.is_dir():
+        pictures = [(file, file.relative_to(path)) for file in picture_files(path)]
+    else:
+        files = [path] if path.exists() or "," not in source else _paths(source)
+        if len(files) == 1 and target.suffix.lower() in SAVE_FORMATS:
+            check_writable(target)
+            return [(files[0], target)]
+        pictures = [(file, pathlib.Path(file.name)) for file in files]
+    if target.suffix.lower() in SAVE_FORMATS:
+        raise UsageError(
+            f"--output={output}: {len(pictures)} pictures need a folder; give a name "
+            "without extension"
+        )
+    jobs = [(file, target / _saved_as(name)) for file, name in pictures]
+    results = [result for _, result in jobs]
+    if len(set(results)) < len(results):
+        twice = next(result for result in results if results.count(result) > 1)
+        raise UsageError(
+            f"--input: two pictures would both be written as {twice}; rename one"
+        )
+    for folder in sorted({result.parent for result in results}):
+        runs.make_folder("output", folder)
+    return jobs
+
+
+def _paths(text: str) -> list[pathlib.Path]:
+    return [pathlib.Path(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _saved_as(name: pathlib.Path) -> pathlib.Path:
+    """The name, with an extension that can be written."""
+    return name if name.suffix.lower() in SAVE_FORMATS else name.with_suffix(".png")
+
+
+def _with_bar(jobs: Jobs) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    if len(jobs) == 1:
+        yield from jobs
+        return
+    import tqdm
+
+    yield from tqdm.tqdm(jobs, leave=False, disable=None, dynamic_ncols=True)

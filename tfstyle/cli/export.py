@@ -1,0 +1,103 @@
+"""A network, or the optimisation itself, for runtimes that know no tfstyle.
+
+tfstyle export --style_name=starry_night --format=litert --output=starry_night.tflite
+
+tfstyle export --what=optimizer --output=optimizer
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+from tfstyle.backbones import check_backend
+from tfstyle.cli import run as runs
+from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
+from tfstyle.errors import UsageError
+from tfstyle.options import LossOptions
+
+FORMATS = {"savedmodel": None, "keras": ".keras", "litert": ".tflite", "onnx": ".onnx"}
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """What, from where, to where, and the loss of an optimiser."""
+    text = flags.DEFINE_string
+    flags.DEFINE_enum(
+        "what",
+        "network",
+        ["network", "optimizer"],
+        "A trained network, or the optimisation of a picture (a SavedModel).",
+        flag_values=values,
+    )
+    text(
+        "model",
+        "bundled",
+        "'bundled', a .keras file, or the folder of a run of tfstyle train.",
+        values,
+    )
+    flags.DEFINE_enum(
+        "format", "savedmodel", list(FORMATS), "Of a network.", flag_values=values
+    )
+    text(
+        "output",
+        None,
+        "A folder for a SavedModel, which gets the next version in it; else a file.",
+        values,
+    )
+    text(
+        "style_name",
+        None,
+        "The style or blend (name:weight,...) that is built in. Default: the first.",
+        values,
+    )
+    flags.DEFINE_enum(
+        "quantize",
+        "float32",
+        ["float32", "float16", "int8"],
+        "Precision of LiteRT's weights.",
+        flag_values=values,
+    )
+    runs.define_option_flags(values, kind=LossOptions)
+
+
+def run(values: flags.FlagValues) -> int:
+    """Writes one export, and says how it differs from the original."""
+    check_backend()
+    output, what = runs.required(values, "output"), values["what"].value
+    format = runs.required(values, "format")
+    wanted = FORMATS[format] if what == "network" else None
+    check_output(pathlib.Path(output), wanted)
+    options = runs.options_from(values, LossOptions)
+    runs.check_weights(values)
+    import_tensorflow()
+    from tfstyle.export import export_network, export_optimizer
+    from tfstyle.transform_net import load_network
+
+    with quiet_libraries(), silent_stderr():
+        if what == "optimizer":
+            difference = export_optimizer(output, **options)
+        else:
+            difference = export_network(
+                load_network(runs.required(values, "model")),
+                output,
+                format,
+                style_name=values["style_name"].value,
+                precision=runs.required(values, "quantize"),
+            )
+    print(f"{output}: largest difference from tfstyle's own {difference:.2g}")
+    return 0
+
+
+def check_output(output: pathlib.Path, extension: str | None) -> None:
+    """Refuses a name that does not fit the format.
+
+    Raises:
+      UsageError: It does not; the message has one that does.
+    """
+    if extension and output.suffix != extension:
+        raise UsageError(f"--output={output}: give a name that ends in {extension}")
+    if extension and not output.parent.is_dir():
+        raise UsageError(f"--output={output}: there is no folder {output.parent}")
+    if extension is None and output.exists() and not output.is_dir():
+        raise UsageError(f"--output={output}: is a file; give a folder")

@@ -1,0 +1,148 @@
+"""One network learns one or several styles from a folder of photographs.
+
+tfstyle train --photos=photos --style=a.jpg,b.jpg --output=run
+
+tfstyle apply --model=run --style_name=a --input=photo.jpg --output=out.png
+
+A run that was interrupted goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+
+from tfstyle.backbones import check_backend
+from tfstyle.cli import run as runs
+from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
+from tfstyle.errors import UsageError
+from tfstyle.options import TrainingOptions
+
+STRATEGIES = ["one", "mirrored", "multiworker"]
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Photographs, styles, where to, devices and every option."""
+    text = flags.DEFINE_string
+    text("photos", None, "Folder of photographs, searched to any depth.", values)
+    text(
+        "style",
+        None,
+        "Style pictures with commas between them; each style is named as its file.",
+        values,
+    )
+    text(
+        "output",
+        None,
+        "Folder of the run: model.keras, checkpoints, samples, loss curve.",
+        values,
+    )
+    text(
+        "test_photos",
+        None,
+        "Pictures to show the progress with, with commas between them. Default: three "
+        "of the photographs, which are not trained on.",
+        values,
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        "one",
+        STRATEGIES,
+        "One device, all GPUs of this machine, or the machines in TF_CONFIG.",
+        flag_values=values,
+    )
+    text("preset", None, "A published training, see tfstyle presets.", values)
+    text("log_dir", None, "Folder for TensorBoard: every term, and pictures.", values)
+    runs.define_option_flags(values, kind=TrainingOptions)
+
+
+def run(values: flags.FlagValues) -> int:
+    """Trains, or goes on with it."""
+    check_backend()
+    photos, output = runs.required(values, "photos"), runs.required(values, "output")
+    styles = style_files(runs.required(values, "style"))
+    tests = _words(values["test_photos"].value or "")
+    options = runs.options_from(values, TrainingOptions)
+    checked = TrainingOptions(**options)
+    runs.check_weights(values)
+    for folder in ("output", "log_dir"):
+        if path := values[folder].value:
+            runs.make_folder(folder, pathlib.Path(path))
+    strategy = make_strategy(runs.required(values, "strategy"))
+    runs.make_repeatable(checked)
+    from tfstyle.callbacks import ProgressBar, TensorBoard
+    from tfstyle.training import train
+
+    with quiet_libraries(), runs.StopOnSignal() as signals, ProgressBar() as bar:
+        callbacks: list[Any] = [bar, signals]
+        if log_dir := values["log_dir"].value:
+            callbacks.append(TensorBoard(log_dir, image_every=500))
+        result = train(
+            photos,
+            styles,
+            output,
+            test_photos=tests,
+            strategy=strategy,
+            callbacks=callbacks,
+            **options,
+        )
+    if result.unreadable:
+        print(f"skipped {len(result.unreadable)} unreadable files", file=sys.stderr)
+    step = int(result.history["step"][-1])
+    if result.stopped:
+        said = f"stopped at step {step}; the same command goes on from there"
+        print(f"tfstyle: {said}", file=sys.stderr)
+        return 128 + signals.received
+    print(f"{output}: {step} steps, loss {result.history['total'][-1]:.4g}")
+    return 0
+
+
+def style_files(text: str) -> dict[str, str]:
+    """Style pictures by name.
+
+    Raises:
+      UsageError: Two would have one name.
+    """
+    files = _words(text)
+    names = [pathlib.Path(file).stem for file in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(
+            f"--style: two pictures would both be called {twice[0]}; rename one"
+        )
+    return dict(zip(names, files, strict=True))
+
+
+def make_strategy(name: str) -> Any:
+    """The strategy of a flag, or None for one device.
+
+    Raises:
+      UsageError: TF_CONFIG does not name the machines.
+    """
+    tf = import_tensorflow(find_devices=name != "multiworker")
+    if name == "one":
+        return None
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    config: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    if not isinstance(config, dict) or not {"cluster", "task"} <= set(config):
+        raise UsageError(
+            "--strategy=multiworker: the environment variable TF_CONFIG must be JSON "
+            "with 'cluster' and 'task', on each machine; see "
+            "tensorflow.org/guide/distributed_training"
+        )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"TF_CONFIG: {error}") from error
+
+
+def _words(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
