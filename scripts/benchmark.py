@@ -5,6 +5,7 @@
 * ``quality``: seconds until a run has the loss that the tutorial, or PyTorch's L-BFGS,
   has at its end.
 * ``memory``: peak memory and seconds per step against pixels, whole and by tiles.
+* ``apply``: pictures per second of a feed-forward network in several runtimes.
 * ``startup``: seconds from the command to the first step, a picture, and the help.
 
 Contestants take turns, repeat by repeat, so that a noisy neighbour disturbs all of them
@@ -49,23 +50,26 @@ import psutil
 from absl import app, flags
 
 import tfstyle
-from tfstyle.cli.quiet import import_tensorflow, silent_stderr
+from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 
 with silent_stderr():
     import keras
     import tensorflow as tf
     from baselines import Task, Torch, Tutorial, check_same_loss, has_torch
     from benchmark_report import compared, write_report
+    from runtimes import runtimes
 
 from tfstyle.backbones import get_backbone, vgg
 from tfstyle.backbones.weights import read_weights, save_weights
 from tfstyle.cli import info
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.export import TOLERANCES
 from tfstyle.features import IMAGENET
 from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
 from tfstyle.pyramid import PyramidRun, scale_sizes
 from tfstyle.recipes import plan_stylize
+from tfstyle.transform_net import TransformNet
 
 FLAGS = flags.FLAGS
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
@@ -73,7 +77,7 @@ CONTENT = [
     str(DATA / "content" / f"{name}.jpg") for name in ("cat", "coffee", "rocket")
 ]
 STYLE = [str(DATA / "style" / f"{name}.jpg") for name in ("nocturne", "waves", "discs")]
-SECTIONS = ["step", "quality", "memory", "startup"]
+SECTIONS = ["step", "quality", "memory", "apply", "startup"]
 flags.DEFINE_list("sections", SECTIONS, "What to measure; empty: write tables anew.")
 flags.DEFINE_string("output", None, "Folder for numbers, tables and plots.")
 flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where; cpu hides all GPUs.")
@@ -87,7 +91,10 @@ flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "tfstyle's op
 flags.DEFINE_bool("jit_compile", False, "tfstyle's option.")
 flags.DEFINE_integer("timing_steps", 5, "Least steps to time in a turn.", lower_bound=3)
 flags.DEFINE_float("timing_seconds", 2.0, "Least seconds of a turn of step.")
-flags.DEFINE_list("sizes", ["256", "512", "1024"], "step: longest sides, of 4:3.")
+flags.DEFINE_list(
+    "sizes", ["256", "512", "1024"], "step, apply: longest sides, of 4:3."
+)
+flags.DEFINE_list("widths", ["16", "32"], "apply: widths of the network.")
 BACKBONES = ["slim19", "vgg19", "squeezenet"]
 flags.DEFINE_list("step_backbones", BACKBONES, "step: networks.")
 flags.DEFINE_list("quality_backbones", ["vgg19", "slim19"], "quality: networks.")
@@ -232,7 +239,12 @@ def check_flags() -> None:
         for name in FLAGS[flag].value:
             if name not in known:
                 raise UsageError(f"--{flag}: no {name!r}; choose of {', '.join(known)}")
-    for flag, kind in (("sizes", int), ("quality_sizes", int), ("megapixels", float)):
+    for flag, kind in (
+        ("sizes", int),
+        ("widths", int),
+        ("quality_sizes", int),
+        ("megapixels", float),
+    ):
         numbers(flag, kind)
     for steps in our_steps():
         tfstyle.Options(steps=steps, max_memory=FLAGS.max_memory)
@@ -649,6 +661,42 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def measure_apply(book: Book) -> None:
+    """Seconds per picture of one network, of random weights, in all runtimes."""
+    for width in numbers("widths"):
+        keras.utils.set_random_seed(0)
+        network = TransformNet(["style"], width)
+        with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+            with silent_stderr():
+                contestants = runtimes(network, pathlib.Path(folder))
+            for size in numbers("sizes"):
+                note(f"apply: width {width}, {size} pixels")
+                picture = first_pair(round(size * 3 / 4), size)[0]
+                check_same_picture(picture, contestants)
+                times = in_turns(
+                    {
+                        name: functools.partial(
+                            loop_seconds, functools.partial(run, picture)
+                        )
+                        for name, run in contestants.items()
+                    }
+                )
+                for name, seconds in times.items():
+                    row = {"seconds": seconds, "median": float(np.median(seconds))}
+                    book.put(row, "apply", str(width), str(size), name)
+
+
+def check_same_picture(
+    picture: np.ndarray, contestants: Mapping[str, Callable]
+) -> None:
+    """Makes sure that all runtimes make the same of a picture."""
+    wanted = contestants["Keras call"](picture)
+    for name, run in contestants.items():
+        difference = np.abs(run(picture) - wanted).max()
+        if difference > TOLERANCES["int8" if "int8" in name else "float32"]:
+            raise TfstyleError(f"{name} differs from Keras by {difference}")
+
+
 def measure_startup(book: Book) -> None:
     """Wall time of fresh processes, as a user waits for them."""
     content, style = next(iter(pairs().values()))
@@ -660,11 +708,13 @@ def measure_startup(book: Book) -> None:
     program = [sys.executable, "-m", "tfstyle.cli.main"]
     with tempfile.TemporaryDirectory() as folder:
         stylize = [f"--content={content}", f"--style={style}", "--size=256"]
+        applied = [f"--input={content}", "--size=256"]
         output = f"--output={folder}/out.png"
         commands = {
             "tfstyle --help": [*program, "--help"],
             "first step": [sys.executable, "-c", first_step, content, style],
             "picture of 256 pixels": [*program, "stylize", *stylize, output],
+            "the same by tfstyle apply": [*program, "apply", *applied, output],
         }
         for name, command in commands.items():
             seconds = [to_first_line(command) for _ in range(FLAGS.repeats)]
@@ -691,6 +741,7 @@ MEASURES = {
     "startup": measure_startup,
     "memory": measure_memory,
     "step": measure_steps,
+    "apply": measure_apply,
     "quality": measure_quality,
 }
 

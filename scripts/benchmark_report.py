@@ -170,6 +170,19 @@ def memory_table(rows: Mapping[str, Any]) -> str:
     return "\n\n".join([table([*header, "seconds per megapixel"], body), *growth])
 
 
+def apply_table(rows: Mapping[str, Any]) -> str:
+    """Pictures per second of the runtimes, and how they compare with PyTorch."""
+    body = []
+    for width, size in ((w, s) for w in rows for s in rows[w]):
+        contestants = rows[width][size]
+        torch = contestants.get("PyTorch eager", {}).get("median")
+        for name, row in contestants.items():
+            ratio = f"{torch / row['median']:.2f}×" if torch else None
+            body.append([width, size, name, 1 / row["median"], ratio])
+    header = ["width", "longest side", "runtime", "pictures per second"]
+    return table([*header, "of PyTorch's speed"], body)
+
+
 def startup_table(rows: Mapping[str, Any]) -> str:
     """Start-up."""
     body = [[name, row["median"]] for name, row in rows.items()]
@@ -180,6 +193,7 @@ TABLES = {
     "step": ("Seconds per step", step_table),
     "quality": ("Time to quality", quality_table),
     "memory": ("Memory", memory_table),
+    "apply": ("Feed-forward network", apply_table),
     "startup": ("Start", startup_table),
 }
 

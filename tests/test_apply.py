@@ -67,7 +67,7 @@ def test_too_little_memory_is_told(network):
 
 
 def test_too_small_pictures_are_refused(network):
-    with pytest.raises(UsageError, match=r"9×4 pixels is too small: .* 5 pixels"):
+    with pytest.raises(UsageError, match=r"9×4 pixels is too small: .* 6 pixels"):
         apply_network(network, uneven(4, 9), network.blend())
 
 

@@ -39,7 +39,7 @@ def noise(*shape) -> np.ndarray:
     return np.random.default_rng(5).uniform(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize("size", [(5, 5), (6, 9), (32, 32), (37, 54), (35, 51)])
+@pytest.mark.parametrize("size", [(6, 6), (7, 9), (32, 32), (37, 54), (35, 51)])
 def test_pictures_keep_their_size_and_are_in_0_to_1(network, size):
     result = network(noise(2, *size, 3))
     assert result.shape == (2, *size, 3)
@@ -198,3 +198,20 @@ def test_the_nearest_style_is_offered():
     network = TransformNet(["starry_night", "waves"], width=2, blocks=0)
     with pytest.raises(UsageError, match=r"did you mean waves\? the styles are starry"):
         network.blend("wave")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 12), (7, 11)])
+def test_the_last_convolution_is_a_plain_one(network, size):
+    x = noise(1, *size, 4)
+    padded = np.pad(x, [[0, 0], [4, 4], [4, 4], [0, 0]], "reflect")
+    np.testing.assert_allclose(network._to_rgb(x), network.last(padded), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 10), (7, 9)])
+def test_an_enlarged_convolution_is_a_plain_one(network, size):
+    x = noise(1, 4, 5, network.convolutions[-2].kernel.shape[2])
+    large = x.repeat(2, axis=1).repeat(2, axis=2)
+    padded = np.pad(large, [[0, 0], [1, 1], [1, 1], [0, 0]], "symmetric")
+    wanted = network.convolutions[-2](padded)[:, : size[0], : size[1]]
+    found = network._enlarged(x, len(network.convolutions) - 2, tf.constant(size))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -92,9 +92,9 @@ def apply_network(
 
 @functools.lru_cache(4)
 def _whole(network: TransformNet) -> tf.types.experimental.PolymorphicFunction:
-    """The network as a graph for pictures of every size."""
+    """The network as a graph for a picture of any size."""
     specs = (
-        tf.TensorSpec([None, None, None, 3]),
+        tf.TensorSpec([1, None, None, 3]),
         tf.TensorSpec([1, len(network.style_names)]),
     )
     return tf.function(network.call, input_signature=specs, autograph=False)

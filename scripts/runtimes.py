@@ -1,0 +1,153 @@
+"""One feed-forward network in the runtimes that people have, for ``benchmark.py``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfstyle.apply import apply_network
+from tfstyle.export import export_network
+from tfstyle.transform_net import ConditionalInstanceNormalization, TransformNet
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def runtimes(network: TransformNet, folder: pathlib.Path) -> dict[str, Run]:
+    """What is installed, each a function of one picture ``[1, H, W, 3]``.
+
+    Args:
+      network: The network, of whose first style all are.
+      folder: For the files that they read.
+
+    Returns:
+      By name, functions that give the picture's style as an array.
+    """
+    found: dict[str, Run] = {
+        "Keras call": lambda picture: network(picture, network.blend()).numpy(),
+        "tfstyle apply": lambda picture: apply_network(
+            network, picture, network.blend()
+        ),
+        "SavedModel": saved_model(network, folder / "saved_model"),
+    }
+    if has("ai_edge_litert"):
+        for precision in ("float32", "int8"):
+            path = folder / f"{precision}.tflite"
+            export_network(network, path, "litert", precision=precision)
+            found[f"LiteRT {precision}"] = litert(path)
+    if has("onnxruntime") and has("tf2onnx"):
+        export_network(network, folder / "network.onnx", "onnx")
+        found["ONNX Runtime"] = onnx(folder / "network.onnx")
+    if has("torch"):
+        found["PyTorch eager"] = TorchTransformNet(network)
+    return found
+
+
+def has(module: str) -> bool:
+    """Whether a library is installed."""
+    return importlib.util.find_spec(module) is not None
+
+
+def saved_model(network: TransformNet, folder: pathlib.Path) -> Run:
+    """TensorFlow's own."""
+    export_network(network, folder)
+    model = tf.saved_model.load(str(folder / "1"))
+    serve = model.signatures["serving_default"]
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        return serve(images=tf.constant(picture))["stylized"].numpy()
+
+    run.model = model  # or its variables are gone
+    return run
+
+
+def litert(path: pathlib.Path) -> Run:
+    """LiteRT on all cores; a size is prepared once."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+    source = interpreter.get_input_details()[0]["index"]
+    prepared: list[tuple[int, ...]] = [()]
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        if prepared[0] != picture.shape:
+            interpreter.resize_tensor_input(source, picture.shape)
+            interpreter.allocate_tensors()
+            prepared[0] = picture.shape
+        interpreter.set_tensor(source, picture)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return run
+
+
+def onnx(path: pathlib.Path) -> Run:
+    """ONNX Runtime on all cores."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        str(path), providers=["CPUExecutionProvider"]
+    )
+    return lambda picture: session.run(None, {"images": picture})[0]
+
+
+class TorchTransformNet:
+    """The same network written plainly in PyTorch, of the same weights."""
+
+    def __init__(self, network: TransformNet):
+        """Takes over the weights of the first style."""
+        import torch
+
+        self.torch, self.functional = torch, torch.nn.functional
+        self.blocks = network.blocks
+
+        def tensor(value: Any, axes: tuple[int, ...] = (0,)) -> Any:
+            array = np.array(value).transpose(axes)
+            return torch.tensor(np.ascontiguousarray(array))
+
+        self.kernels = [tensor(c.kernel, (3, 2, 0, 1)) for c in network.convolutions]
+        self.strides = [c.strides[0] for c in network.convolutions]
+        self.scales = [tensor(norm.scale[0]) for norm in network.norms]
+        self.offsets = [tensor(norm.offset[0]) for norm in network.norms]
+        self.last = tensor(network.last.kernel, (3, 2, 0, 1)), tensor(network.last.bias)
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """Stylizes ``[1, H, W, 3]``."""
+        with self.torch.inference_mode():
+            x = self.torch.from_numpy(picture).permute(0, 3, 1, 2)
+            return self.forward(x).permute(0, 2, 3, 1).numpy()
+
+    def forward(self, x: Any) -> Any:
+        """The network on ``[N, 3, H, W]``."""
+        sizes = []
+        for i in range(3):
+            sizes.append(x.shape[2:])
+            x = self._stage(x, i).relu_()
+        for block in range(self.blocks):
+            i = 3 + 2 * block
+            x = x + self._stage(self._stage(x, i).relu_(), i + 1)
+        for i, size in zip((-2, -1), reversed(sizes[1:]), strict=True):
+            x = self.functional.interpolate(x, scale_factor=2, mode="nearest")
+            x = self._stage(x, i, "replicate", size).relu_()
+        kernel, bias = self.last
+        x = self.functional.pad(x, [4] * 4, "reflect")
+        return self.functional.conv2d(x, kernel, bias).sigmoid_()
+
+    def _stage(
+        self, x: Any, i: int, mode: str = "reflect", size: Any = (None, None)
+    ) -> Any:
+        border = self.kernels[i].shape[-1] // 2
+        x = self.functional.pad(x, [border] * 4, mode)
+        x = self.functional.conv2d(x, self.kernels[i], stride=self.strides[i])
+        x = x[:, :, : size[0], : size[1]]
+        return self.functional.instance_norm(
+            x,
+            weight=self.scales[i],
+            bias=self.offsets[i],
+            eps=ConditionalInstanceNormalization.EPSILON,
+        )
