@@ -137,6 +137,7 @@ class _Training:
         self.folder.check(self._description(len(files)))
         warn = logging.getLogger("tfstyle").warning
         self.photos = Photos(files, options.size, options.seed, warn)
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         with strategy.scope():
             self._build()
         self.rows: list[np.ndarray] = []
@@ -173,7 +174,6 @@ class _Training:
             )
         )
         self.optimizer.build(self.network.trainable_variables)
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.loss = perceptual_loss(options)
         grams = [self.loss.grams(picture) for picture in self.styles.values()]
         self.grams = {
