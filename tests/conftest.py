@@ -128,6 +128,22 @@ def tiny_backbone(monkeypatch):
     return tiny
 
 
+def lively_network(style_names, **options):
+    """A small feed-forward network whose styles differ much."""
+    import keras
+
+    from tfstyle.transform_net import TransformNet
+
+    keras.utils.set_random_seed(3)
+    network = TransformNet(style_names, **{"width": 4, "blocks": 1, **options})
+    random = np.random.default_rng(4)
+    for norm in network.norms:
+        norm.scale.assign(random.normal(1, 0.5, norm.scale.shape))
+        norm.offset.assign(random.normal(0, 0.5, norm.offset.shape))
+    network.last.kernel.assign(random.normal(0, 0.1, network.last.kernel.shape))
+    return network
+
+
 @pytest.fixture
 def run(capsys):
     """Runs the command line; gives its exit code and what it printed."""

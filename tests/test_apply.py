@@ -1,27 +1,20 @@
 """Tests of tfstyle/apply.py."""
 
-import keras
 import numpy as np
 import pytest
+from conftest import lively_network
 
 import tfstyle
 from tfstyle import apply
 from tfstyle.apply import apply_network, apply_style
 from tfstyle.errors import UsageError
 from tfstyle.tiling import choose_grid
-from tfstyle.transform_net import TransformNet, save_network
+from tfstyle.transform_net import save_network
 
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(6)
-    network = TransformNet(["a", "b"], width=4, blocks=1)
-    random = np.random.default_rng(7)
-    for norm in network.norms:
-        norm.scale.assign(random.normal(1, 0.3, norm.scale.shape))
-        norm.offset.assign(random.normal(0, 0.5, norm.offset.shape))
-    network.last.kernel.assign(random.normal(0, 0.1, network.last.kernel.shape))
-    return network
+    return lively_network(["a", "b"])
 
 
 def uneven(height: int, width: int) -> np.ndarray:

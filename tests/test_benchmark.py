@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
-from conftest import draw, load_script
+from conftest import draw, lively_network, load_script
 
 from tfstyle import Options, save_image
 from tfstyle.backbones.vgg import VGG19
 from tfstyle.backbones.weights import save_weights
-from tfstyle.errors import UsageError
+from tfstyle.errors import TfstyleError, UsageError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark.py"
 SHALLOW = {
@@ -39,7 +39,12 @@ def report():
 
 
 @pytest.fixture(scope="module")
-def benchmark(baselines, report):
+def runtimes():
+    return load_script("runtimes")
+
+
+@pytest.fixture(scope="module")
+def benchmark(baselines, report, runtimes):
     return load_script("benchmark")
 
 
@@ -190,6 +195,29 @@ def test_pytorch_has_tfstyles_loss_and_lowers_it(baselines, task):
     first = step()
     assert first == pytest.approx(task.our_loss(task.content), rel=1e-4)
     assert step() < first
+
+
+def test_all_runtimes_make_the_same_picture(benchmark, runtimes, tmp_path):
+    found = runtimes.runtimes(lively_network(["a"]), tmp_path)
+    picture = np.random.default_rng(2).random((1, 33, 46, 3), "float32")
+    assert {"Keras call", "tfstyle apply", "SavedModel"} <= set(found)
+    benchmark.check_same_picture(picture, found)
+    found["broken"] = lambda picture: 1 - found["Keras call"](picture)
+    with pytest.raises(TfstyleError, match="broken differs from Keras by"):
+        benchmark.check_same_picture(picture, found)
+
+
+def test_pictures_per_second_are_compared_with_pytorch(report):
+    rows = {
+        "16": {
+            "512": {"PyTorch eager": {"median": 0.5}, "SavedModel": {"median": 0.25}}
+        }
+    }
+    lines = report.apply_table(rows).splitlines()
+    assert lines[2:] == [
+        "| 16 | 512 | PyTorch eager | 2 | 1.00× |",
+        "| 16 | 512 | SavedModel | 4 | 2.00× |",
+    ]
 
 
 # The sections.

@@ -116,6 +116,7 @@ def test_info_tells_versions_devices_and_weights(run, tmp_path, monkeypatch):
     assert rows["tensorflow"] == tf.__version__
     seen = bool(tf.config.list_physical_devices("GPU"))
     assert rows["device"].startswith("GPU" if seen else "CPU")
+    assert "starry_night" in rows["styles"]
     assert rows["slim19"].endswith("slim19.npz")
     assert rows["vgg19"] == str(file)
     assert rows["vgg16"].startswith("not here") and str(tmp_path) in rows["vgg16"]

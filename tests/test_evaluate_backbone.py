@@ -41,3 +41,22 @@ def test_the_sheet_has_a_row_per_pair(evaluate):
     sheet = evaluate.contact_sheet([row, row], ["content", "style"])
     assert sheet.height == 18 + 2 * (180 + 4)
     assert sheet.getpixel((5, 100)) == (51, 51, 51)
+
+
+def test_styles_are_compared_by_their_means(evaluate):
+    styles = load_script("evaluate_styles")
+    rows = {
+        f"{photo}:{style}": {
+            "photograph": 0.5,
+            "network": network,
+            "optimised": 0.1,
+            "ratio": network / 0.1,
+        }
+        for photo, style, network in (("a", "x", 0.1), ("b", "x", 0.3), ("a", "y", 0.2))
+    }
+    lines = styles.table(rows).splitlines()
+    assert lines[2:] == [
+        "| x | 0.5 | 0.2 | 0.1 | 2 |",
+        "| y | 0.5 | 0.2 | 0.1 | 2 |",
+        "| all | 0.5 | 0.2 | 0.1 | 2 |",
+    ]

@@ -3,28 +3,21 @@
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import lively_network
 
 import tfstyle
 from tfstyle import export
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.export import export_network, export_optimizer
-from tfstyle.transform_net import TransformNet, load_network
+from tfstyle.transform_net import load_network
 
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(6)
-    network = TransformNet(["a", "b"], width=4, blocks=1)
-    random = np.random.default_rng(7)
-    for norm in network.norms:
-        norm.scale.assign(random.normal(1, 0.3, norm.scale.shape))
-        norm.offset.assign(random.normal(0, 0.5, norm.offset.shape))
-    network.last.kernel.assign(random.normal(0, 0.1, network.last.kernel.shape))
-    return network
+    return lively_network(["a", "b"])
 
 
 # Of no multiple of anything.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import lively_network
 
 from tfstyle.errors import UsageError
 from tfstyle.transform_net import (
@@ -19,15 +20,7 @@ from tfstyle.transform_net import (
 
 
 def small_network(**options) -> TransformNet:
-    """A network whose styles differ much."""
-    keras.utils.set_random_seed(3)
-    network = TransformNet(["a", "b", "c"], **{"width": 4, "blocks": 1, **options})
-    random = np.random.default_rng(4)
-    for norm in network.norms:
-        norm.scale.assign(random.normal(1, 0.5, norm.scale.shape))
-        norm.offset.assign(random.normal(0, 0.5, norm.offset.shape))
-    network.last.kernel.assign(random.normal(0, 0.1, network.last.kernel.shape))
-    return network
+    return lively_network(["a", "b", "c"], **options)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ def run(values: flags.FlagValues) -> int:
         file = weights_file(name)
         where = f"not here; the first run fetches them into {folder}"
         print(f"{name:12} {file or where}")
+    print(f"{'styles':12} {', '.join(bundled_styles())}")
     return 0
 
 
@@ -71,6 +72,14 @@ def keras_folder() -> pathlib.Path:
     from tfstyle.backbones.weights import keras_models_folder
 
     return keras_models_folder()
+
+
+def bundled_styles() -> list[str]:
+    """The names of the styles that come with tfstyle."""
+    import_tensorflow()
+    from tfstyle.transform_net import load_network
+
+    return load_network().style_names
 
 
 def weights_file(backbone: str) -> pathlib.Path | None:
