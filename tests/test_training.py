@@ -193,6 +193,21 @@ def test_unreadable_photographs_are_counted(photos, tmp_path, tiny_backbone, cap
     assert caplog.text.count("skipped: ") == 1
 
 
+def test_photographs_of_no_use_are_refused(photos, tmp_path, tiny_backbone):
+    files = sorted(photos.iterdir())
+    for file in files[3:]:
+        file.write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="none of the 5 photographs can be read"):
+        run(photos, tmp_path / "first", steps=1)  # three are to look at
+    for file in files:
+        file.write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="none of the 8 photographs can be read"):
+        run(photos, tmp_path / "other", steps=1)
+    style = STYLES["fine"]
+    with pytest.raises(UsageError, match="none of the 8 photographs can be read"):
+        run(photos, tmp_path / "third", steps=1, test_photos=[style])
+
+
 def test_a_loss_of_nan_ends_the_run(photos, tmp_path, tiny_backbone):
     output = tmp_path / "run"
     run(photos, output, steps=1)

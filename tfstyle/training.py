@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from tfstyle.apply import apply_network
 from tfstyle.colors import match_colors
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.features import POLICIES
 from tfstyle.files import replaced
 from tfstyle.images import load_image, save_image
@@ -125,10 +125,10 @@ class _Training:
             raise UsageError("no style picture: give at least one")
         self.options, self.strategy = options, strategy
         files = picture_files(photos)
-        if not test_photos:
-            held_out = TEST_PHOTOS if len(files) > TEST_PHOTOS else 0
-            test_photos, files = files[: held_out or 1], files[held_out:]
-        self.test_photos = [load_image(photo, SAMPLE_SIZE) for photo in test_photos]
+        if test_photos:
+            self.test_photos = [load_image(photo, SAMPLE_SIZE) for photo in test_photos]
+        else:
+            self.test_photos, files = _held_out(files)
         self.styles = {
             name: load_image(picture, options.style_size)
             for name, picture in styles.items()
@@ -140,7 +140,6 @@ class _Training:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         with strategy.scope():
             self._build()
-        self.rows: list[np.ndarray] = []
 
     def _is_chief(self) -> bool:
         resolver = self.strategy.cluster_resolver
@@ -199,6 +198,12 @@ class _Training:
                     self._sample(progress.step)
                 if stopped:
                     break
+        except tf.errors.OpError as error:
+            if len(self.photos.unreadable) < len(self.photos.files):
+                raise
+            raise UsageError(
+                f"none of the {len(self.photos.files)} photographs can be read"
+            ) from error
         finally:
             self.folder.close()
         history = self.folder.history(self._columns())
@@ -234,15 +239,17 @@ class _Training:
                     f"{last}: not a checkpoint of such a network ({reason}); give "
                     "another --output"
                 ) from error
+        self.saved_step = int(self.step)
         return manager
 
     def _save(self, manager: tf.train.CheckpointManager) -> None:
         step = int(self.step)
-        if manager.latest_checkpoint == f"{manager._checkpoint_prefix}-{step}":
+        if step == self.saved_step:
             return
         try:
             self.folder.sync()
             manager.save(checkpoint_number=step)
+            self.saved_step = step
         except (OSError, tf.errors.OpError) as error:
             raise TfstyleError(
                 f"{self.folder.path}: the checkpoint of step {step} could not be "
@@ -424,7 +431,8 @@ class _Folder:
                 ) from error
         else:
             # All workers must save at once, and only the chief's files are wanted.
-            self.checkpoints = pathlib.Path(tempfile.mkdtemp(prefix="tfstyle-"))
+            self._temporary = tempfile.TemporaryDirectory(prefix="tfstyle-")
+            self.checkpoints = pathlib.Path(self._temporary.name)
 
     def check(self, description: Mapping[str, Any]) -> None:
         """Refuses a folder with a run of other options, and notes those of this one."""
@@ -526,6 +534,25 @@ def save_progress_figure(
         axis.spines[:].set_visible(False)
     with replaced(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def _held_out(
+    files: list[pathlib.Path],
+) -> tuple[list[np.ndarray], list[pathlib.Path]]:
+    """The first pictures that can be read, and the files that are left to train on."""
+    pictures: dict[pathlib.Path, np.ndarray] = {}
+    for file in files:
+        try:
+            pictures[file] = load_image(file, SAMPLE_SIZE)
+        except ImageError:
+            continue  # the training counts it
+        if len(pictures) == TEST_PHOTOS:
+            break
+    if not pictures:
+        raise UsageError(f"none of the {len(files)} photographs can be read")
+    few = len(files) <= TEST_PHOTOS
+    left = files if few else [file for file in files if file not in pictures]
+    return list(pictures.values()), left
 
 
 def _variables(owner: Any) -> list[tf.Variable]:
