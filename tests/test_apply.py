@@ -1,5 +1,7 @@
 """Tests of tfstyle/apply.py."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from conftest import lively_network
@@ -10,6 +12,8 @@ from tfstyle.apply import apply_network, apply_style
 from tfstyle.errors import UsageError
 from tfstyle.tiling import choose_grid
 from tfstyle.transform_net import save_network
+
+CAT = pathlib.Path(__file__).parents[1] / "data" / "content" / "cat.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +81,7 @@ def test_apply_style_reads_pictures_and_networks(network, tmp_path):
 
 
 def test_the_bundled_styles_stylize():
-    content = tfstyle.load_image("data/content/cat.jpg", 96)
+    content = tfstyle.load_image(CAT, 96)
     starry = tfstyle.apply_style(content, "starry_night")
     scream = tfstyle.apply_style(content, "the_scream")
     assert starry.shape == content.shape

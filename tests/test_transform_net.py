@@ -1,5 +1,7 @@
 """Tests of tfstyle/transform_net.py."""
 
+import hashlib
+import json
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from conftest import lively_network
 
 from tfstyle.errors import UsageError
 from tfstyle.transform_net import (
+    BUNDLED_FILE,
     ConditionalInstanceNormalization,
     TransformNet,
     load_network,
@@ -208,3 +211,12 @@ def test_an_enlarged_convolution_is_a_plain_one(network, size):
     wanted = network.convolutions[-2](padded)[:, : size[0], : size[1]]
     found = network._enlarged(x, len(network.convolutions) - 2, tf.constant(size))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_the_bundled_styles_are_those_of_their_record():
+    record = json.loads(BUNDLED_FILE.with_name("styles.json").read_text())
+    assert record["sha256"] == hashlib.sha256(BUNDLED_FILE.read_bytes()).hexdigest()
+    assert BUNDLED_FILE.stat().st_size < 4e6
+    network = load_network("bundled")
+    assert network.style_names == list(record["styles"])
+    assert network.width == record["options"]["width"]
