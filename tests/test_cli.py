@@ -87,7 +87,9 @@ def test_presets_lists_each_with_its_source(run):
     code, out, err = run("presets")
 
     assert (code, err) == (0, "")
-    assert [line for line in out.splitlines() if line[0] != " "] == preset_names()
+    names = [line for line in out.splitlines() if line[0] != " "]
+    trainings = [f"{name} (tfstyle train)" for name in preset_names("train")]
+    assert names == preset_names() + trainings
     assert "    CS231n" in out and "    Gatys" in out
 
 
