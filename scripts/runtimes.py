@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfstyle.apply import apply_network
-from tfstyle.export import export_network
+from tfstyle.export import (
+    Run,
+    export_network,
+    run_litert,
+    run_onnx,
+    run_saved_model,
+)
 from tfstyle.transform_net import ConditionalInstanceNormalization, TransformNet
-
-Run = Callable[[np.ndarray], np.ndarray]
 
 
 def runtimes(network: TransformNet, folder: pathlib.Path) -> dict[str, Run]:
@@ -33,16 +35,17 @@ def runtimes(network: TransformNet, folder: pathlib.Path) -> dict[str, Run]:
         "tfstyle apply": lambda picture: apply_network(
             network, picture, network.blend()
         ),
-        "SavedModel": saved_model(network, folder / "saved_model"),
     }
+    export_network(network, folder / "saved_model")
+    found["SavedModel"] = run_saved_model(folder / "saved_model" / "1")
     if has("ai_edge_litert"):
         for precision in ("float32", "int8"):
             path = folder / f"{precision}.tflite"
             export_network(network, path, "litert", precision=precision)
-            found[f"LiteRT {precision}"] = litert(path)
+            found[f"LiteRT {precision}"] = run_litert(path, os.cpu_count())
     if has("onnxruntime") and has("tf2onnx"):
         export_network(network, folder / "network.onnx", "onnx")
-        found["ONNX Runtime"] = onnx(folder / "network.onnx")
+        found["ONNX Runtime"] = run_onnx(folder / "network.onnx")
     if has("torch"):
         found["PyTorch eager"] = TorchTransformNet(network)
     return found
@@ -51,49 +54,6 @@ def runtimes(network: TransformNet, folder: pathlib.Path) -> dict[str, Run]:
 def has(module: str) -> bool:
     """Whether a library is installed."""
     return importlib.util.find_spec(module) is not None
-
-
-def saved_model(network: TransformNet, folder: pathlib.Path) -> Run:
-    """TensorFlow's own."""
-    export_network(network, folder)
-    model = tf.saved_model.load(str(folder / "1"))
-    serve = model.signatures["serving_default"]
-
-    def run(picture: np.ndarray) -> np.ndarray:
-        return serve(images=tf.constant(picture))["stylized"].numpy()
-
-    run.model = model  # or its variables are gone
-    return run
-
-
-def litert(path: pathlib.Path) -> Run:
-    """LiteRT on all cores; a size is prepared once."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
-    source = interpreter.get_input_details()[0]["index"]
-    prepared: list[tuple[int, ...]] = [()]
-
-    def run(picture: np.ndarray) -> np.ndarray:
-        if prepared[0] != picture.shape:
-            interpreter.resize_tensor_input(source, picture.shape)
-            interpreter.allocate_tensors()
-            prepared[0] = picture.shape
-        interpreter.set_tensor(source, picture)
-        interpreter.invoke()
-        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-
-    return run
-
-
-def onnx(path: pathlib.Path) -> Run:
-    """ONNX Runtime on all cores."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        str(path), providers=["CPUExecutionProvider"]
-    )
-    return lambda picture: session.run(None, {"images": picture})[0]
 
 
 class TorchTransformNet:

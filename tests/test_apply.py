@@ -10,6 +10,7 @@ import tfstyle
 from tfstyle import apply
 from tfstyle.apply import apply_network, apply_style
 from tfstyle.errors import UsageError
+from tfstyle.memory import RUNTIME
 from tfstyle.tiling import choose_grid
 from tfstyle.transform_net import save_network
 
@@ -52,7 +53,7 @@ def test_little_memory_means_tiles(network, monkeypatch):
     assert not grids
     # What is left after the runtime and copies of the picture is for 100² pixels.
     left = network.bytes_per_pixel * 100**2
-    memory = (apply._RUNTIME + apply._COPIES * picture.nbytes + left) / 1e9
+    memory = (RUNTIME + apply._COPIES * picture.nbytes + left) / 1e9
     apply_network(network, picture, blend, max_memory=memory)
     assert len(grids) == 1
     assert np.prod(grids[0].shape) <= 100**2

@@ -37,7 +37,7 @@ def run(content, style, callbacks=(), **options):
 @pytest.fixture
 def little(monkeypatch):
     """Leaves nothing but the network's own needs in the estimate."""
-    monkeypatch.setattr(memory, "_RUNTIME", 0.0)
+    monkeypatch.setattr(memory, "RUNTIME", 0.0)
     monkeypatch.setattr(memory, "_ADAM_COPIES", 0.0)
     monkeypatch.setattr(memory, "_LEAST_TILE", 0)
 

@@ -258,7 +258,7 @@ def test_lbfgs_comes_to_a_lower_loss_than_adam(tiny_backbone, content, style):
 def test_adam_takes_over_where_the_history_does_not_fit(
     tiny_backbone, content, style, monkeypatch
 ):
-    monkeypatch.setattr(memory, "_RUNTIME", 0.0)
+    monkeypatch.setattr(memory, "RUNTIME", 0.0)
     monkeypatch.setattr(memory, "_ACTIVATIONS", 1e-6)
     kinds, make = [], pyramid.make_optimizer
     monkeypatch.setattr(

@@ -53,6 +53,12 @@ def run(photos, output, **options):
     return train(photos, STYLES, output, **{**TINY, **options})
 
 
+def unstarted(photos, output, **options):
+    chosen = tfstyle.TrainingOptions(**{**TINY, **options})
+    strategy = tf.distribute.get_strategy()
+    return training._Training(photos, STYLES, output, (), strategy, chosen)
+
+
 def test_a_network_learns(photos, tmp_path, tiny_backbone):
     result = run(photos, tmp_path / "run", steps=60, learning_rate=0.01)
     total = result.history["total"]
@@ -147,14 +153,7 @@ def test_a_foreign_checkpoint_is_refused(photos, tmp_path, tiny_backbone):
 
 
 def test_the_mean_of_weights_is_the_formula(photos, tmp_path, tiny_backbone):
-    made = training._Training(
-        photos,
-        STYLES,
-        tmp_path / "run",
-        (),
-        tf.distribute.get_strategy(),
-        tfstyle.TrainingOptions(**{**TINY, "steps": 3, "ema": 0.2}),
-    )
+    made = unstarted(photos, tmp_path / "run", steps=3, ema=0.2)
     batches = iter(made.strategy.distribute_datasets_from_function(made._dataset))
     mean = made.averaged.get_weights()[0]
     for step in (1, 2, 3):
@@ -165,14 +164,7 @@ def test_the_mean_of_weights_is_the_formula(photos, tmp_path, tiny_backbone):
 
 
 def test_each_step_has_every_style_in_turns(photos, tmp_path, tiny_backbone):
-    made = training._Training(
-        photos,
-        STYLES,
-        tmp_path / "run",
-        (),
-        tf.distribute.get_strategy(),
-        tfstyle.TrainingOptions(**{**TINY, "steps": 3, "batch_size": 3}),
-    )
+    made = unstarted(photos, tmp_path / "run", steps=3, batch_size=3)
     batches = list(made.strategy.distribute_datasets_from_function(made._dataset))
     assert [batch[2].numpy().tolist() for batch in batches] == [
         [0, 1, 0],

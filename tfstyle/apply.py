@@ -13,11 +13,10 @@ import tensorflow as tf
 
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image
-from tfstyle.memory import GIGABYTE, SHARE, machine_memory
-from tfstyle.tiling import Grid, Side, choose_grid
+from tfstyle.memory import RUNTIME, memory_limit
+from tfstyle.tiling import Grid, Span, choose_grid
 from tfstyle.transform_net import BUNDLED, LEAST_SIDE, TransformNet, load_network
 
-_RUNTIME = 0.75e9  # bytes that TensorFlow takes before the first picture
 _COPIES = 3  # of the picture: input, result, and one to be written
 
 
@@ -82,8 +81,7 @@ def apply_network(
             f"a picture of {size[1]}×{size[0]} pixels is too small: each side needs at "
             f"least {LEAST_SIDE} pixels"
         )
-    limit = max_memory * GIGABYTE or SHARE * machine_memory()
-    free = limit - _RUNTIME - _COPIES * picture.nbytes
+    free = memory_limit(max_memory) - RUNTIME - _COPIES * picture.nbytes
     grid = choose_grid(size, network.field, free / network.bytes_per_pixel)
     if len(grid) == 1:
         return _whole(network)(picture, blend).numpy()
@@ -162,10 +160,7 @@ def _moments(
 
     sizes, means, variances = [], [], []
     for row, column in grid:
-        spans = [
-            _features(span, side, stride)
-            for span, side in ((row, grid.rows), (column, grid.columns))
-        ]
+        spans = [_features(span, stride) for span in (row, column)]
         begin, end = np.array(spans, "int32").T
         crop = _crop(picture, grid, row.begin, column.begin)
         mean, variance = tile_moments(crop, tf.constant(begin), tf.constant(end))
@@ -179,13 +174,10 @@ def _moments(
     return tf.constant(mean, tf.float32), tf.constant(variance, tf.float32)
 
 
-def _features(span: Any, side: Side, stride: int) -> tuple[int, int]:
+def _features(span: Span, stride: int) -> tuple[int, int]:
     """Where a core's features begin and end in those of its tile."""
-    end = span.core_end - span.begin
-    last = span.core_end == side.length
-    return (span.core_begin - span.begin) // stride, -(
-        -end // stride
-    ) if last else end // stride
+    begin, end = span.core_begin - span.begin, span.core_end - span.begin
+    return begin // stride, math.ceil(end / stride)  # only the last end may round
 
 
 def _crop(picture: np.ndarray, grid: Grid, top: int, left: int) -> tf.Tensor:

@@ -23,14 +23,15 @@ from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.features import FeatureExtractor
 from tfstyle.files import replaced
 from tfstyle.optimize import Adam, differentiated
-from tfstyle.options import Options
+from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS, Options
 from tfstyle.pyramid import perceptual_loss
 from tfstyle.transform_net import TransformNet, load_network, save_network
 
-FORMATS = ("savedmodel", "keras", "litert", "onnx")
-PRECISIONS = ("float32", "float16", "int8")
 TOLERANCES = {"float32": 1 / 255, "float16": 4 / 255, "int8": 48 / 255}
 """The largest difference from the Keras network's values, by precision of weights."""
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Gives pictures ``[N, H, W, 3]`` the style that is built in."""
 
 _CHECKED_SIZES = ((37, 53), (64, 48))
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
@@ -57,10 +58,10 @@ def export_network(
     Args:
       network: The network.
       path: Where to; a folder for ``savedmodel``.
-      format: One of ``FORMATS``.
+      format: One of ``EXPORT_FORMATS``.
       style_name: The style or blend that is built in (in SavedModel's ``blend`` and in
         ``keras`` none is); None for the first.
-      precision: Of the weights, ``litert`` only: one of ``PRECISIONS``.
+      precision: Of the weights, ``litert`` only: one of ``EXPORT_PRECISIONS``.
 
     Returns:
       The largest difference from the network's own results, of values in [0, 1].
@@ -69,11 +70,13 @@ def export_network(
       UsageError: There is no such format or style, or a library is missing.
       TfstyleError: The file could not be written, or its results differ.
     """
-    if format not in FORMATS:
-        raise UsageError(f"format={format!r}: choose one of {', '.join(FORMATS)}")
-    if precision not in PRECISIONS:
+    if format not in EXPORT_FORMATS:
         raise UsageError(
-            f"precision={precision!r}: choose one of {', '.join(PRECISIONS)}"
+            f"format={format!r}: choose one of {', '.join(EXPORT_FORMATS)}"
+        )
+    if precision not in EXPORT_PRECISIONS:
+        raise UsageError(
+            f"precision={precision!r}: choose one of {', '.join(EXPORT_PRECISIONS)}"
         )
     if precision != "float32" and format != "litert":
         raise UsageError(f"precision={precision}: {format} is written in float32 only")
@@ -83,7 +86,7 @@ def export_network(
             _ServedNetwork(network, blend),
             pathlib.Path(path),
             lambda folder: _check_network(
-                network, blend, _run_saved_model(folder), precision
+                network, blend, run_saved_model(folder), precision
             ),
         )
     write = {"keras": _write_keras, "litert": _write_litert, "onnx": _write_onnx}
@@ -256,20 +259,48 @@ def _write_folder(
     return difference
 
 
-def _run_saved_model(folder: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+def run_saved_model(folder: pathlib.Path) -> Run:
+    """A version of a SavedModel as a function of pictures."""
     loaded = tf.saved_model.load(str(folder))
-    serve = loaded.signatures["serving_default"]
 
     def run(images: np.ndarray) -> np.ndarray:
+        # A signature alone would not keep the variables alive.
+        serve = loaded.signatures["serving_default"]
         return serve(images=tf.constant(images))["stylized"].numpy()
 
-    run.loaded = loaded  # type: ignore[attr-defined]  # keeps the variables alive
     return run
+
+
+def run_litert(path: pathlib.Path, threads: int | None = None) -> Run:
+    """A ``.tflite`` file as a function of pictures; each new size is prepared once."""
+    litert = _imported("ai_edge_litert.interpreter", "ai-edge-litert")
+    interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
+    source = interpreter.get_input_details()[0]["index"]
+    result = interpreter.get_output_details()[0]["index"]
+    prepared: list[tuple[int, ...]] = [()]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        if prepared[0] != images.shape:
+            interpreter.resize_tensor_input(source, images.shape)
+            interpreter.allocate_tensors()
+            prepared[0] = images.shape
+        interpreter.set_tensor(source, images)
+        interpreter.invoke()
+        return interpreter.get_tensor(result)
+
+    return run
+
+
+def run_onnx(path: pathlib.Path) -> Run:
+    """An ``.onnx`` file as a function of pictures."""
+    runtime = _imported("onnxruntime", "onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
 
 
 def _write_keras(
     network: TransformNet, blend: np.ndarray, path: pathlib.Path, precision: str
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Run:
     save_network(network, path)
     loaded = load_network(path)
     return lambda images: loaded(images, blend).numpy()
@@ -277,7 +308,7 @@ def _write_keras(
 
 def _write_litert(
     network: TransformNet, blend: np.ndarray, path: pathlib.Path, precision: str
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Run:
     run = _portable(network)
     picture = tf.TensorSpec([1, None, None, 3], tf.float32, "images")
     module = tf.Module()
@@ -292,33 +323,20 @@ def _write_litert(
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         path.write_bytes(converter.convert())
-    litert = _imported("ai_edge_litert.interpreter", "ai-edge-litert")
-
-    def interpret(images: np.ndarray) -> np.ndarray:
-        interpreter = litert.Interpreter(model_path=str(path))
-        source = interpreter.get_input_details()[0]["index"]
-        interpreter.resize_tensor_input(source, images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(source, images)
-        interpreter.invoke()
-        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-
-    return interpret
+    return run_litert(path)
 
 
 def _write_onnx(
     network: TransformNet, blend: np.ndarray, path: pathlib.Path, precision: str
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Run:
     tf2onnx = _imported("tf2onnx", "tf2onnx")
-    runtime = _imported("onnxruntime", "onnxruntime")
     run = _portable(network)
     graph = _graph(lambda images: {"stylized": run(images, blend)}, _IMAGES)
     with _quiet_converter():
         tf2onnx.convert.from_function(
             graph, input_signature=[_IMAGES], opset=17, output_path=str(path)
         )
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {session.get_inputs()[0].name: images})[0]
+    return run_onnx(path)
 
 
 def _imported(module: str, package: str) -> Any:
@@ -347,7 +365,7 @@ def _quiet_converter() -> Any:
 def _check_network(
     network: TransformNet,
     blend: np.ndarray,
-    run: Callable[[np.ndarray], np.ndarray],
+    run: Run,
     precision: str,
 ) -> float:
     """The largest difference on smooth and noisy pictures of several sizes."""

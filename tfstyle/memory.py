@@ -23,7 +23,8 @@ SHARE = 0.6
 
 # Measured on CPUs with TensorFlow 2.21, see scripts/benchmark.py.
 _PLANNED = 0.85  # of the limit; the allocator keeps some pieces of coarser scales
-_RUNTIME = 0.75e9
+RUNTIME = 0.75e9
+"""What TensorFlow takes before the first picture."""
 _ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
 # Of the picture: in the host's hands, the optimizer's, the gradient, passing ones.
 _ADAM_COPIES = 11.0
@@ -73,7 +74,7 @@ class MemoryPlanner:
         self._options = options
         self._halo = widest_halo(self._extract.fields.values())
         self._most_pixels = math.inf
-        self.limit = options.max_memory * GIGABYTE or SHARE * machine_memory()
+        self.limit = memory_limit(options.max_memory)
 
     def pairs(
         self, size: tuple[int, int], style_size: tuple[int, int] | None, batch: int
@@ -151,7 +152,7 @@ class MemoryPlanner:
         """What does not depend on tiles."""
         copies = _LBFGS_COPIES + pairs * _COPIES_PER_PAIR if pairs else _ADAM_COPIES
         pixels = copies * batch * math.prod(size) + 2 * math.prod(style_size or (0, 0))
-        return _RUNTIME + 12 * pixels
+        return RUNTIME + 12 * pixels
 
     @property
     def _planned(self) -> float:
@@ -181,6 +182,11 @@ class MemoryPlanner:
             f"{name} needs {needed / GIGABYTE:.1f} GB for {size[1]}×{size[0]} pixels, "
             f"of {self.limit / GIGABYTE:.1f} GB that the run may take; {remedy}"
         )
+
+
+def memory_limit(max_memory: float) -> float:
+    """Bytes of so many gigabytes; of a safe share of what there is if 0."""
+    return max_memory * GIGABYTE or SHARE * machine_memory()
 
 
 def machine_memory() -> float:

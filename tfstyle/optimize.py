@@ -250,7 +250,7 @@ def optimize(
         finite = np.isfinite(rows[:, 0])
         if finite.any():
             stop = report(rows[finite], row_steps[finite]) or not goes_on
-        _check_finite(row_steps, rows, term_names)
+        check_finite(row_steps, rows, term_names)
         if traced:  # the first call's time is that of tracing
             steps_per_second = len(rows) / max(elapsed, 1e-6)
             wanted = round(SECONDS_BETWEEN_REPORTS * steps_per_second)
@@ -297,9 +297,19 @@ def _graph_loop(
     return run
 
 
-def _check_finite(
+def check_finite(
     row_steps: np.ndarray, rows: np.ndarray, term_names: Sequence[str]
 ) -> None:
+    """Refuses losses that are not finite.
+
+    Args:
+      row_steps: The steps of the rows.
+      rows: The total and the terms of each, ``[k, 1 + terms]``.
+      term_names: Names of the terms, in order.
+
+    Raises:
+      NonFiniteLossError: There is one.
+    """
     for step, row in zip(row_steps, rows, strict=True):
         if not np.isfinite(row[0]):
             broken = [

@@ -27,6 +27,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("float32", "bfloat16"),
 }
 
+EXPORT_FORMATS = {
+    "savedmodel": None,
+    "keras": ".keras",
+    "litert": ".tflite",
+    "onnx": ".onnx",
+}
+"""The extension of each format that a network is exported in; None for a folder."""
+EXPORT_PRECISIONS = ("float32", "float16", "int8")
+
 
 def _option(default: Any, help_text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help_text})

@@ -33,8 +33,8 @@ from tfstyle.losses import Targets
 from tfstyle.optimize import (
     SECONDS_BETWEEN_REPORTS,
     Callback,
-    NonFiniteLossError,
     Progress,
+    check_finite,
 )
 from tfstyle.options import TrainingOptions
 from tfstyle.photos import Photos, picture_files
@@ -187,7 +187,7 @@ class _Training:
         began, stopped = time.monotonic(), False
         try:
             for rows, row_steps in self._reported():
-                _check_finite(rows, row_steps, self.loss.term_names)
+                check_finite(row_steps, rows, self.loss.term_names)
                 self.folder.add_history(row_steps, rows)
                 progress = self._progress(rows, row_steps, began)
                 answers = [callback(progress) for callback in callbacks]
@@ -359,12 +359,11 @@ class _Training:
                 return photo, photo
             return photo, match_colors(photo, pictures[int(number) % len(pictures)])
 
-        shapes = tf.TensorSpec([size, size, 3], tf.float32)
         # What has no state may run in parallel even where every bit must repeat.
         photo, content = tf.numpy_function(
             load, [number], (tf.float32, tf.float32), stateful=False
         )
-        photo, content = (tf.ensure_shape(x, shapes.shape) for x in (photo, content))
+        photo, content = (tf.ensure_shape(x, [size, size, 3]) for x in (photo, content))
         return photo, content, number % len(pictures)
 
     @tf.function(autograph=False)
@@ -558,12 +557,3 @@ def _held_out(
 def _variables(owner: Any) -> list[tf.Variable]:
     """TensorFlow's variables behind those of a Keras model or optimizer."""
     return [variable.value for variable in owner.variables]
-
-
-def _check_finite(
-    rows: np.ndarray, steps: np.ndarray, term_names: Sequence[str]
-) -> None:
-    for row, step in zip(rows, steps, strict=True):
-        if not np.isfinite(row[0]):
-            broken = [n for n, x in zip(term_names, row[1:], strict=True) if x != x]
-            raise NonFiniteLossError(int(step), broken[0] if broken else "the total")

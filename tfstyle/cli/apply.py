@@ -45,12 +45,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "A style, or a blend as name:weight,... Default: the first of the network.",
         values,
     )
-    text(
-        "model",
-        "bundled",
-        "'bundled', a .keras file, or the folder of a run of tfstyle train.",
-        values,
-    )
+    runs.define_model_flag(values)
     flags.DEFINE_integer(
         "size",
         None,
@@ -114,16 +109,12 @@ def find_jobs(source: str, output: str) -> Jobs:
     if path.is_dir():
         pictures = [(file, file.relative_to(path)) for file in picture_files(path)]
     else:
-        files = [path] if path.exists() or "," not in source else _paths(source)
+        files = [pathlib.Path(file) for file in runs.picture_paths(source)]
         if len(files) == 1 and target.suffix.lower() in SAVE_FORMATS:
             check_writable(target)
             return [(files[0], target)]
         pictures = [(file, pathlib.Path(file.name)) for file in files]
-    if target.suffix.lower() in SAVE_FORMATS:
-        raise UsageError(
-            f"--output={output}: {len(pictures)} pictures need a folder; give a name "
-            "without extension"
-        )
+    runs.check_folder_name(output, f"{len(pictures)} pictures")
     jobs = [(file, target / _saved_as(name)) for file, name in pictures]
     results = [result for _, result in jobs]
     if len(set(results)) < len(results):
@@ -134,10 +125,6 @@ def find_jobs(source: str, output: str) -> Jobs:
     for folder in sorted({result.parent for result in results}):
         runs.make_folder("output", folder)
     return jobs
-
-
-def _paths(text: str) -> list[pathlib.Path]:
-    return [pathlib.Path(part.strip()) for part in text.split(",") if part.strip()]
 
 
 def _saved_as(name: pathlib.Path) -> pathlib.Path:

@@ -15,9 +15,7 @@ from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 from tfstyle.errors import UsageError
-from tfstyle.options import LossOptions
-
-FORMATS = {"savedmodel": None, "keras": ".keras", "litert": ".tflite", "onnx": ".onnx"}
+from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS, LossOptions
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -30,14 +28,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "A trained network, or the optimisation of a picture (a SavedModel).",
         flag_values=values,
     )
-    text(
-        "model",
-        "bundled",
-        "'bundled', a .keras file, or the folder of a run of tfstyle train.",
-        values,
-    )
+    runs.define_model_flag(values)
     flags.DEFINE_enum(
-        "format", "savedmodel", list(FORMATS), "Of a network.", flag_values=values
+        "format",
+        "savedmodel",
+        list(EXPORT_FORMATS),
+        "Of a network.",
+        flag_values=values,
     )
     text(
         "output",
@@ -54,7 +51,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "quantize",
         "float32",
-        ["float32", "float16", "int8"],
+        list(EXPORT_PRECISIONS),
         "Precision of LiteRT's weights.",
         flag_values=values,
     )
@@ -66,7 +63,7 @@ def run(values: flags.FlagValues) -> int:
     check_backend()
     output, what = runs.required(values, "output"), values["what"].value
     format = runs.required(values, "format")
-    wanted = FORMATS[format] if what == "network" else None
+    wanted = EXPORT_FORMATS[format] if what == "network" else None
     check_output(pathlib.Path(output), wanted)
     options = runs.options_from(values, LossOptions)
     runs.check_weights(values)

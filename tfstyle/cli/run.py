@@ -15,7 +15,7 @@ from absl import flags
 from tfstyle.backbones import check_backend
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.images import check_writable, save_image
+from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.options import CHOICES, LossOptions, Options, weighted_layers
 from tfstyle.recipes import Plan
 
@@ -43,6 +43,12 @@ def define_output_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "snapshot_every", 50, "Steps between snapshots.", 1, flag_values=values
     )
+
+
+def define_model_flag(values: flags.FlagValues) -> None:
+    """The flag of the commands that use a trained network."""
+    text = "'bundled', a .keras file, or the folder of a run of tfstyle train."
+    flags.DEFINE_string("model", "bundled", text, values)
 
 
 def define_option_flags(
@@ -135,6 +141,26 @@ DEFINERS: dict[type, Callable[..., Any]] = {
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
+
+
+def picture_paths(text: str | None) -> list[str]:
+    """The pictures that a flag names; a single one may have commas in its name."""
+    if not text or "," not in text or pathlib.Path(text).exists():
+        return [text] if text else []
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def check_folder_name(output: str, pictures: str) -> None:
+    """Refuses a picture's name for the folder of several.
+
+    Raises:
+      UsageError: ``--output`` is one; the message says how many pictures there are.
+    """
+    if pathlib.Path(output).suffix.lower() in SAVE_FORMATS:
+        raise UsageError(
+            f"--output={output}: {pictures} need a folder; give a name without "
+            "extension"
+        )
 
 
 def required(values: flags.FlagValues, name: str) -> str:

@@ -13,7 +13,6 @@ from absl import flags
 
 from tfstyle.cli import run as runs
 from tfstyle.errors import UsageError
-from tfstyle.images import SAVE_FORMATS
 from tfstyle.recipes import plan_stylize
 
 
@@ -37,7 +36,7 @@ def run(values: flags.FlagValues) -> int:
     for name in ("content", "style"):
         if values[f"{name}_weight"].value:
             runs.required(values, name)
-    contents = content_files(values["content"].value)
+    contents = runs.picture_paths(values["content"].value)
     several = len(contents) > 1
     return runs.carry_out(
         values,
@@ -52,24 +51,13 @@ def run(values: flags.FlagValues) -> int:
     )
 
 
-def content_files(text: str | None) -> list[str]:
-    """The files that ``--content`` names; a single one may have commas."""
-    if not text or "," not in text or pathlib.Path(text).exists():
-        return [text] if text else []
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def output_files(folder: str, contents: list[str]) -> list[str]:
     """Where the pictures of a batch go; the folder is made.
 
     Raises:
       UsageError: The folder's name is a picture's, or two would have one name.
     """
-    if pathlib.Path(folder).suffix.lower() in SAVE_FORMATS:
-        raise UsageError(
-            f"--output={folder}: {len(contents)} content pictures need a folder; give "
-            "a name without extension"
-        )
+    runs.check_folder_name(folder, f"{len(contents)} content pictures")
     names = [f"{pathlib.Path(content).stem}.png" for content in contents]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(

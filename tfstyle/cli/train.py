@@ -67,7 +67,7 @@ def run(values: flags.FlagValues) -> int:
     check_backend()
     photos, output = runs.required(values, "photos"), runs.required(values, "output")
     styles = style_files(runs.required(values, "style"))
-    tests = _words(values["test_photos"].value or "")
+    tests = runs.picture_paths(values["test_photos"].value)
     options = runs.options_from(values, TrainingOptions)
     checked = TrainingOptions(**options)
     runs.check_weights(values)
@@ -109,7 +109,7 @@ def style_files(text: str) -> dict[str, str]:
     Raises:
       UsageError: Two would have one name.
     """
-    files = _words(text)
+    files = runs.picture_paths(text)
     names = [pathlib.Path(file).stem for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(
@@ -142,7 +142,3 @@ def make_strategy(name: str) -> Any:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (ValueError, KeyError) as error:
         raise UsageError(f"TF_CONFIG: {error}") from error
-
-
-def _words(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
