@@ -63,7 +63,7 @@ class Task:
         It begins, as by default, with the content picture in the style's colours, but
         that is not its content target.
         """
-        same = {"size": max(self.content.shape), "margin": 0, "recolor": False}
+        same = {"size": max(self.content.shape), "margin": 0, "color": "free"}
         with tempfile.TemporaryDirectory() as folder:
             start = pathlib.Path(folder) / "start.png"
             tfstyle.save_image(match_colors(self.content, self.style), start)

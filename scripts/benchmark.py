@@ -67,8 +67,8 @@ from tfstyle.export import TOLERANCES
 from tfstyle.features import IMAGENET
 from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
+from tfstyle.plans import plan_stylize
 from tfstyle.pyramid import PyramidRun, scale_sizes
-from tfstyle.recipes import plan_stylize
 from tfstyle.transform_net import TransformNet
 
 FLAGS = flags.FLAGS
@@ -618,9 +618,7 @@ def measure_child(order: Mapping[str, Any]) -> dict[str, Any]:
     """What a child does: a few steps at one scale, where it has tiles enough."""
     clock = Clock()
     plan = plan_stylize(*order["pictures"], scales=1, steps=3, **order["options"])
-    run = PyramidRun(
-        plan.content, plan.style, plan.start, plan.size, plan.options, [clock]
-    )
+    run = PyramidRun(plan, [clock])
     tiles = limit_to_tiles(run, order["least_tiles"])
     if tiles < order["least_tiles"]:
         return {"tiles": tiles}
@@ -637,8 +635,8 @@ def limit_to_tiles(run: PyramidRun, least_tiles: int) -> int:
       How many there are; too few where no limit makes more.
     """
     margin = 2 * run.options.margin
-    size = (run.size[0] + margin, run.size[1] + margin)
-    shapes = (size, run.style.shape[1:3], 1)
+    size = (run.plan.size[0] + margin, run.plan.size[1] + margin)
+    shapes = (size, [style.picture.shape[1:3] for style in run.plan.styles], 1)
     planner = run.planner
     tiles = planner.cut(*shapes, planner.pairs(*shapes)).tiles
     with contextlib.suppress(UsageError):

@@ -128,6 +128,20 @@ def tiny_backbone(monkeypatch):
     return tiny
 
 
+def simple_plan(content, style, options, start=None, size=None):
+    """A plan without regions, from the content picture unless told otherwise."""
+    from tfstyle.plans import Plan, Style
+
+    return Plan(
+        content,
+        () if style is None else (Style(style),),
+        np.ones((0 if style is None else 1, 1)),
+        content if start is None else start,
+        content.shape[1:3] if size is None else size,
+        options,
+    )
+
+
 def lively_network(style_names, **options):
     """A small feed-forward network whose styles differ much."""
     import keras

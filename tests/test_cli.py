@@ -447,11 +447,14 @@ def bad_files(folder):
         ("empty.jpg", 1, "the file is empty"),
         ("bomb.png", 1, "50000×50000 is 2500 megapixels, over the limit"),
         ("clear.png", 1, "every pixel is transparent"),
-        (".", 2, "is a folder"),
+        ("folder", 2, "is a folder"),
     ],
 )
 def test_bad_picture(refused, folder, no_tensorflow, flag, name, code, problem):
     bad_files(folder)
+    (folder / "folder").mkdir()
+    if (flag, name) == ("style", "folder"):
+        problem = "there is no picture"
     got, line = refused(*STYLIZE, f"--{flag}={name}")
 
     assert got == code

@@ -185,7 +185,7 @@ def test_the_optimiser_runs_in_the_graph(tmp_path, tiny_backbone, content, style
         optimizer="adam",
         scales=1,
         margin=0,
-        recolor=False,
+        color="free",
         steps=15,
         content_weight=0.01,
         style_weight=3.0,

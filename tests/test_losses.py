@@ -357,7 +357,7 @@ def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalizat
     images, content, style = (random((2, 12, 9, 3), seed) for seed in range(3))
     targets = loss.targets(content, style)
     features = tiny_features(tf.constant(images))
-    whole = loss.sums(features, targets.content, images)
+    whole = loss.sums(features, targets, images)
 
     def part(y, y_end, x, x_end):
         """The sums of a part of every layer, cut where the picture is, in its share."""
@@ -373,10 +373,14 @@ def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalizat
         }
         return loss.sums(
             {layer: f[(slice(None), *windows[layer])] for layer, f in features.items()},
-            {
-                layer: f[(slice(None), *windows[layer])]
-                for layer, f in targets.content.items()
-            },
+            Targets(
+                {
+                    layer: f[(slice(None), *windows[layer])]
+                    for layer, f in targets.content.items()
+                },
+                {},
+                {},
+            ),
             images[:, y : y_end + 1, x : x_end + 1],  # one row and one column beyond
             (y_end - y, x_end - x),
         )
@@ -419,10 +423,10 @@ def test_the_total_looks_at_norms_not_at_features(tiny_features):
     images, content, style = (random((1, 12, 9, 3), seed) for seed in range(3))
     targets = loss.targets(content, style)
     features = tiny_features(tf.constant(images))
-    sums = loss.sums(features, targets.content, images)
+    sums = loss.sums(features, targets, images)
     entries = {layer: f[0].numpy().size for layer, f in features.items()}
     entries["image"] = images[0].size
-    without = Targets({}, targets.norms, targets.grams)
+    without = Targets({}, targets.norms, targets.statistics)
     total, _ = loss.total(sums, without, entries)
     np.testing.assert_allclose(total, loss(images, targets)[0], rtol=1e-6)
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import simple_plan
 
 from tfstyle import memory, pyramid
 from tfstyle.errors import UsageError
@@ -24,14 +25,13 @@ def planner(**options):
 
 
 def cut(plan, size=LARGE, style_size=STYLE, batch=1):
-    return plan.cut(size, style_size, batch, plan.pairs(size, style_size, batch))
+    styles = [style_size] if style_size else []
+    return plan.cut(size, styles, batch, plan.pairs(size, styles, batch))
 
 
 def run(content, style, callbacks=(), **options):
     chosen = Options(**{"scales": 1, "steps": 6, "margin": 0, **options})
-    return PyramidRun(
-        content, style, content, content.shape[1:3], chosen, callbacks
-    ).run()
+    return PyramidRun(simple_plan(content, style, chosen), callbacks).run()
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def little(monkeypatch):
 
 def test_ample_memory_takes_pictures_whole():
     made = cut(planner(max_memory=200))
-    assert (made.tiles, made.content.shape, made.style.shape) == (1, LARGE, STYLE)
+    assert (made.tiles, made.content.shape, made.styles[0].shape) == (1, LARGE, STYLE)
     assert made.keep_content
 
 
@@ -71,7 +71,7 @@ def test_a_batch_has_smaller_tiles():
     plan = planner(max_memory=20, optimizer="adam")
     alone, four = cut(plan), cut(plan, batch=4)
     assert math.prod(four.content.shape) < math.prod(alone.content.shape) / 4
-    assert four.style.shape == STYLE
+    assert four.styles[0].shape == STYLE
 
 
 def test_features_are_computed_again_before_tiles_become_too_small():
@@ -87,18 +87,18 @@ def test_features_are_computed_again_before_tiles_become_too_small():
 def test_lbfgs_remembers_as_much_as_fits():
     sizes = [(384, 512), (1536, 2048), (2100, 2800), LARGE]
     plan = planner(max_memory=5 / 0.85)
-    pairs = [plan.pairs(size, STYLE, 1) for size in sizes]
+    pairs = [plan.pairs(size, [STYLE], 1) for size in sizes]
     assert pairs[0] == pairs[1] == 10
     assert 4 <= pairs[2] < 10
     assert pairs[3] == 0
     assert (
         planner(max_memory=5 / 0.85, optimizer="lbfgs", history=7).pairs(
-            LARGE, STYLE, 1
+            LARGE, [STYLE], 1
         )
         == 7
     )
     assert (
-        planner(max_memory=5 / 0.850, optimizer="adam").pairs(sizes[0], STYLE, 1) == 0
+        planner(max_memory=5 / 0.850, optimizer="adam").pairs(sizes[0], [STYLE], 1) == 0
     )
 
 
@@ -170,7 +170,7 @@ def test_the_tiles_fill_what_the_pictures_leave(little, monkeypatch):
         made = cut(plan)
         assert made.keep_content
         per_pixel = perceptual_loss(Options()).features.bytes_per_pixel
-        for grid in (made.content, made.style):
+        for grid in (made.content, *made.styles):
             assert math.prod(grid.shape) * per_pixel <= free
         assert math.prod(made.content.shape) * per_pixel > 0.6 * free
 
@@ -191,7 +191,7 @@ def test_what_lbfgs_remembers_leaves_less_for_tiles():
 def test_without_a_style_picture_only_the_content_is_cut():
     options = {"max_memory": 7, "optimizer": "adam", "style_weight": 0.0}
     made = cut(planner(**options), style_size=None)
-    assert made.style is made.content
+    assert made.styles == ()
     assert made.tiles == len(made.content) > 1
 
 
@@ -204,7 +204,7 @@ def test_running_out_of_memory_halves_the_tiles_until_none_is_left(caplog):
         while len(shapes) < 50:
             made = cut(plan, batch=2)
             largest = max(
-                2 * math.prod(made.content.shape), math.prod(made.style.shape)
+                2 * math.prod(made.content.shape), math.prod(made.styles[0].shape)
             )
             assert not shapes or largest <= shapes[-1] / 2
             shapes.append(largest)

@@ -38,7 +38,7 @@ def test_preset_names_known_flags_and_layers_and_its_source(name):
     layers = [*options.content_layers, *options.style_layers]
 
     assert layers and set(layers) <= set(backbone.layers)
-    assert not options.recolor  # no experiment does
+    assert options.color == "free"  # no experiment does
     assert re.search(r"CS231n|Gatys|VGG-19", preset_source(name))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import simple_plan
 
 from tfstyle import memory, optimize, pyramid
 from tfstyle.backbones.slim19 import SLIM19
@@ -37,9 +38,8 @@ TERMS = [
 def run(content, style, start=None, size=None, callbacks=(), **options):
     few = {"scales": 1, "steps": 8, "margin": 0, "optimizer": "adam"}
     chosen = Options(**{**few, **options})
-    start = content if start is None else start
-    size = content.shape[1:3] if size is None else size
-    return PyramidRun(content, style, start, size, chosen, callbacks).run()
+    plan = simple_plan(content, style, chosen, start, size)
+    return PyramidRun(plan, callbacks).run()
 
 
 @pytest.fixture
@@ -276,15 +276,21 @@ def test_adam_takes_over_where_the_history_does_not_fit(
 def test_targets_are_computed_once_per_scale(
     tiny_backbone, content, style, monkeypatch
 ):
-    sizes, targets = [], PerceptualLoss.targets
+    sizes = []
 
-    def counted(self, content, style):
-        sizes.append((tuple(content.shape[1:3]), tuple(style.shape[1:3])))
-        return targets(self, content, style)
+    def count(name):
+        original = getattr(PerceptualLoss, name)
 
-    monkeypatch.setattr(PerceptualLoss, "targets", counted)
+        def counted(self, picture, *rest):
+            sizes.append(tuple(picture.shape[1:3]))
+            return original(self, picture, *rest)
+
+        monkeypatch.setattr(PerceptualLoss, name, counted)
+
+    count("content_targets")
+    count("style_statistics")
     run(content, style, scales=2, steps=12)
-    assert sizes == [((16, 20), (18, 14)), ((32, 40), (36, 28))]
+    assert sizes == [(16, 20), (18, 14), (32, 40), (36, 28)]
 
 
 def test_a_finer_scale_starts_from_what_the_coarser_has_made(
@@ -502,5 +508,5 @@ def test_the_style_comes_nearer_and_the_content_stays():
 def test_scales_too_small_for_the_network_are_left_out():
     options = Options(style_layers=["block5_conv1"], min_scale_size=20)
     content, style = np.zeros((1, 48, 400, 3), "f"), np.zeros((1, 300, 400, 3), "f")
-    run = PyramidRun(content, style, content, (48, 400), options, [])
+    run = PyramidRun(simple_plan(content, style, options, size=(48, 400)), [])
     assert run.sizes == [(48, 400)]

@@ -11,9 +11,10 @@ from PIL import Image
 
 import tfstyle
 from tfstyle.errors import ImageError, UsageError
-from tfstyle.recipes import plan_inversion, plan_stylize, plan_texture
+from tfstyle.plans import plan_inversion, plan_stylize, plan_texture
+from tfstyle.recipes import run_plan
 
-FEW = {"steps": 4, "scales": 1, "margin": 0, "recolor": False, "optimizer": "adam"}
+FEW = {"steps": 4, "scales": 1, "margin": 0, "color": "free", "optimizer": "adam"}
 
 
 def levels(picture):
@@ -42,11 +43,11 @@ def sources(content, tmp_path):
 
 
 def test_every_form_of_a_picture_is_read_alike(sources):
-    plans = [plan_stylize(source, source, recolor=False) for source in sources.values()]
+    plans = [plan_stylize(source, source, color="free") for source in sources.values()]
     for plan in plans:
         assert plan.content.shape == (1, 32, 40, 3)
         assert plan.size == (32, 40)
-        for picture in (plan.content, plan.style, plan.start):
+        for picture in (plan.content, plan.styles[0].picture, plan.start):
             np.testing.assert_array_equal(picture, plans[0].content)
 
 
@@ -62,10 +63,10 @@ def test_the_result_has_the_proportions_of_the_content(content, style):
     plan = plan_stylize(content, style, size=20)
     assert plan.size == (16, 20)
     assert plan.content.shape == (1, 16, 20, 3)
-    assert plan.style.shape == (1, 20, 16, 3)  # of 36 × 28
+    assert plan.styles[0].picture.shape == (1, 20, 16, 3)  # of 36 × 28
     plan = plan_stylize(content, style, size=16, size_of="shortest", style_size=14)
     assert plan.content.shape == (1, 16, 20, 3)
-    assert plan.style.shape == (1, 18, 14, 3)
+    assert plan.styles[0].picture.shape == (1, 18, 14, 3)
     plan = plan_stylize(content, style, size=80)
     assert plan.size == (32, 40)
     plan = plan_stylize(content, style, size=80, allow_upscale=True)
@@ -76,7 +77,7 @@ def test_starts(content, style, sources):
     assert plan_stylize(content, style, init="noise").start == "noise"
     assert plan_stylize(content, style, init="normal").start == "normal"
     for init, picture in (("content", content), ("style", style)):
-        plan = plan_stylize(content, style, init=init, recolor=False)
+        plan = plan_stylize(content, style, init=init, color="free")
         np.testing.assert_array_equal(plan.start, picture)
     plan = plan_stylize(style, style, init=sources["path"])
     assert plan.start.shape == (1, 32, 40, 3)
@@ -99,11 +100,11 @@ def test_the_content_takes_the_colours_of_the_style(content, style):
     np.testing.assert_allclose(colours(plan.content), colours(style), atol=0.02)
     assert not np.allclose(colours(content), colours(style), atol=0.02)
     np.testing.assert_array_equal(plan.start, plan.content)
-    np.testing.assert_array_equal(plan.style, style)
+    np.testing.assert_array_equal(plan.styles[0].picture, style)
 
 
 @pytest.mark.parametrize(
-    "options", [{"recolor": False}, {"style_weight": 0.0}, {"content_weight": 0.0}]
+    "options", [{"color": "free"}, {"style_weight": 0.0}, {"content_weight": 0.0}]
 )
 def test_the_content_keeps_its_colours(content, style, options):
     plan = plan_stylize(content, style, **options)
@@ -232,7 +233,7 @@ def test_invert_features_finds_the_picture_again(tiny_backbone, content):
 
 def test_invert_features_has_defaults_of_its_own(content):
     plan = plan_inversion(content, "relu3_1")
-    assert plan.style is None and plan.start == "noise"
+    assert plan.styles == () and plan.start == "noise"
     assert plan.options.content_layers == {"relu3_1": 1.0}
     assert (plan.options.content_weight, plan.options.tv_weight) == (1.0, 1.0)
     assert plan.options.style_weight == 0.0
@@ -272,13 +273,13 @@ def test_sizes_of_textures(style, width, height, expected):
     plan = plan_texture(style, width, height)
     assert plan.size == expected
     assert plan.content is None and plan.start == "noise"
-    assert plan.style.shape == style.shape
+    assert plan.styles[0].picture.shape == style.shape
     assert (plan.options.content_weight, plan.options.tv_weight) == (0.0, 0.0)
 
 
 def test_textures_of_a_smaller_style(style):
     plan = plan_texture(style, 50, 40, style_size=18)
-    assert plan.style.shape == (1, 18, 14, 3)
+    assert plan.styles[0].picture.shape == (1, 18, 14, 3)
     assert plan.size == (40, 50)
 
 
@@ -386,7 +387,7 @@ def test_a_batch_comes_out_as_its_pictures_do_alone(tiny_backbone, content, styl
 
 def test_a_batch_starts_from_noise_of_its_own(tiny_backbone, content, style):
     plan = plan_stylize([content[0]] * 2, style, init="noise")
-    first, second = plan.run([lambda progress: True]).image
+    first, second = run_plan(plan, [lambda progress: True]).image
     assert np.abs(first - second).mean() > 0.1
 
 

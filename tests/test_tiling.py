@@ -283,7 +283,7 @@ def test_targets_by_tiles_are_those_of_whole_pictures(float64, tiny_backbone, ke
         Grid(cut(50, 3, tiled.halo), cut(39, 1, tiled.halo)),
     )
     ours, theirs = tiled.targets(content, style, *grids), loss.targets(content, style)
-    for part in ("norms", "grams"):
+    for part in ("norms", "statistics"):
         assert getattr(ours, part).keys() == getattr(theirs, part).keys()
         for layer, value in getattr(theirs, part).items():
             np.testing.assert_allclose(getattr(ours, part)[layer], value, rtol=1e-12)
@@ -599,7 +599,7 @@ def test_large_pictures_run_in_the_loop():
     few = loss.targets(small, small)
     shapes = tiled.extract.shapes(height, width)
     content = {layer: tf.zeros([1, *shapes[layer]]) for layer in loss.content_layers}
-    targets = Targets(content, few.norms, few.grams)
+    targets = Targets(content, few.norms, few.statistics)
     grid = choose_grid((height, width), tiled.halo, 320**2)
     grid, rows = FirstTiles(grid.rows, grid.columns), []
     variable = tf.Variable(tf.zeros([1, height, width, 3]))

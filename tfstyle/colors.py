@@ -1,52 +1,183 @@
-"""Colour statistics of pictures."""
+"""Colours of pictures: their statistics, and luminance apart from them."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
+
+MATCHINGS = ("pca", "cholesky")
 
 # Keeps the covariance of a picture of one colour invertible; a step of an 8-bit picture
 # has a variance of 1.5e-5.
 _LEAST_VARIANCE = 1e-5
 _CHUNK = 2**20
 
+# CIE 1976 L*a*b* of sRGB with its own white, D65 (IEC 61966-2-1).
+_TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+_WHITE = _TO_XYZ.sum(1)
+_KNEE = 6 / 29
 
-def match_colors(picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
+
+@dataclasses.dataclass(frozen=True)
+class ColorStatistics:
+    """Mean ``[3]`` and covariance ``[3, 3]`` of colours, float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def color_statistics(
+    picture: np.ndarray, weights: np.ndarray | None = None
+) -> ColorStatistics:
+    """Mean and covariance of the colours of a picture.
+
+    Args:
+      picture: Float array ``[..., 3]``.
+      weights: How much each pixel counts, ``[...]``; all the same if None.
+
+    Returns:
+      The statistics.
+    """
+    shares = np.ones(picture.shape[:-1]) if weights is None else weights
+    shares = np.broadcast_to(shares, picture.shape[:-1])
+    parts = list(zip(_chunks(picture), _split(shares.reshape(-1, 1)), strict=True))
+    count = shares.sum(dtype="float64")
+    mean = sum((c * w).sum(0, dtype="float64") for c, w in parts) / count
+    squares = sum((c - mean).T @ ((c - mean) * w) for c, w in parts)
+    return ColorStatistics(mean, squares / count)
+
+
+def mixed_statistics(
+    statistics: Sequence[ColorStatistics], weights: npt.ArrayLike
+) -> ColorStatistics:
+    """The statistics of a mixture of pictures, with the share that each has of it."""
+    shares = np.asarray(weights, "float64")
+    mean = sum(w * s.mean for w, s in zip(shares, statistics, strict=True))
+    covariance = sum(
+        w * (s.covariance + np.outer(s.mean - mean, s.mean - mean))
+        for w, s in zip(shares, statistics, strict=True)
+    )
+    return ColorStatistics(np.asarray(mean), np.asarray(covariance))
+
+
+def match_colors(
+    picture: np.ndarray,
+    reference: np.ndarray | ColorStatistics,
+    *,
+    matching: str = "pca",
+    strength: float = 1.0,
+    source: ColorStatistics | None = None,
+) -> np.ndarray:
     """Gives a picture the mean and covariance of another's colours.
 
-    The linear transfer ``Σr^½ Σp^-½ (x − μp) + μr`` of Gatys et al., "Preserving Color
-    in Neural Artistic Style Transfer" (2016), section 4.1, in the symmetric form of the
-    image analogies.
+    The linear transfer ``x ↦ Lr Lp⁻¹ (x − μp) + μr`` of Gatys et al., "Preserving Color
+    in Neural Artistic Style Transfer" (2016), section 4.1.
 
     Args:
       picture: Float array ``[..., 3]``, RGB in [0, 1].
-      reference: Float array ``[..., 3]``, RGB in [0, 1].
+      reference: Float array ``[..., 3]``, RGB in [0, 1], or its statistics.
+      matching: ``pca``, where L is the symmetric root ``U Λ^½ Uᵀ`` of the covariance,
+        as in the image analogies; or ``cholesky``, where it is lower triangular, which
+        lets red decide more than blue.
+      strength: From 0, the picture as it is, to 1.
+      source: The statistics to map from; the picture's own if None.
 
     Returns:
       Float32 array of the shape of ``picture``, clipped to [0, 1].
     """
-    mean, source = _statistics(picture)
-    wanted, target = _statistics(reference)
-    spread = (_power(target, 0.5) @ _power(source, -0.5)).T
+    if source is None:
+        source = color_statistics(picture)
+    if not isinstance(reference, ColorStatistics):
+        reference = color_statistics(reference)
+    root = {"pca": _symmetric_root, "cholesky": _cholesky_root}[matching]
+    spread = root(reference.covariance) @ np.linalg.inv(root(source.covariance))
+    spread = strength * spread + (1 - strength) * np.eye(3)
+    wanted = strength * reference.mean + (1 - strength) * source.mean
     matched = np.empty(picture.shape, "float32")
     for pixels, result in zip(_chunks(picture), _chunks(matched), strict=True):
-        np.clip((pixels - mean) @ spread + wanted, 0.0, 1.0, out=result)
+        np.clip((pixels - source.mean) @ spread.T + wanted, 0.0, 1.0, out=result)
     return matched
 
 
-def _statistics(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of the colours, float64."""
-    count = picture.size // 3
-    mean = sum(c.sum(0, dtype="float64") for c in _chunks(picture)) / count
-    squares = sum((c - mean).T @ (c - mean) for c in _chunks(picture))
-    return mean, squares / count
+def keep_colors(
+    picture: np.ndarray, colored: np.ndarray, strength: float = 1.0
+) -> np.ndarray:
+    """The luminance of one picture with the colours of another.
+
+    Luminance-only transfer (Gatys et al. 2016, "Preserving Color", section 4.2) in CIE
+    L*a*b*. Where sRGB has no colour of that luminance with those a* and b*, the result
+    is clipped: to change the luminance until there is one would wipe strokes out.
+
+    Args:
+      picture: Float array ``[..., 3]``, RGB in [0, 1], for L*.
+      colored: Float array of the same shape, for a* and b*.
+      strength: From 0, the picture as it is, to 1.
+
+    Returns:
+      Float32 array of the shape of ``picture``, in [0, 1].
+    """
+    kept = np.empty(picture.shape, "float32")
+    parts = zip(_chunks(picture), _chunks(colored), _chunks(kept), strict=True)
+    for ours, theirs, result in parts:
+        result[:] = _recolored(rgb_to_lab(ours), rgb_to_lab(theirs), strength)
+    return kept
+
+
+def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (L* in 0 to 100) of sRGB in [0, 1], both ``[..., 3]``, float64."""
+    rgb = np.asarray(rgb, "float64")
+    linear = np.where(
+        rgb <= 0.04045,
+        rgb / 12.92,
+        (np.maximum(rgb, 0.04045) + 0.055) ** 2.4 / 1.055**2.4,
+    )
+    x, y, z = np.moveaxis(_root(linear @ _TO_XYZ.T / _WHITE), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
+    """The inverse of ``rgb_to_lab``; not in [0, 1] where sRGB has no such colour."""
+    light, a, b = np.moveaxis(np.asarray(lab, "float64"), -1, 0)
+    y = (light + 16) / 116
+    roots = np.stack([y + a / 500, y, y - b / 200], -1)
+    xyz = np.where(roots > _KNEE, roots**3, 3 * _KNEE**2 * (roots - 4 / 29)) * _WHITE
+    linear = xyz @ np.linalg.inv(_TO_XYZ).T
+    curved = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    return np.where(linear <= 0.0031308, 12.92 * linear, curved)
+
+
+def _recolored(ours: np.ndarray, theirs: np.ndarray, strength: float) -> np.ndarray:
+    ours[:, 1:] += strength * (theirs[:, 1:] - ours[:, 1:])
+    return np.clip(lab_to_rgb(ours), 0.0, 1.0)
+
+
+def _root(values: np.ndarray) -> np.ndarray:
+    linear = values / (3 * _KNEE**2) + 4 / 29
+    return np.where(values > _KNEE**3, np.cbrt(values), linear)
 
 
 def _chunks(picture: np.ndarray) -> list[np.ndarray]:
     """Views of the pixels, ``[n, 3]``, few enough for float64 to take little memory."""
-    pixels = picture.reshape(-1, 3)
-    return np.array_split(pixels, len(pixels) // _CHUNK + 1)
+    return _split(picture.reshape(-1, 3))
 
 
-def _power(covariance: np.ndarray, exponent: float) -> np.ndarray:
+def _split(rows: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(rows, len(rows) // _CHUNK + 1)
+
+
+def _symmetric_root(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.maximum(values, _LEAST_VARIANCE) ** exponent) @ vectors.T
+    return (vectors * np.maximum(values, _LEAST_VARIANCE) ** 0.5) @ vectors.T
+
+
+def _cholesky_root(covariance: np.ndarray) -> np.ndarray:
+    return np.linalg.cholesky(covariance + _LEAST_VARIANCE * np.eye(3))

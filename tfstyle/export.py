@@ -102,7 +102,7 @@ def export_optimizer(path: str | os.PathLike[str], **options: Any) -> float:
     ``[1, H, W, 3]`` in [0, 1] of any sizes, ``steps`` (int32), ``content_weight`` and
     ``style_weight`` (float32), and returns ``stylized`` and ``losses``, the total at
     each step. The loop runs in the graph: Adam from the content picture, at one scale,
-    what ``stylize(optimizer="adam", scales=1, margin=0, recolor=False)`` does.
+    what ``stylize(optimizer="adam", scales=1, margin=0, color="free")`` does.
 
     Args:
       path: A folder; the model is written to ``path/1``.
@@ -401,7 +401,7 @@ def _check_optimizer(folder: pathlib.Path, options: Mapping[str, Any]) -> float:
         content_weight=tf.constant(chosen.content_weight, tf.float32),
         style_weight=tf.constant(chosen.style_weight, tf.float32),
     )["stylized"].numpy()
-    plain = {"optimizer": "adam", "scales": 1, "margin": 0, "recolor": False}
+    plain = {"optimizer": "adam", "scales": 1, "margin": 0, "color": "free"}
     wanted = stylize(content, style, **{**options, **plain, "steps": steps}).image
     return _within(float(np.abs(found - wanted).max()), TOLERANCES["float32"])
 

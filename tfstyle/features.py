@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfstyle.backbones import get_backbone
@@ -19,6 +20,9 @@ from tfstyle.backbones.weights import assign_weights, read_weights
 from tfstyle.errors import UsageError
 
 IMAGENET = "imagenet"
+LAPLACIAN = "laplacian"
+"""The layer of every network that has the edges of the picture itself."""
+_LAPLACIAN_POOL = 4
 POLICIES = {"bfloat16": "mixed_bfloat16"}
 """Keras's name of a precision, where it is another."""
 
@@ -103,6 +107,7 @@ class FeatureExtractor:
                 inputs, preprocessing or convention or self.backbone.preprocessing
             )
             outputs = self.backbone.build(x, pooling)
+            outputs[LAPLACIAN] = laplacian(inputs)
         self.model = keras.Model(inputs, {tap: outputs[tap] for tap in taps.values()})
         self.model.trainable = False
         assign_weights(self.model, arrays, str(weights))
@@ -189,6 +194,32 @@ class FeatureExtractor:
         return all(min(output.shape[1:3]) > 0 for output in outputs.values())
 
 
+def laplacian(images: Any) -> Any:
+    """The edges of pictures reduced to a quarter: each channel's Laplacian.
+
+    After the Laplacian layer of Li et al. 2017, "Laplacian-Steered Neural Style
+    Transfer", section 3.2, which adds the channels up.
+
+    Args:
+      images: Keras tensor ``[N, H, W, 3]``.
+
+    Returns:
+      Keras tensor ``[N, H // 4, W // 4, 3]``.
+    """
+    cross = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], "float32")
+    x = keras.layers.AveragePooling2D(_LAPLACIAN_POOL, name="reduced")(images)
+    # A mirrored border has no edge.
+    x = keras.ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="reflect")
+    return keras.layers.DepthwiseConv2D(
+        3,
+        use_bias=False,
+        depthwise_initializer=lambda shape, dtype=None: np.broadcast_to(
+            cross[..., None, None], shape
+        ),
+        name=LAPLACIAN,
+    )(x)
+
+
 @contextlib.contextmanager
 def _dtype_policy(policy: str) -> Iterator[None]:
     """Lets Keras build layers in a precision."""
@@ -213,7 +244,8 @@ def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
     Raises:
       UsageError: A name is unknown; the message offers the nearest ones.
     """
-    return {layer: _resolve(layer, backbone.name, backbone.layers) for layer in layers}
+    known = {**backbone.layers, LAPLACIAN: LAPLACIAN}
+    return {layer: _resolve(layer, backbone.name, known) for layer in layers}
 
 
 def _resolve(layer: str, backbone: str, known: Mapping[str, str]) -> str:

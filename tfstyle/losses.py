@@ -13,27 +13,39 @@ the published losses differ by constants, the ``normalization``:
 ``mean``      Σ (F−P)² / (H·W·C)    Σ (G−A)² / C²             Σ d² / (H·W·C)
 ============ ===================== ========================= =======================
 
+Moments, means and deviations of channels, are compared like ``G`` and ``A`` are, but
+for ``gatys``, which has them as ``sum``, and ``mean``, which divides by C; the temporal
+term is normalized like the total variation.
+
 ``sum`` is the CS231n assignment's; ``gatys`` equations 1, 4 and 5 of Gatys, Ecker and
 Bethge (2016), whose 1/(4·N²·M²) is in ``G``; ``mean`` is that of Johnson et al. (2016)
 for content. ``relative`` has no unit: the same weights mean the same at every size and
 on every network.
+
+With R guides, which say how much of each position belongs to each region, there is a
+Gram matrix for each region (Gatys et al. 2017, "Controlling Perceptual Factors in
+Neural Style Transfer", section 4), and each region counts by its area.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 Features = Mapping[str, tf.Tensor]
 
 NORMALIZATIONS = ("relative", "sum", "gatys", "mean")
 TOTAL_VARIATION = "total_variation"
+TEMPORAL = "temporal"
 IMAGE = "image"
 """Key of the picture's own H·W·C beside those of the layers."""
 
+_LEAST_VARIANCE = 1e-8  # the root's slope at 0 is infinite
 _TINY = 1e-24  # far below any target that is not blank
 
 
@@ -81,13 +93,13 @@ def style_loss(
     """Squared distances of Gram matrices to the style picture's, layer by layer.
 
     Args:
-      grams: Gram matrices ``[N, C, C]`` by layer.
-      target_grams: The style picture's, ``[N, C, C]`` or ``[1, C, C]`` by layer.
+      grams: Gram matrices ``[N, C, C]``, or ``[N, R, C, C]`` of regions, by layer.
+      target_grams: The style picture's, of the same shape, or with 1 for N, by layer.
       weights: The layers that count, with their weights.
       normalization: One of ``NORMALIZATIONS``, see the table of this module.
 
     Returns:
-      The weighted loss of each layer in ``weights``, one per picture, ``[N]``.
+      The weighted loss of each layer in ``weights``, ``[N]`` or ``[N, R]``.
     """
     return {
         layer: weight * _gram_distance(grams[layer], target_grams[layer], normalization)
@@ -112,6 +124,30 @@ def total_variation(images: tf.Tensor, normalization: str = "sum") -> tf.Tensor:
     return _variation_term(_variation(images), _entries(images), normalization)
 
 
+def blend_statistics(
+    statistics: Sequence[Features], weights: npt.ArrayLike
+) -> dict[str, tf.Tensor]:
+    """The weighted mean of the statistics of several styles, region by region.
+
+    Args:
+      statistics: Of each of S styles, see ``PerceptualLoss.style_statistics``.
+      weights: ``[S, R]``, by style and region; each column adds up to 1.
+
+    Returns:
+      The statistics of a style between them, by term.
+    """
+    weights = np.asarray(weights)
+    return {
+        term: tf.add_n(
+            [
+                style[term] * tf.constant(row[:, None, None], style[term].dtype)
+                for style, row in zip(statistics, weights, strict=True)
+            ]
+        )
+        for term in statistics[0]
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Targets:
     """What a picture is compared with; computed once per scale, or per batch.
@@ -119,12 +155,24 @@ class Targets:
     Attributes:
       content: The content picture's features by content layer.
       norms: The sums of their squares, ``[N]`` by content layer.
-      grams: The style picture's Gram matrices by style layer.
+      statistics: The style's by term: Gram matrices ``[N, R, C, C]`` and moments (means
+        and mean squares) ``[N, R, 2, C]`` of R regions, with 1 for R where there are
+        none.
+      guides: How much of each position belongs to each region, ``[1, h, w, R]`` in
+        [0, 1] by style layer; empty where the whole picture is one region.
+      areas: Their sums over positions, ``[R]`` by style layer.
+      warped: What the picture should be where ``consistency`` is 1, ``[N, H, W, 3]``;
+        for the temporal term.
+      consistency: ``[N, H, W, 1]`` in [0, 1].
     """
 
-    content: dict[str, tf.Tensor]
-    norms: dict[str, tf.Tensor]
-    grams: dict[str, tf.Tensor]
+    content: Features
+    norms: Features
+    statistics: Features
+    guides: Features = dataclasses.field(default_factory=dict)
+    areas: Features = dataclasses.field(default_factory=dict)
+    warped: tf.Tensor | None = None
+    consistency: tf.Tensor | None = None
 
 
 class PerceptualLoss:
@@ -135,6 +183,7 @@ class PerceptualLoss:
     Attributes:
       content_layers: Weights by content layer.
       style_layers: Weights by style layer.
+      moment_layers: Weights by layer whose moments count.
       term_names: Names of the terms, in the order in which they are returned.
     """
 
@@ -147,6 +196,8 @@ class PerceptualLoss:
         content_weight: float,
         style_weight: float,
         tv_weight: float,
+        moment_weight: float = 0.0,
+        temporal_weight: float = 0.0,
         normalization: str = "relative",
     ):
         """Puts a loss together; terms of weight 0 are left out altogether.
@@ -159,21 +210,33 @@ class PerceptualLoss:
           content_weight: α of Gatys et al. (2016), equation 7.
           style_weight: β of the same.
           tv_weight: Weight of the total variation.
+          moment_weight: Weight of the means and deviations of the style layers'
+            channels (Li et al. 2017, "Demystifying Neural Style Transfer").
+          temporal_weight: Weight of the squared difference to ``Targets.warped``
+            (Ruder et al. 2016, equation 7).
           normalization: One of ``NORMALIZATIONS``.
         """
         self.features = features
         self.content_layers = _weighted(content_layers, content_weight)
         self.style_layers = _weighted(style_layers, style_weight)
-        self.tv_weight = tv_weight
+        self.moment_layers = _weighted(style_layers, moment_weight)
+        self.tv_weight, self.temporal_weight = tv_weight, temporal_weight
         self.normalization = normalization
         self.term_names = (
             *(f"content/{layer}" for layer in self.content_layers),
             *(f"style/{layer}" for layer in self.style_layers),
+            *(f"moments/{layer}" for layer in self.moment_layers),
             *((TOTAL_VARIATION,) if tv_weight else ()),
+            *((TEMPORAL,) if temporal_weight else ()),
         )
 
+    @property
+    def guided_layers(self) -> tuple[str, ...]:
+        """The layers whose statistics count."""
+        return tuple(self.style_layers | self.moment_layers)
+
     def targets(self, content: tf.Tensor | None, style: tf.Tensor | None) -> Targets:
-        """Features of the content picture and Gram matrices of the style picture.
+        """Features of the content picture and statistics of the style picture.
 
         Args:
           content: Images ``[N, H, W, 3]`` in [0, 1], of the shape that is optimised;
@@ -184,8 +247,7 @@ class PerceptualLoss:
         Returns:
           The targets that ``__call__`` takes.
         """
-        kept, norms = self.content_targets(content)
-        return Targets(kept, norms, self.grams(style))
+        return Targets(*self.content_targets(content), self.style_statistics(style))
 
     def content_targets(
         self, content: tf.Tensor | None
@@ -195,10 +257,25 @@ class PerceptualLoss:
         kept = {layer: features[layer] for layer in self.content_layers}
         return kept, {layer: sum_of_squares(f) for layer, f in kept.items()}
 
-    def grams(self, style: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        """The part of ``targets`` that is the style's: Gram matrices."""
-        features = self.features(style) if self.style_layers else {}
-        return {layer: gram_matrix(features[layer]) for layer in self.style_layers}
+    def style_statistics(
+        self, style: tf.Tensor | None, guides: Features | None = None
+    ) -> dict[str, tf.Tensor]:
+        """The part of ``targets`` that is the style's.
+
+        Args:
+          style: As of ``targets``.
+          guides: As of ``Targets``, for the style picture.
+
+        Returns:
+          ``Targets.statistics``.
+        """
+        if not self.guided_layers:
+            return {}
+        features, guides = self.features(style), guides or {}
+        entries = {layer: _entries(features[layer]) for layer in self.guided_layers}
+        return self.averages(
+            self.style_sums(features, guides), guide_areas(guides), entries
+        )
 
     def __call__(
         self, images: tf.Tensor, targets: Targets, tv_images: tf.Tensor | None = None
@@ -208,8 +285,9 @@ class PerceptualLoss:
         Args:
           images: Float tensor ``[N, H, W, 3]`` in [0, 1].
           targets: What ``targets`` returned.
-          tv_images: What the total variation is taken of, where that is not
-            ``images``: the CS231n assignment takes it of normalised pictures.
+          tv_images: What the total variation and the temporal term are taken of, where
+            that is not ``images``: the CS231n assignment takes it of normalised
+            pictures.
 
         Returns:
           The total and the weighted terms that add up to it, scalars, each the mean
@@ -218,13 +296,13 @@ class PerceptualLoss:
         features = self.features(images) if self._needs_features else {}
         picture = images if tv_images is None else tv_images
         entries = {layer: _entries(feature) for layer, feature in features.items()}
-        sums = self.sums(features, targets.content, picture)
+        sums = self.sums(features, targets, picture)
         return self.total(sums, targets, entries | {IMAGE: _entries(picture)})
 
     def sums(
         self,
         features: Features,
-        content: Features,
+        targets: Targets,
         picture: tf.Tensor,
         core: tuple[Any, Any] = (None, None),
     ) -> dict[str, tf.Tensor]:
@@ -234,33 +312,97 @@ class PerceptualLoss:
 
         Args:
           features: Features ``[N, h, w, C]`` by layer.
-          content: The content picture's at the same positions, by content layer.
+          targets: What belongs to the same positions: ``content``, ``guides``,
+            ``warped`` and ``consistency``; the rest is not looked at.
           picture: What the total variation is taken of, with one row and one column
             beyond ``core`` where the whole picture has them.
           core: Height and width of the part in pixels; None for all of ``picture``.
 
         Returns:
-          By term, the squared distance ``[N]`` of a content layer, the products
-          ``FᵀF`` of a style layer, ``[N, C, C]``, and the squared differences ``[N]``
-          of the total variation.
+          By term, the squared distance ``[N]`` of a content layer, what ``style_sums``
+          returns, and the squared differences ``[N]`` of the total variation and of
+          the temporal term.
         """
         sums = {
             f"content/{layer}": sum_of_squares(
-                _at_least_float32(features[layer]) - _at_least_float32(content[layer])
+                _at_least_float32(features[layer])
+                - _at_least_float32(targets.content[layer])
             )
             for layer in self.content_layers
         }
-        sums |= self.products(features)
+        sums |= self.style_sums(features, targets.guides)
         if self.tv_weight:
             sums[TOTAL_VARIATION] = _variation(_at_least_float32(picture), *core)
+        if self.temporal_weight:
+            height, width = core
+            change = picture[:, :height, :width] - targets.warped
+            sums[TEMPORAL] = sum_of_squares(change * tf.sqrt(targets.consistency))
         return sums
 
-    def products(self, features: Features) -> dict[str, tf.Tensor]:
-        """The products ``FᵀF`` alone, by term; see ``sums``."""
-        return {
-            f"style/{layer}": _products(_at_least_float32(features[layer]))
+    def style_sums(self, features: Features, guides: Features) -> dict[str, tf.Tensor]:
+        """The sums that the loss is not linear in, by term; see ``sums``.
+
+        Args:
+          features: As of ``sums``.
+          guides: Those of the same positions, or empty.
+
+        Returns:
+          The products ``FᵀF`` of style layers, ``[N, R, C, C]``, and the sums and sums
+          of squares of channels, ``[N, R, 2, C]``.
+        """
+        wide = {
+            layer: _at_least_float32(features[layer]) for layer in self.guided_layers
+        }
+        sums = {
+            f"style/{layer}": _guided_products(wide[layer], guides.get(layer))
             for layer in self.style_layers
         }
+        return sums | {
+            f"moments/{layer}": _guided_moments(wide[layer], guides.get(layer))
+            for layer in self.moment_layers
+        }
+
+    def style_sum_shapes(
+        self, channels: Mapping[str, int], regions: int
+    ) -> dict[str, list[int]]:
+        """The shapes of ``style_sums`` by term, without the batch."""
+        shapes = {
+            f"style/{layer}": [regions, channels[layer], channels[layer]]
+            for layer in self.style_layers
+        }
+        return shapes | {
+            f"moments/{layer}": [regions, 2, channels[layer]]
+            for layer in self.moment_layers
+        }
+
+    def averages(
+        self,
+        sums: Mapping[str, tf.Tensor],
+        areas: Mapping[str, tf.Tensor],
+        entries: Mapping[str, tf.Tensor | float],
+    ) -> dict[str, tf.Tensor]:
+        """Gram matrices and moments of a picture whose ``style_sums`` are known.
+
+        Args:
+          sums: ``style_sums`` of the whole picture.
+          areas: As of ``Targets``.
+          entries: H·W·C by layer.
+
+        Returns:
+          ``Targets.statistics``.
+        """
+        statistics = {}
+        for layer in self.guided_layers:
+            for term in (f"style/{layer}", f"moments/{layer}"):
+                if term not in sums:
+                    continue
+                channels = sums[term].shape[-1]
+                area = areas.get(layer, tf.reshape(entries[layer] / channels, [1]))
+                # A small region may have no position of a deep layer.
+                area = tf.cast(tf.maximum(area, _TINY), sums[term].dtype)
+                count = channels if term.startswith("style/") else 1
+                statistics[term] = sums[term] / (count * area[:, None, None])
+        return statistics
 
     def total(
         self,
@@ -288,27 +430,52 @@ class PerceptualLoss:
             )
             for layer, weight in self.content_layers.items()
         ]
-        grams = {
-            layer: sums[f"style/{layer}"] / entries[layer]
-            for layer in self.style_layers
-        }
-        losses += style_loss(
-            grams, targets.grams, self.style_layers, self.normalization
-        ).values()
-        if self.tv_weight:
-            variation = _variation_term(
-                sums[TOTAL_VARIATION], entries[IMAGE], self.normalization
-            )
-            losses.append(self.tv_weight * variation)
+        losses += self._style_losses(sums, targets, entries)
+        for term, weight in (
+            (TOTAL_VARIATION, self.tv_weight),
+            (TEMPORAL, self.temporal_weight),
+        ):
+            if weight:
+                squares = _variation_term(
+                    sums[term], entries[IMAGE], self.normalization
+                )
+                losses.append(weight * squares)
         terms = {
             name: tf.reduce_mean(loss)
             for name, loss in zip(self.term_names, losses, strict=True)
         }
         return tf.add_n(list(terms.values())), terms
 
+    def _style_losses(
+        self,
+        sums: Mapping[str, tf.Tensor],
+        targets: Targets,
+        entries: Mapping[str, tf.Tensor | float],
+    ) -> list[tf.Tensor]:
+        """The losses of style layers and of moments, ``[N]`` each."""
+        statistics = self.averages(sums, targets.areas, entries)
+        ours = {layer: statistics[f"style/{layer}"] for layer in self.style_layers}
+        theirs = {
+            layer: targets.statistics[f"style/{layer}"] for layer in self.style_layers
+        }
+        losses = style_loss(ours, theirs, self.style_layers, self.normalization)
+        found = [*losses.items()]
+        for layer, weight in self.moment_layers.items():
+            term = f"moments/{layer}"
+            distance = _moment_distance(
+                statistics[term], targets.statistics[term], self.normalization
+            )
+            found.append((layer, weight * distance))
+        return [_over_regions(loss, targets.areas.get(layer)) for layer, loss in found]
+
     @property
     def _needs_features(self) -> bool:
-        return bool(self.content_layers or self.style_layers)
+        return bool(self.content_layers or self.guided_layers)
+
+
+def guide_areas(guides: Features) -> dict[str, tf.Tensor]:
+    """How many positions each region has, ``[R]`` by layer."""
+    return {layer: tf.reduce_sum(guide, [0, 1, 2]) for layer, guide in guides.items()}
 
 
 def _weighted(layers: Mapping[str, float], weight: float) -> dict[str, float]:
@@ -342,6 +509,27 @@ def _products(features: tf.Tensor) -> tf.Tensor:
     return _self_product(tf.reshape(features, shape))
 
 
+def _guided_products(features: tf.Tensor, guide: tf.Tensor | None) -> tf.Tensor:
+    if guide is None:
+        return _products(features)[:, None]
+    amplitudes = tf.sqrt(tf.cast(guide, features.dtype))
+    regions = [
+        _products(features * amplitudes[..., region : region + 1])
+        for region in range(guide.shape[-1])
+    ]
+    return tf.stack(regions, 1)
+
+
+def _guided_moments(features: tf.Tensor, guide: tf.Tensor | None) -> tf.Tensor:
+    powers = [features, tf.square(features)]
+    if guide is None:
+        sums = [tf.reduce_sum(power, [1, 2])[:, None] for power in powers]
+    else:
+        guide = tf.cast(guide, features.dtype)
+        sums = [tf.einsum("nhwc,hwr->nrc", power, guide[0]) for power in powers]
+    return tf.stack(sums, 2)
+
+
 def sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:
     """Sum of squares of each picture or its features, ``[N]``."""
     tensor = _at_least_float32(tensor)
@@ -371,9 +559,38 @@ def _variation_term(squares: tf.Tensor, entries: Any, normalization: str) -> tf.
 
 
 def _gram_distance(gram: tf.Tensor, target: tf.Tensor, normalization: str) -> tf.Tensor:
-    squares = sum_of_squares(gram - target)
+    squares = _last_squares(gram - target)
     if normalization == "relative":
-        return squares / (sum_of_squares(target) + _TINY)
+        return squares / (_last_squares(target) + _TINY)
     if normalization == "mean":
         return squares / float(gram.shape[-1] ** 2)
     return squares * {"sum": 1.0, "gatys": 0.25}[normalization]
+
+
+def _moment_distance(
+    moments: tf.Tensor, target: tf.Tensor, normalization: str
+) -> tf.Tensor:
+    ours, theirs = _mean_and_deviation(moments), _mean_and_deviation(target)
+    squares = _last_squares(ours - theirs)
+    if normalization == "relative":
+        return squares / (_last_squares(theirs) + _TINY)
+    return squares / float(moments.shape[-1] if normalization == "mean" else 1)
+
+
+def _mean_and_deviation(moments: tf.Tensor) -> tf.Tensor:
+    mean, square = moments[..., 0, :], moments[..., 1, :]
+    variance = tf.maximum(square - tf.square(mean), _LEAST_VARIANCE)
+    return tf.stack([mean, tf.sqrt(variance)], -2)
+
+
+def _last_squares(tensor: tf.Tensor) -> tf.Tensor:
+    """Sums of squares over the last two axes."""
+    return tf.reduce_sum(tf.square(tensor), [-2, -1])
+
+
+def _over_regions(losses: tf.Tensor, areas: tf.Tensor | None) -> tf.Tensor:
+    """The mean over regions by their area: ``[N]`` of ``[N, R]``."""
+    if areas is None:
+        return losses[:, 0]
+    shares = tf.cast(areas / tf.reduce_sum(areas), losses.dtype)
+    return tf.reduce_sum(losses * shares, 1)

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import pathlib
+from collections.abc import Sequence
 
 import psutil
 import tensorflow as tf
@@ -41,18 +42,18 @@ class Cut:
 
     Attributes:
       content: The content picture and what is optimised.
-      style: The style picture.
+      styles: The style pictures.
       keep_content: Whether the content picture's features are kept.
     """
 
     content: Grid
-    style: Grid
+    styles: tuple[Grid, ...]
     keep_content: bool
 
     @property
     def tiles(self) -> int:
         """The tiles of the picture that has more."""
-        return max(len(self.content), len(self.style))
+        return max(len(grid) for grid in (self.content, *self.styles))
 
 
 class MemoryPlanner:
@@ -62,28 +63,30 @@ class MemoryPlanner:
       limit: Bytes that a run may take.
     """
 
-    def __init__(self, loss: PerceptualLoss, options: Options):
+    def __init__(self, loss: PerceptualLoss, options: Options, regions: int = 0):
         """Finds out what the network takes, and what there is.
 
         Args:
           loss: Over a ``FeatureExtractor``.
           options: For ``max_memory``, ``optimizer`` and ``history``.
+          regions: How many regions the picture has, if any.
         """
         assert isinstance(loss.features, FeatureExtractor)
         self._extract, self._content_layers = loss.features, tuple(loss.content_layers)
+        self._guided_layers, self._regions = loss.guided_layers, regions
         self._options = options
         self._halo = widest_halo(self._extract.fields.values())
         self._most_pixels = math.inf
         self.limit = memory_limit(options.max_memory)
 
     def pairs(
-        self, size: tuple[int, int], style_size: tuple[int, int] | None, batch: int
+        self, size: tuple[int, int], style_sizes: Sequence[tuple[int, int]], batch: int
     ) -> int:
         """How many pairs of vectors L-BFGS may remember; 0 means Adam.
 
         Args:
           size: As of ``cut``.
-          style_size: As of ``cut``.
+          style_sizes: As of ``cut``.
           batch: As of ``cut``.
 
         Returns:
@@ -93,14 +96,14 @@ class MemoryPlanner:
         if options.optimizer != "auto":
             return options.history if options.optimizer == "lbfgs" else 0
         tile = min(batch * _GOOD_TILE, area) * self._per_pixel
-        free = self._planned - tile - self._fixed(size, style_size, batch, 1)
+        free = self._planned - tile - self._fixed(size, style_sizes, batch, 1)
         pairs = 1 + int(free / (_COPIES_PER_PAIR * 12 * area))
         return min(pairs, options.history) if pairs >= _LEAST_PAIRS else 0
 
     def cut(
         self,
         size: tuple[int, int],
-        style_size: tuple[int, int] | None,
+        style_sizes: Sequence[tuple[int, int]],
         batch: int,
         pairs: int,
     ) -> Cut:
@@ -108,7 +111,7 @@ class MemoryPlanner:
 
         Args:
           size: Height and width of what is optimised.
-          style_size: Height and width of the style picture, if there is one.
+          style_sizes: Heights and widths of the style pictures.
           batch: How many pictures are optimised at once.
           pairs: What ``pairs`` returned.
 
@@ -119,7 +122,7 @@ class MemoryPlanner:
           UsageError: Nothing fits; the message says what would help.
         """
         area = math.prod(size)
-        fixed = self._fixed(size, style_size, batch, pairs)
+        fixed = self._fixed(size, style_sizes, batch, pairs)
         kept = batch * area * self._kept_per_pixel()
         least = batch * min(_LEAST_TILE, area) * self._per_pixel
         keep = self._planned - fixed - kept >= least
@@ -129,12 +132,15 @@ class MemoryPlanner:
             raise UsageError(self._too_large(size, fixed + least, pairs))
         pixels = min(room / self._per_pixel, self._most_pixels)
         content = choose_grid(size, self._halo, pixels / batch)
-        style = choose_grid(style_size, self._halo, pixels) if style_size else content
-        return Cut(content, style, keep)
+        styles = (choose_grid(style, self._halo, pixels) for style in style_sizes)
+        return Cut(content, tuple(styles), keep)
 
     def shrink(self, cut: Cut, batch: int) -> None:
         """Halves the tiles from now on: those of ``cut`` took more than there was."""
-        largest = max(batch * math.prod(cut.content.shape), math.prod(cut.style.shape))
+        largest = max(
+            batch * math.prod(cut.content.shape),
+            *(math.prod(grid.shape) for grid in cut.styles),
+        )
         self._most_pixels = largest / 2
         logging.getLogger("tfstyle").warning(
             "out of memory at %d tile(s) of %d×%d pixels; going on with smaller ones",
@@ -145,14 +151,15 @@ class MemoryPlanner:
     def _fixed(
         self,
         size: tuple[int, int],
-        style_size: tuple[int, int] | None,
+        style_sizes: Sequence[tuple[int, int]],
         batch: int,
         pairs: int,
     ) -> float:
         """What does not depend on tiles."""
         copies = _LBFGS_COPIES + pairs * _COPIES_PER_PAIR if pairs else _ADAM_COPIES
-        pixels = copies * batch * math.prod(size) + 2 * math.prod(style_size or (0, 0))
-        return RUNTIME + 12 * pixels
+        pixels = copies * batch * math.prod(size)
+        pixels += 2 * sum(math.prod(style) for style in style_sizes)
+        return RUNTIME + 12 * pixels + self._guides_per_pixel * math.prod(size)
 
     @property
     def _planned(self) -> float:
@@ -162,7 +169,23 @@ class MemoryPlanner:
     @property
     def _per_pixel(self) -> float:
         """Bytes of one step per pixel of a tile."""
-        return _ACTIVATIONS * self._extract.bytes_per_pixel
+        per_region = sum(
+            self._extract.shapes(512, 512)[layer][-1] * 4 / stride**2
+            for layer, stride in self._guided_strides.items()
+        )
+        return _ACTIVATIONS * self._extract.bytes_per_pixel + self._regions * per_region
+
+    @property
+    def _guides_per_pixel(self) -> float:
+        """Bytes of the guides of all layers, and of the regions themselves."""
+        cells = 1 + sum(1 / stride**2 for stride in self._guided_strides.values())
+        return 4 * self._regions * cells
+
+    @property
+    def _guided_strides(self) -> dict[str, int]:
+        return {
+            layer: self._extract.fields[layer].stride for layer in self._guided_layers
+        }
 
     def _kept_per_pixel(self) -> float:
         """Bytes of the content picture's features."""

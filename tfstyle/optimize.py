@@ -216,6 +216,16 @@ def differentiated(evaluate: Evaluate) -> Objective:
     return objective
 
 
+def holding(objective: Objective, held: tf.Tensor) -> Objective:
+    """An objective whose gradient is 0 where ``held``, so that nothing moves there."""
+
+    def partly(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Mapping[str, tf.Tensor]]:
+        total, gradient, terms = objective(x)
+        return total, tf.where(held, tf.zeros_like(gradient), gradient), terms
+
+    return partly
+
+
 def optimize(
     objective: Objective,
     optimizer: Adam | LBFGS,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfstyle.backbones import NAMES as BACKBONES
+from tfstyle.colors import MATCHINGS
 from tfstyle.errors import UsageError
 
 Layers = Mapping[str, float] | Sequence[str] | None
@@ -25,6 +26,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "space": ("rgb", "normalized"),
     "size_of": ("longest", "shortest"),
     "precision": ("float32", "bfloat16"),
+    "color": ("style", "content", "match", "free"),
+    "color_matching": MATCHINGS,
 }
 
 EXPORT_FORMATS = {
@@ -35,6 +38,9 @@ EXPORT_FORMATS = {
 }
 """The extension of each format that a network is exported in; None for a folder."""
 EXPORT_PRECISIONS = ("float32", "float16", "int8")
+
+_CONTENT_WEIGHTS = ("content_weight", "laplacian_weight")
+_STYLE_WEIGHTS = ("style_weight", "moment_weight")
 
 
 def _option(default: Any, help_text: str) -> Any:
@@ -70,13 +76,16 @@ class LossOptions:
     content_weight: float = _option(0.05, "Weight of the content loss.")
     style_weight: float = _option(1.0, "Weight of the style loss.")
     tv_weight: float = _option(0.5, "Weight of the total variation.")
+    moment_weight: float = _option(
+        0.0,
+        "Weight of the means and deviations of the style layers' channels, which a "
+        "Gram matrix leaves open.",
+    )
+    laplacian_weight: float = _option(
+        0.0, "Weight of the content picture's edges: its Laplacian, four times reduced."
+    )
     normalization: str = _option(
         "relative", "Convention of the losses: 'relative' has no unit, see the README."
-    )
-    recolor: bool = _option(
-        True,
-        "Give the content picture the mean and covariance of the style picture's "
-        "colours first, so that content and style do not contend for colours.",
     )
     seed: int = _option(0, "Seed of all random numbers.")
     precision: str = _option(
@@ -96,13 +105,23 @@ class LossOptions:
                 raise UsageError(
                     f"{name}={value!r}: choose one of {', '.join(choices)}"
                 )
-        for name in ("content_weight", "style_weight", "tv_weight"):
+        for name in (*_CONTENT_WEIGHTS, *_STYLE_WEIGHTS, "tv_weight"):
             self._check(name, getattr(self, name) >= 0, "a number of at least 0")
         self._check("seed", self.seed >= 0, "a whole number of at least 0")
-        if not (self.content_weight or self.style_weight):
+        if not (self.needs_content or self.needs_style):
             raise UsageError(
                 "content_weight and style_weight are both 0: give one of them"
             )
+
+    @property
+    def needs_content(self) -> bool:
+        """Whether any weight is about the content picture."""
+        return any(getattr(self, name) for name in _CONTENT_WEIGHTS)
+
+    @property
+    def needs_style(self) -> bool:
+        """Whether any weight is about the style picture."""
+        return any(getattr(self, name) for name in _STYLE_WEIGHTS)
 
     def _check(self, name: str, valid: bool, wanted: str) -> None:
         if not valid:
@@ -157,7 +176,23 @@ class Options(LossOptions):
     size: int = _option(512, "Side of the result in pixels.")
     size_of: str = _option("longest", "Which side 'size' and 'style_size' mean.")
     style_size: int = _option(0, "Side of the style picture in pixels; 0: as 'size'.")
+    style_scale: Sequence[float] = _option(
+        (1.0,),
+        "Size of the style's strokes, as a multiple of what style_size makes it; one "
+        "for all styles, or one for each.",
+    )
     allow_upscale: bool = _option(False, "Enlarge pictures that are smaller than size.")
+    color: str = _option(
+        "style",
+        "Whose colours: 'style' gives the content picture the style's first; 'content' "
+        "keeps the content's, and only luminance is stylized; 'match' gives the style "
+        "picture the content's first; 'free' changes neither.",
+    )
+    color_strength: float = _option(1.0, "How much of that, from 0 to 1.")
+    color_matching: str = _option(
+        "pca",
+        "How colours are given: by the symmetric root of covariance or Cholesky's.",
+    )
     space: str = _option(
         "rgb",
         "What is optimised: RGB in [0, 1], or RGB normalized by ImageNet's mean and "
@@ -188,7 +223,11 @@ class Options(LossOptions):
         self._check("steps", bool(self._all_steps), "at least one number")
         valid = min(self._all_steps) >= 1
         self._check("steps", valid, "whole numbers of at least 1")
-        self._check("noise", 0 <= self.noise <= 1, "a number from 0 to 1")
+        for name in ("noise", "color_strength"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
+        valid = all(0.05 <= scale <= 20 for scale in self.style_scale)
+        valid = valid and bool(self.style_scale)
+        self._check("style_scale", valid, "numbers from 0.05 to 20")
         in_order = len(self.clamp) == 2 and self.clamp[0] < self.clamp[1]
         self._check("clamp", in_order or not self.clamp, "low,high in rising order")
 
@@ -210,6 +249,11 @@ class TrainingOptions(LossOptions):
       UsageError: A value is not one that its option can have.
     """
 
+    recolor: bool = _option(
+        True,
+        "Give each photograph the mean and covariance of its style picture's colours "
+        "first, so that content and style do not contend for colours.",
+    )
     size: int = _option(256, "Side in pixels of the crops of photographs.")
     style_size: int = _option(
         256, "Longest side of the style pictures in pixels: the scale of strokes."

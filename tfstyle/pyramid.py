@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfstyle.backbones import get_backbone
 from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB
+from tfstyle.colors import keep_colors
 from tfstyle.errors import UsageError
-from tfstyle.features import FeatureExtractor
+from tfstyle.features import LAPLACIAN, FeatureExtractor
 from tfstyle.images import resize_image
 from tfstyle.lbfgs import LBFGS
-from tfstyle.losses import PerceptualLoss
+from tfstyle.losses import PerceptualLoss, Targets, blend_statistics, guide_areas
 from tfstyle.memory import Cut, MemoryPlanner
 from tfstyle.optimize import (
     Adam,
@@ -24,11 +26,14 @@ from tfstyle.optimize import (
     Objective,
     Progress,
     differentiated,
+    holding,
     learning_rate_schedule,
     optimize,
 )
 from tfstyle.options import LossOptions, Options, weighted_layers
-from tfstyle.tiling import TiledLoss
+from tfstyle.plans import Plan, Style
+from tfstyle.regions import guides as region_guides
+from tfstyle.tiling import Grid, TiledLoss
 
 SCALE_FACTOR = 2
 
@@ -73,7 +78,8 @@ def perceptual_loss(options: LossOptions) -> PerceptualLoss:
         "style_layers", options.style_layers, backbone.style_layers
     )
     used = [*content_layers] if options.content_weight else []
-    used += [*style_layers] if options.style_weight else []
+    used += [LAPLACIAN] if options.laplacian_weight else []
+    used += [*style_layers] if options.needs_style else []
     features = FeatureExtractor(
         backbone,
         used,
@@ -85,11 +91,16 @@ def perceptual_loss(options: LossOptions) -> PerceptualLoss:
     )
     return PerceptualLoss(
         features,
-        content_layers=content_layers,
+        content_layers={
+            layer: options.content_weight * weight
+            for layer, weight in content_layers.items()
+        }
+        | {LAPLACIAN: options.laplacian_weight},
         style_layers=style_layers,
-        content_weight=options.content_weight,
+        content_weight=1.0,
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,
+        moment_weight=options.moment_weight,
         normalization=options.normalization,
     )
 
@@ -156,31 +167,19 @@ def without_margin(canvas: np.ndarray, margin: int) -> np.ndarray:
 class PyramidRun:
     """One run over all scales: what it needs, and what it has reported so far."""
 
-    def __init__(
-        self,
-        content: np.ndarray | None,
-        style: np.ndarray | None,
-        start: np.ndarray | str,
-        size: tuple[int, int],
-        options: Options,
-        callbacks: Sequence[Callback],
-    ):
+    def __init__(self, plan: Plan, callbacks: Sequence[Callback]):
         """Builds the loss.
 
         Args:
-          content: Content pictures ``[N, H, W, 3]`` of the result's size, or None.
-          style: Style picture ``[1, H', W', 3]``, or None.
-          start: First pictures ``[N, H'', W'', 3]``, or ``noise`` or ``normal``.
-          size: Height and width of the result.
-          options: Everything else.
+          plan: Pictures and options.
           callbacks: Are told of progress.
         """
-        self.content, self.style, self.start, self.size = content, style, start, size
-        self.options, self.callbacks = options, callbacks
-        self.loss = perceptual_loss(options)
-        self.planner = MemoryPlanner(self.loss, options)
+        self.plan, self.options, self.callbacks = plan, plan.options, callbacks
+        self.loss = perceptual_loss(plan.options)
+        regions = 0 if plan.regions is None else plan.regions.shape[-1]
+        self.planner = MemoryPlanner(self.loss, plan.options, regions)
         self.sizes = self._scale_sizes()
-        self.steps = options.steps_per_scale(len(self.sizes))
+        self.steps = plan.options.steps_per_scale(len(self.sizes))
         columns = ("step", "scale", "total", *self.loss.term_names)
         self.history: dict[str, list[float]] = {column: [] for column in columns}
         self.began = time.monotonic()
@@ -192,27 +191,24 @@ class PyramidRun:
         for scale in range(len(self.sizes)):
             if scale:
                 picture = self._enlarged(picture, scale)
-            canvas = with_margin(picture, self.options.margin)
+            canvas = with_margin(self._protected(picture), self.options.margin)
             variable = tf.Variable(to_space(canvas, self.options.space))
             del picture, canvas  # large pictures are not kept twice
             try:
                 self._optimize_scale(variable, scale)
             except NonFiniteLossError as error:
-                picture = resize_image(self._picture(variable), self.size)
                 steps_before = sum(self.steps[:scale])
-                result = self._result(picture)
+                result = self._result(self._picture(variable))
                 raise BrokenRunError(error, steps_before, result) from error
             picture = self._picture(variable)
             if self.stopped:
                 break
-        if picture.shape[1:3] != self.size:
-            picture = resize_image(picture, self.size)
         return self._result(picture)
 
     def _scale_sizes(self) -> list[tuple[int, int]]:
         """The scales, without those that would be too small for the network."""
         options = self.options
-        sizes = scale_sizes(self.size, options.scales, options.min_scale_size)
+        sizes = scale_sizes(self.plan.size, options.scales, options.min_scale_size)
         while len(sizes) > 1 and not options.scales:
             try:
                 self._check_size(sizes[0])
@@ -226,35 +222,56 @@ class PyramidRun:
         extractor = self.loss.features
         assert isinstance(extractor, FeatureExtractor)
         extractor.check_size(*size)
-        if self.style is not None:
-            extractor.check_size(*self._style_size(size))
+        for style in self._style_sizes(size):
+            extractor.check_size(*style)
 
-    def _style_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        assert self.style is not None
-        ratio = size[1] / self.size[1]
-        height, width = self.style.shape[1:3]
-        return max(round(height * ratio), 1), max(round(width * ratio), 1)
+    def _style_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Heights and widths of the style pictures at a scale."""
+        ratio = size[1] / self.plan.size[1]
+        sizes = [style.picture.shape[1:3] for style in self.plan.styles]
+        return [
+            (max(round(height * ratio), 1), max(round(width * ratio), 1))
+            for height, width in sizes
+        ]
 
     def _first_picture(self, size: tuple[int, int]) -> np.ndarray:
-        if isinstance(self.start, str):
-            batch = 1 if self.content is None else len(self.content)
-            return start_noise((batch, *size, 3), self.start, self.options)
-        return resize_image(self.start, size)
+        start, content = self.plan.start, self.plan.content
+        if isinstance(start, str):
+            batch = 1 if content is None else len(content)
+            return start_noise((batch, *size, 3), start, self.options)
+        return resize_image(start, size)
 
     def _enlarged(self, picture: np.ndarray, scale: int) -> np.ndarray:
         """The coarser scale's result, enlarged, with the start's own fine detail."""
         size, coarser = self.sizes[scale], self.sizes[scale - 1]
-        if isinstance(self.start, str):
+        if isinstance(self.plan.start, str):
             return resize_image(picture, size)
         # Enlarging makes no fine detail; the first picture has some at no cost.
-        start = resize_image(self.start, size)
-        blurred = resize_image(resize_image(self.start, coarser), size)
+        start = resize_image(self.plan.start, size)
+        blurred = resize_image(resize_image(self.plan.start, coarser), size)
         return np.clip(resize_image(picture, size) + start - blurred, 0.0, 1.0)
+
+    def _protected(self, picture: np.ndarray) -> np.ndarray:
+        """A picture with the original in its protected part."""
+        protect, original = self.plan.protect, self.plan.original
+        if protect is None or original is None:
+            return picture
+        kept = resize_image(protect, picture.shape[1:3])
+        original = resize_image(original, picture.shape[1:3])
+        # Neither product may round what is wholly kept.
+        return np.where(kept == 1, original, kept * original + (1 - kept) * picture)
+
+    def _finished(self, picture: np.ndarray) -> np.ndarray:
+        """A picture as it is shown: with its final colours and what is protected."""
+        original, options = self.plan.original, self.options
+        if options.color == "content" and original is not None:
+            colored = resize_image(original, picture.shape[1:3])
+            picture = keep_colors(picture, colored, options.color_strength)
+        return self._protected(picture)
 
     def _optimize_scale(self, variable: tf.Variable, scale: int) -> None:
         batch, *size, _ = variable.shape
-        style_size = self.style is not None and self._style_size(self.sizes[scale])
-        shapes = tuple(size), style_size or None, batch
+        shapes = tuple(size), self._style_sizes(self.sizes[scale]), batch
         pairs = self.planner.pairs(*shapes)
         optimizer = make_optimizer(
             variable, self.steps[scale], self.loss, self.options, pairs
@@ -275,32 +292,70 @@ class PyramidRun:
 
     def _objective(self, cut: Cut, size: tuple[int, int]) -> Objective:
         """The loss at a scale with its gradient, whole or tile by tile."""
-        content, style = self._pictures(size)
         space = self.options.space
         if cut.tiles == 1:
-            targets = self.loss.targets(content, style)
-            return differentiated(
+            targets = self._targets(self.loss, cut, size)
+            objective = differentiated(
                 lambda value: self.loss(
                     from_space(value, space), targets, tv_images=value
                 )
             )
-        tiled = TiledLoss(self.loss, keep_content=cut.keep_content)
-        targets = tiled.targets(content, style, cut.content, cut.style)
-        return lambda value: tiled.value_and_gradient(
-            value, targets, cut.content, lambda crop: from_space(crop, space)
-        )
+        else:
+            tiled = TiledLoss(self.loss, keep_content=cut.keep_content)
+            targets = self._targets(tiled, cut, size)
 
-    def _pictures(
-        self, size: tuple[int, int]
-    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        """The content picture with its margin and the style picture, at a scale."""
-        content = style = None
-        if self.content is not None:
-            resized = resize_image(self.content, size)
+            def objective(value: tf.Tensor) -> Any:
+                return tiled.value_and_gradient(
+                    value, targets, cut.content, lambda crop: from_space(crop, space)
+                )
+
+        if self.plan.protect is None:
+            return objective
+        kept = with_margin(resize_image(self.plan.protect, size), self.options.margin)
+        return holding(objective, tf.constant(kept == 1))
+
+    def _targets(
+        self, loss: PerceptualLoss | TiledLoss, cut: Cut, size: tuple[int, int]
+    ) -> Targets:
+        """What the picture is compared with at a scale."""
+        content = None
+        if self.plan.content is not None:
+            resized = resize_image(self.plan.content, size)
             content = tf.constant(with_margin(resized, self.options.margin))
-        if self.style is not None:
-            style = tf.constant(resize_image(self.style, self._style_size(size)))
-        return content, style
+        # Where nothing is cut, the grids go unused.
+        grids = (cut.content,) if isinstance(loss, TiledLoss) else ()
+        kept = loss.content_targets(content, *grids)
+        styles = [
+            self._style_statistics(loss, style, cut.styles[i], style_size)
+            for i, (style, style_size) in enumerate(
+                zip(self.plan.styles, self._style_sizes(size), strict=True)
+            )
+        ]
+        blend = blend_statistics(styles, self.plan.shares) if styles else {}
+        guides = self._guides(self.plan.regions, size, self.options.margin)
+        return Targets(*kept, blend, guides, guide_areas(guides))
+
+    def _style_statistics(
+        self,
+        loss: PerceptualLoss | TiledLoss,
+        style: Style,
+        grid: Grid,
+        size: tuple[int, int],
+    ) -> dict[str, tf.Tensor]:
+        picture = tf.constant(resize_image(style.picture, size))
+        guides = self._guides(style.regions, size)
+        if isinstance(loss, TiledLoss):
+            return loss.style_statistics(picture, grid, guides)
+        return loss.style_statistics(picture, guides)
+
+    def _guides(
+        self, regions: np.ndarray | None, size: tuple[int, int], margin: int = 0
+    ) -> dict[str, tf.Tensor]:
+        if regions is None:
+            return {}
+        canvas = with_margin(resize_image(regions, size), margin)
+        found = region_guides(canvas, self.loss.features, self.loss.guided_layers)
+        return {layer: tf.constant(guide) for layer, guide in found.items()}
 
     def _report(
         self, rows: np.ndarray, steps: np.ndarray, scale: int, variable: tf.Variable
@@ -321,7 +376,7 @@ class PyramidRun:
             row_steps=steps,
             seconds=time.monotonic() - self.began,
             size=self.sizes[scale],
-            image=lambda: self._picture(variable),
+            image=lambda: self._finished(self._picture(variable)),
         )
         answers = [callback(progress) for callback in self.callbacks]
         self.stopped = any(answers)
@@ -332,8 +387,10 @@ class PyramidRun:
         return without_margin(np.clip(canvas, 0.0, 1.0), self.options.margin)
 
     def _result(self, picture: np.ndarray) -> Result:
+        if picture.shape[1:3] != self.plan.size:
+            picture = resize_image(picture, self.plan.size)
         seconds = time.monotonic() - self.began
-        return Result(picture, self.history, seconds, self.stopped)
+        return Result(self._finished(picture), self.history, seconds, self.stopped)
 
 
 def make_optimizer(

@@ -24,7 +24,14 @@ import tensorflow as tf
 
 from tfstyle.errors import UsageError
 from tfstyle.features import FeatureExtractor, Field
-from tfstyle.losses import IMAGE, PerceptualLoss, Targets, sum_of_squares
+from tfstyle.losses import (
+    IMAGE,
+    Features,
+    PerceptualLoss,
+    Targets,
+    guide_areas,
+    sum_of_squares,
+)
 
 _MOST_TILES_PER_SIDE = 256
 
@@ -185,22 +192,29 @@ class TiledLoss:
           The targets. Where features are not kept, ``content`` has the content picture
           itself under ``IMAGE`` instead.
         """
-        loss = self.loss
-        kept: dict[str, tf.Tensor] = {}
-        norms: dict[str, tf.Tensor] = {}
-        grams: dict[str, tf.Tensor] = {}
-        if content is not None and loss.content_layers:
-            kept, norms = self._content_features(content, content_grid)
-        if not self.keep_content and content is not None:
-            kept = {IMAGE: content}
-        if style is not None and loss.style_layers:
-            products = self._products(style, style_grid, lambda crop: crop)
-            entries = self._entries(style_grid)
-            grams = {
-                layer: products[f"style/{layer}"] / entries[layer]
-                for layer in loss.style_layers
-            }
-        return Targets(kept, norms, grams)
+        return Targets(
+            *self.content_targets(content, content_grid),
+            self.style_statistics(style, style_grid),
+        )
+
+    def content_targets(
+        self, content: tf.Tensor | None, grid: Grid
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """See ``PerceptualLoss.content_targets``, and ``targets``."""
+        if content is None or not self.loss.content_layers:
+            return {}, {}
+        kept, norms = self._content_features(content, grid)
+        return kept if self.keep_content else {IMAGE: content}, norms
+
+    def style_statistics(
+        self, style: tf.Tensor | None, grid: Grid, guides: Features | None = None
+    ) -> dict[str, tf.Tensor]:
+        """See ``PerceptualLoss.style_statistics``."""
+        if style is None or not self.loss.guided_layers:
+            return {}
+        guides = guides or {}
+        sums = self._style_sums(style, grid, lambda crop: crop, guides)
+        return self.loss.averages(sums, guide_areas(guides), self._entries(grid))
 
     def value_and_gradient(
         self,
@@ -221,17 +235,17 @@ class TiledLoss:
           The total, its gradient by ``value`` and the terms.
         """
         loss, entries = self.loss, self._entries(grid)
-        products = self._products(value, grid, picture_of)
+        nonlinear = self._style_sums(value, grid, picture_of, targets.guides)
         batch = tf.shape(value)[:1]
         # The loss is linear in all sums but these, so 0 serves for the others.
         sums = {
             name: tf.zeros(batch, self._dtype) for name in loss.term_names
-        } | products
+        } | nonlinear
         with tf.GradientTape() as tape:
             tape.watch(sums)
             total, _ = loss.total(sums, targets, entries)
         slopes = tape.gradient(total, sums)
-        linear = [name for name in loss.term_names if name not in products]
+        linear = [name for name in loss.term_names if name not in nonlinear]
 
         def of_tile(
             tile: _Tile, gradient: tf.Tensor, *added: tf.Tensor
@@ -241,7 +255,7 @@ class TiledLoss:
                 tape.watch(crop)
                 tile_sums = loss.sums(
                     tile.cores(self.extract(picture_of(crop))),
-                    self._content_of(tile, targets),
+                    self._targets_of(tile, targets),
                     *tile.framed_core(crop),
                 )
                 slope = tf.add_n(
@@ -263,28 +277,31 @@ class TiledLoss:
         total, terms = loss.total(sums, targets, entries)
         return total, gradient, terms
 
-    def _products(
+    def _style_sums(
         self,
         value: tf.Tensor,
         grid: Grid,
         picture_of: Callable[[tf.Tensor], tf.Tensor],
+        guides: Features,
     ) -> dict[str, tf.Tensor]:
-        """The style layers' products of a whole picture, by term."""
-        if not self.loss.style_layers:
+        """``PerceptualLoss.style_sums`` of a whole picture."""
+        shapes = self.extract.shapes(*grid.size)
+        regions = next(iter(guides.values())).shape[-1] if guides else 1
+        wanted = self.loss.style_sum_shapes(
+            {layer: shapes[layer][-1] for layer in self.loss.guided_layers}, regions
+        )
+        if not wanted:
             return {}
 
         def of_tile(tile: _Tile, *added: tf.Tensor) -> list[tf.Tensor]:
             features = tile.cores(self.extract(picture_of(tile.crop(value))))
-            products = self.loss.products(features).values()
-            return [a + p for a, p in zip(added, products, strict=True)]
+            sums = self.loss.style_sums(features, tile.read_all(guides))
+            return [a + sums[term] for a, term in zip(added, wanted, strict=True)]
 
-        names = [f"style/{layer}" for layer in self.loss.style_layers]
-        shapes = self.extract.shapes(*grid.size)
-        channels = [shapes[layer][-1] for layer in self.loss.style_layers]
         batch = tf.shape(value)[0]
-        nothing = [tf.zeros([batch, c, c], self._dtype) for c in channels]
+        nothing = [tf.zeros([batch, *shape], self._dtype) for shape in wanted.values()]
         added = self._over_tiles(grid, of_tile, nothing)
-        return dict(zip(names, added, strict=True))
+        return dict(zip(wanted, added, strict=True))
 
     def _content_features(
         self, content: tf.Tensor, grid: Grid
@@ -317,15 +334,23 @@ class TiledLoss:
             dict(zip(layers, norms, strict=True)),
         )
 
-    def _content_of(self, tile: _Tile, targets: Targets) -> dict[str, tf.Tensor]:
-        if not self.loss.content_layers:
-            return {}
+    def _targets_of(self, tile: _Tile, targets: Targets) -> Targets:
+        """The part of the targets that belongs to the positions of a core."""
         if IMAGE in targets.content:
-            return tile.cores(self.extract(tile.crop(targets.content[IMAGE])))
-        return {
-            layer: tile.read(targets.content[layer], layer)
-            for layer in self.loss.content_layers
-        }
+            content = tile.cores(self.extract(tile.crop(targets.content[IMAGE])))
+        else:
+            content = tile.read_all(targets.content)
+        pixels = {"warped": targets.warped, "consistency": targets.consistency}
+        return dataclasses.replace(
+            targets,
+            content=content,
+            guides=tile.read_all(targets.guides),
+            **{
+                name: tile.read(whole, IMAGE)
+                for name, whole in pixels.items()
+                if whole is not None
+            },
+        )
 
     def _entries(self, grid: Grid) -> dict[str, float]:
         shapes = self.extract.shapes(*grid.size)
@@ -410,6 +435,10 @@ class _Tile:
         """The core's part of a layer's features of the whole picture."""
         y, x, y_end, x_end, top, left = tf.unstack(self.place[layer])
         return whole[:, top : top + y_end - y, left : left + x_end - x]
+
+    def read_all(self, wholes: Features) -> dict[str, tf.Tensor]:
+        """``read`` of every layer."""
+        return {layer: self.read(whole, layer) for layer, whole in wholes.items()}
 
     def write(self, whole: tf.Tensor, layer: str, part: tf.Tensor) -> tf.Tensor:
         """Puts the core's features into those of the whole picture."""

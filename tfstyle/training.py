@@ -174,10 +174,9 @@ class _Training:
         )
         self.optimizer.build(self.network.trainable_variables)
         self.loss = perceptual_loss(options)
-        grams = [self.loss.grams(picture) for picture in self.styles.values()]
-        self.grams = {
-            layer: tf.concat([gram[layer] for gram in grams], 0)
-            for layer in self.loss.style_layers
+        styles = [self.loss.style_statistics(s) for s in self.styles.values()]
+        self.statistics = {
+            term: tf.concat([style[term] for style in styles], 0) for term in styles[0]
         }
 
     def run(self, callbacks: Sequence[Callback]) -> TrainingResult:
@@ -402,8 +401,10 @@ class _Training:
         styles: tf.Tensor,
         blend: tf.Tensor,
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], list[tf.Tensor]]:
-        grams = {layer: tf.gather(gram, styles) for layer, gram in self.grams.items()}
-        targets = Targets(*self.loss.content_targets(contents), grams)
+        statistics = {
+            term: tf.gather(value, styles) for term, value in self.statistics.items()
+        }
+        targets = Targets(*self.loss.content_targets(contents), statistics)
         variables = self.network.trainable_variables
         with tf.GradientTape() as tape:
             total, terms = self.loss(self.network(photos, blend), targets)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from absl import flags
 
 from tfstyle.cli import run as runs
-from tfstyle.recipes import INVERSION, plan_inversion
+from tfstyle.plans import INVERSION, plan_inversion
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -17,8 +17,10 @@ def define_flags(values: flags.FlagValues) -> None:
     runs.define_output_flags(values)
     runs.define_option_flags(values, INVERSION)
     flags.DEFINE_alias("layer", "content_layers", flag_values=values)
-    for name in ("style_layers", "style_weight", "style_size"):
+    style_only = ("style_layers", "style_weight", "moment_weight")
+    for name in (*style_only, "style_size", "style_scale"):
         delattr(values, name)
+    runs.remove_color_flags(values)
 
 
 def run(values: flags.FlagValues) -> int:

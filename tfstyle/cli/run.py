@@ -17,7 +17,8 @@ from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.options import CHOICES, LossOptions, Options, weighted_layers
-from tfstyle.recipes import Plan
+from tfstyle.plans import Plan, make_options
+from tfstyle.recipes import run_plan
 
 if TYPE_CHECKING:
     from tfstyle.optimize import Callback, Progress
@@ -43,6 +44,24 @@ def define_output_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "snapshot_every", 50, "Steps between snapshots.", 1, flag_values=values
     )
+
+
+def define_style_flag(values: flags.FlagValues) -> None:
+    """The flag for one style or several."""
+    text = (
+        "Style picture; several with commas between them, with weights as "
+        "picture:weight,... or none; a folder stands for all its pictures."
+    )
+    flags.DEFINE_string("style", None, text, values)
+
+
+def define_style_mask_flag(values: flags.FlagValues) -> None:
+    """The flag for the regions of style pictures."""
+    text = (
+        "Picture of the style picture's regions, or one for each style with commas "
+        "between them; without content_mask, what is white counts."
+    )
+    flags.DEFINE_string("style_mask", None, text, values)
 
 
 def define_model_flag(values: flags.FlagValues) -> None:
@@ -77,6 +96,12 @@ def define_option_flags(
         else:
             define = DEFINERS[type(default)]
             define(field.name, default, help_text, flag_values=values)
+
+
+def remove_color_flags(values: flags.FlagValues) -> None:
+    """Takes back what only makes sense for a content and a style picture together."""
+    for name in ("color", "color_strength", "color_matching"):
+        delattr(values, name)
 
 
 def options_from(
@@ -119,6 +144,37 @@ def parse_layers(name: str, text: str) -> dict[str, float]:
     return weighted_layers(f"--{name}", layers, {})
 
 
+def parse_styles(text: str | None) -> list[tuple[str, float]] | None:
+    """``a.jpg:0.7,b.jpg:0.3`` as pictures with weights; names alone weigh 1 each.
+
+    Raises:
+      UsageError: Some pictures have a weight and some have none.
+    """
+    pictures = picture_paths(text)
+    parts = [(path, 1.0) if _exists(path) else _weighted(path) for path in pictures]
+    given = sum(
+        1 for path, (name, _) in zip(pictures, parts, strict=True) if path != name
+    )
+    if given not in (0, len(parts)):
+        raise UsageError(
+            f"--style={text}: {len(parts)} pictures but {given} weights; give each "
+            "picture a weight as picture:weight, or none"
+        )
+    return parts or None
+
+
+def _exists(path: str) -> bool:
+    return pathlib.Path(path).exists()
+
+
+def _weighted(path: str) -> tuple[str, float]:
+    name, _, weight = path.rpartition(":")
+    try:
+        return (name, float(weight)) if name else (path, 1.0)
+    except ValueError:
+        return path, 1.0
+
+
 def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
     try:
         return [kind(part) for part in text.split(",") if part.strip()]
@@ -132,6 +188,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "content_layers": parse_layers,
     "style_layers": parse_layers,
     "steps": lambda name, text: _numbers(name, text, int),
+    "style_scale": lambda name, text: _numbers(name, text, float),
     "clamp": lambda name, text: _numbers(name, text, float),
     "sample_steps": lambda name, text: _numbers(name, text, int),
 }
@@ -173,6 +230,21 @@ def required(values: flags.FlagValues, name: str) -> str:
     if not value:
         raise UsageError(f"--{name} is missing; see --help")
     return value
+
+
+def require_pictures(values: flags.FlagValues) -> None:
+    """Refuses a run without a picture that a weight is about.
+
+    Raises:
+      UsageError: It is missing.
+    """
+    options = make_options(options_from(values))
+    for name, needed in (
+        ("content", options.needs_content),
+        ("style", options.needs_style),
+    ):
+        if needed:
+            required(values, name)
 
 
 def carry_out(
@@ -293,7 +365,7 @@ def _run(
         if folder := values["log_dir"].value:
             callbacks.append(TensorBoard(folder))
         try:
-            return plan.run(callbacks), None
+            return run_plan(plan, callbacks), None
         except BrokenRunError as error:
             return error.result, error
 

@@ -3,6 +3,11 @@
 tfstyle stylize --content=photo.jpg --style=painting.jpg --output=out.png
 
 tfstyle stylize --content=a.jpg,b.jpg --style=painting.jpg --output=folder
+
+tfstyle stylize --content=photo.jpg --style=a.jpg:0.7,b.jpg:0.3 --output=out.png
+
+tfstyle stylize --content=photo.jpg --content_mask=sky.png --style=a.jpg,b.jpg
+--output=out.png
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from absl import flags
 
 from tfstyle.cli import run as runs
 from tfstyle.errors import UsageError
-from tfstyle.recipes import plan_stylize
+from tfstyle.plans import plan_stylize
+from tfstyle.regions import LABELS
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -26,23 +32,37 @@ def define_flags(values: flags.FlagValues) -> None:
         "to the folder --output as .png.",
         values,
     )
-    flags.DEFINE_string("style", None, "Style picture.", values)
+    runs.define_style_flag(values)
+    flags.DEFINE_string(
+        "content_mask",
+        None,
+        "Picture of the content picture's regions: white, grey and black, or several "
+        f"of the colours {', '.join(LABELS)}. Each region takes the style at its place "
+        "in that order, or what has its colour in style_mask. With one style and no "
+        "style_mask, black is left as it is.",
+        values,
+    )
+    runs.define_style_mask_flag(values)
+    flags.DEFINE_string(
+        "protect", None, "Grey picture; what is white stays as it is.", values
+    )
     runs.define_output_flags(values)
     runs.define_option_flags(values)
 
 
 def run(values: flags.FlagValues) -> int:
     """Stylizes the content picture or pictures."""
-    for name in ("content", "style"):
-        if values[f"{name}_weight"].value:
-            runs.required(values, name)
+    runs.require_pictures(values)
     contents = runs.picture_paths(values["content"].value)
     several = len(contents) > 1
     return runs.carry_out(
         values,
         lambda: plan_stylize(
             contents if several else values["content"].value,
-            values["style"].value,
+            runs.parse_styles(values["style"].value),
+            content_mask=values["content_mask"].value,
+            style_mask=runs.picture_paths(values["style_mask"].value) or None,
+            protect=values["protect"].value,
             **runs.options_from(values),
         ),
         outputs=output_files(runs.required(values, "output"), contents)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from absl import flags
 
 from tfstyle.cli import run as runs
-from tfstyle.recipes import TEXTURE, plan_texture
+from tfstyle.plans import TEXTURE, plan_texture
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Style, size, outputs and every option that is not about content."""
-    flags.DEFINE_string("style", None, "Picture whose texture is taken.", values)
+    runs.define_style_flag(values)
+    runs.define_style_mask_flag(values)
     flags.DEFINE_integer(
         "width",
         None,
@@ -28,8 +29,9 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     runs.define_output_flags(values)
     runs.define_option_flags(values, TEXTURE)
-    for name in ("content_layers", "content_weight"):
+    for name in ("content_layers", "content_weight", "laplacian_weight"):
         delattr(values, name)
+    runs.remove_color_flags(values)
 
 
 def run(values: flags.FlagValues) -> int:
@@ -37,9 +39,10 @@ def run(values: flags.FlagValues) -> int:
     return runs.carry_out(
         values,
         lambda: plan_texture(
-            runs.required(values, "style"),
+            runs.parse_styles(runs.required(values, "style")),
             values["width"].value,
             values["height"].value,
+            style_mask=runs.picture_paths(values["style_mask"].value) or None,
             **runs.options_from(values),
         ),
     )

@@ -1,0 +1,247 @@
+"""Regions of pictures: masks, the styles that they take, and guides for the network.
+
+A mask is a picture. A grey one has two regions, white and black, and is soft where it
+is in between. A coloured one is labelled: each of its colours stands for the nearest of
+the eight labels, and its edges are as soft as resizing makes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tfstyle.errors import UsageError
+from tfstyle.images import load_image, resize_image
+
+LABELS = {
+    "white": (1, 1, 1),
+    "black": (0, 0, 0),
+    "red": (1, 0, 0),
+    "green": (0, 1, 0),
+    "blue": (0, 0, 1),
+    "yellow": (1, 1, 0),
+    "cyan": (0, 1, 1),
+    "magenta": (1, 0, 1),
+}
+"""Colours that label regions, in the order in which styles are given to them."""
+
+Mask = dict[str, np.ndarray]
+"""How much of each pixel belongs to a region, ``[1, H, W, 1]`` in [0, 1], by label."""
+
+_GREY = 0.1  # most difference of channels that JPEG gives to a grey picture
+_LEAST_SHARE = 0.002  # of a picture; fewer pixels are the fringe of another label
+_STRETCH = 0.02
+
+
+def read_mask(name: str, source: Any, size: tuple[int, int]) -> Mask:
+    """Reads a mask for a picture.
+
+    Args:
+      name: What the mask is called, for messages.
+      source: As of ``load_image``.
+      size: Height and width of the picture. A mask of other proportions is stretched,
+        with a notice.
+
+    Returns:
+      Its regions, in the order of ``LABELS``; they add up to 1 at every pixel.
+
+    Raises:
+      UsageError: As of ``load_image``.
+      ImageError: As of ``load_image``.
+    """
+    picture = load_image(source)
+    _notice_stretch(name, picture.shape[1:3], size)
+    if (np.ptp(picture, axis=-1) > _GREY).mean() < _LEAST_SHARE:
+        white = _resized(picture.mean(-1, keepdims=True), size)
+        regions = {"white": white, "black": 1 - white}
+        return {label: part for label, part in regions.items() if part.max() > 0.5}
+    labels = _present(picture, list(LABELS))
+    nearest = _nearest(picture, labels)
+    return {
+        label: _resized((nearest == i).astype("float32"), size)
+        for i, label in enumerate(labels)
+    }
+
+
+def read_protection(source: Any, size: tuple[int, int]) -> np.ndarray:
+    """Reads the mask of what is kept as it is: white, or less where grey.
+
+    Args:
+      source: As of ``load_image``.
+      size: Height and width of the picture.
+
+    Returns:
+      ``[1, H, W, 1]`` in [0, 1].
+
+    Raises:
+      UsageError: Nothing or everything is white, or as of ``load_image``.
+      ImageError: As of ``load_image``.
+    """
+    mask = read_mask("protect", source, size)
+    for label, problem in (("white", "no part is white"), ("black", "all is white")):
+        if label not in mask:
+            raise UsageError(
+                f"protect: {problem}; paint white what is kept, and black the rest"
+            )
+    if len(mask) > 2:
+        raise UsageError("protect: the mask has colours; use white, grey and black")
+    return mask["white"]
+
+
+def assign_styles(
+    weights: Sequence[float],
+    content_mask: Mask | None,
+    style_masks: Sequence[Mask] | None,
+) -> tuple[np.ndarray, list[str]]:
+    """Which style each region takes.
+
+    Args:
+      weights: Of the styles.
+      content_mask: The regions of the content picture, if there are any.
+      style_masks: The regions of each style picture, if there are any: a region takes
+        the statistics of what has its label. Without, the first region takes the first
+        style and so on; without a content mask, what is white counts.
+
+    Returns:
+      The share of each style in each region, ``[styles, regions]``, whose columns add
+      up to 1, and the labels of the regions (``white`` where there is no mask).
+
+    Raises:
+      UsageError: A region has no style, or a style no region.
+    """
+    if content_mask is None:
+        labels = ["white"]
+    else:
+        labels = list(content_mask)
+        if len(labels) < 2:
+            raise UsageError(
+                f"content_mask has one region only, {labels[0]}; paint each region in "
+                f"a colour of its own: {', '.join(LABELS)}"
+            )
+    if style_masks is not None:
+        return _shares_by_label(weights, labels, style_masks), labels
+    if content_mask is None:
+        return _normalized(np.asarray(weights, "float64")[:, None]), labels
+    if len(labels) != len(weights):
+        raise UsageError(
+            f"content_mask has {len(labels)} regions ({', '.join(labels)}), but there "
+            f"{'is 1 style' if len(weights) == 1 else f'are {len(weights)} styles'}; "
+            "give a style for each region, in this order, or a style_mask for each "
+            "style"
+        )
+    return np.eye(len(labels)), labels
+
+
+def guides(
+    regions: np.ndarray, extractor: Any, layers: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """How much of each position of a layer belongs to each region.
+
+    A position's share is the mean over the pixels in the middle of what it sees, as
+    many as the layer's stride.
+
+    Args:
+      regions: ``[1, H, W, R]`` in [0, 1].
+      extractor: The ``FeatureExtractor``.
+      layers: Layers of it.
+
+    Returns:
+      ``[1, h, w, R]``, float32, by layer.
+    """
+    shapes = extractor.shapes(*regions.shape[1:3])
+    return {
+        layer: _pooled(regions, extractor.fields[layer], shapes[layer][:2])
+        for layer in layers
+    }
+
+
+def _pooled(regions: np.ndarray, field: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if field.stride == 1 and shape == regions.shape[1:3]:
+        return regions
+    shift = (field.after - field.before) // 2
+    rows, columns = (
+        np.clip(np.arange(length * field.stride) + shift, 0, whole - 1)
+        for length, whole in zip(shape, regions.shape[1:3], strict=True)
+    )
+    seen = regions[:, rows][:, :, columns]
+    cells = seen.reshape(1, shape[0], field.stride, shape[1], field.stride, -1)
+    return cells.mean((2, 4), dtype="float32")
+
+
+def _shares_by_label(
+    weights: Sequence[float], labels: list[str], style_masks: Sequence[Mask]
+) -> np.ndarray:
+    if len(style_masks) != len(weights):
+        raise UsageError(
+            f"there are {len(style_masks)} style masks for {len(weights)} styles; give "
+            "one for each, in the same order"
+        )
+    shares = np.array(
+        [
+            [weight * (label in mask) for label in labels]
+            for weight, mask in zip(weights, style_masks, strict=True)
+        ]
+    )
+    for label, share in zip(labels, shares.T, strict=True):
+        if not share.any():
+            raise UsageError(
+                f"no style has a region for {label}, which content_mask has; paint one "
+                "in a style_mask"
+                if len(labels) > 1
+                else "no part of a style_mask is white; paint white what counts"
+            )
+    return _normalized(shares)
+
+
+def _normalized(shares: np.ndarray) -> np.ndarray:
+    return shares / shares.sum(0)
+
+
+def _present(picture: np.ndarray, labels: list[str]) -> list[str]:
+    """The labels of which there is more than a fringe."""
+    counts = np.bincount(_nearest(picture, labels).ravel(), minlength=len(labels))
+    least = _LEAST_SHARE * counts.sum()
+    return [
+        label for label, count in zip(labels, counts, strict=True) if count >= least
+    ]
+
+
+def _nearest(picture: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """The number of the nearest label of each pixel, ``[1, H, W, 1]``."""
+    distances = [
+        np.square(picture - np.array(LABELS[label], "float32")).sum(-1)
+        for label in labels
+    ]
+    return np.argmin(distances, axis=0)[..., None]
+
+
+def _resized(part: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    # A filter without overshoot, under which parts still add up to 1.
+    part = resize_image(part, size, resample=Image.Resampling.BILINEAR)
+    # Rounding must not leave a trace of one region within another.
+    return np.where(part > 0.999, 1.0, np.where(part < 0.001, 0.0, part)).astype(
+        "float32"
+    )
+
+
+def _notice_stretch(name: str, shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    ratio = shape[0] * size[1] / (shape[1] * size[0])
+    if abs(ratio - 1) > _STRETCH:
+        logging.getLogger("tfstyle").warning(
+            "%s: %d×%d pixels are stretched to the proportions of %d×%d",
+            name,
+            shape[1],
+            shape[0],
+            size[1],
+            size[0],
+        )
+
+
+def regions_array(mask: Mapping[str, np.ndarray], labels: Sequence[str]) -> np.ndarray:
+    """The regions of a mask in the order of labels, ``[1, H, W, R]``; 0 if absent."""
+    blank = np.zeros_like(next(iter(mask.values())))
+    return np.concatenate([mask.get(label, blank) for label in labels], -1)
