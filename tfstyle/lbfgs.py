@@ -417,6 +417,21 @@ class LBFGS:
         self._terms = state([terms], dtype)
         self.reset()
 
+    @property
+    def state(self) -> tuple[tf.Variable, ...]:
+        """All variables, `variable` first."""
+        return (
+            self.variable,
+            self.evaluations,
+            self._count,
+            self._newest,
+            self._s_history,
+            self._y_history,
+            self._loss,
+            self._gradient,
+            self._terms,
+        )
+
     def reset(self) -> None:
         """Forgets everything, the count of evaluations too; the variable stays.
 

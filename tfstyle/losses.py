@@ -33,7 +33,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -125,27 +124,33 @@ def total_variation(images: tf.Tensor, normalization: str = "sum") -> tf.Tensor:
 
 
 def blend_statistics(
-    statistics: Sequence[Features], weights: npt.ArrayLike
+    statistics: Sequence[Features],
+    weights: npt.ArrayLike,
+    normalization: str = "relative",
 ) -> dict[str, tf.Tensor]:
-    """The weighted mean of the statistics of several styles, region by region.
+    """The statistics of a style between several styles, region by region.
+
+    A convex combination. With ``relative`` losses, each weight is divided by the norm
+    of what it weighs, so that equal weights mean equal relative distances to two
+    styles, however much larger the one's Gram matrix is.
 
     Args:
       statistics: Of each of S styles, see ``PerceptualLoss.style_statistics``.
-      weights: ``[S, R]``, by style and region; each column adds up to 1.
+      weights: ``[S, R]``, by style and region.
+      normalization: One of ``NORMALIZATIONS``.
 
     Returns:
-      The statistics of a style between them, by term.
+      Statistics as of a single style.
     """
-    weights = np.asarray(weights)
-    return {
-        term: tf.add_n(
-            [
-                style[term] * tf.constant(row[:, None, None], style[term].dtype)
-                for style, row in zip(statistics, weights, strict=True)
-            ]
-        )
-        for term in statistics[0]
-    }
+    blend = {}
+    for term in statistics[0]:
+        found = tf.stack([style[term] for style in statistics])  # [S, N, R, ...]
+        shares = tf.cast(tf.convert_to_tensor(weights)[:, None], found.dtype)
+        if normalization == "relative":
+            shares /= tf.sqrt(_last_squares(found)) + _TINY
+        shares /= tf.reduce_sum(shares, 0)
+        blend[term] = tf.reduce_sum(found * shares[..., None, None], 0)
+    return blend
 
 
 @dataclasses.dataclass(frozen=True)

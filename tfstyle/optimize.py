@@ -119,6 +119,12 @@ class Adam:
         self._clamp, self._clamp_until = clamp, clamp_until
         self._last_good = tf.Variable(variable, trainable=False)
 
+    @property
+    def state(self) -> tuple[tf.Variable, ...]:
+        """All variables, ``variable`` first."""
+        moments = self._momentum, self._velocity
+        return self.variable, self.evaluations, *moments, self._last_good
+
     def step(
         self, value_and_gradient: ValueAndGradient, budget: tf.Tensor | int
     ) -> StepResult:

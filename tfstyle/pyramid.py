@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfstyle.backbones import get_backbone
 from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB
+from tfstyle.checkpoint import Checkpoint, State, rows_of
 from tfstyle.colors import keep_colors
 from tfstyle.errors import UsageError
 from tfstyle.features import LAPLACIAN, FeatureExtractor
@@ -167,13 +168,21 @@ def without_margin(canvas: np.ndarray, margin: int) -> np.ndarray:
 class PyramidRun:
     """One run over all scales: what it needs, and what it has reported so far."""
 
-    def __init__(self, plan: Plan, callbacks: Sequence[Callback]):
+    def __init__(
+        self,
+        plan: Plan,
+        callbacks: Sequence[Callback],
+        checkpoint: Checkpoint | None = None,
+    ):
         """Builds the loss.
 
         Args:
           plan: Pictures and options.
           callbacks: Are told of progress.
+          checkpoint: Where the run goes on from, and keeps its state.
         """
+        self.checkpoint = checkpoint
+        self.resumed = checkpoint.load() if checkpoint else None
         self.plan, self.options, self.callbacks = plan, plan.options, callbacks
         self.loss = perceptual_loss(plan.options)
         regions = 0 if plan.regions is None else plan.regions.shape[-1]
@@ -183,17 +192,21 @@ class PyramidRun:
         columns = ("step", "scale", "total", *self.loss.term_names)
         self.history: dict[str, list[float]] = {column: [] for column in columns}
         self.began = time.monotonic()
+        if self.resumed:
+            rows = self.resumed.rows.reshape(-1, len(columns)).T.tolist()
+            self.history = dict(zip(columns, rows, strict=True))
+            self.began -= self.resumed.seconds
         self.stopped = False
 
     def run(self) -> Result:
         """Optimises every scale, each starting from what the one before has made."""
+        first = self.resumed.scale if self.resumed else 0
         picture = self._first_picture(self.sizes[0])
-        for scale in range(len(self.sizes)):
-            if scale:
+        for scale in range(first, len(self.sizes)):
+            if scale > first:
                 picture = self._enlarged(picture, scale)
-            canvas = with_margin(self._protected(picture), self.options.margin)
-            variable = tf.Variable(to_space(canvas, self.options.space))
-            del picture, canvas  # large pictures are not kept twice
+            variable = self._variable(picture, scale)
+            del picture  # large pictures are not kept twice
             try:
                 self._optimize_scale(variable, scale)
             except NonFiniteLossError as error:
@@ -204,6 +217,13 @@ class PyramidRun:
             if self.stopped:
                 break
         return self._result(picture)
+
+    def _variable(self, picture: np.ndarray, scale: int) -> tf.Variable:
+        """What is optimised at a scale, from a picture or where the run was."""
+        if self.resumed and self.resumed.scale == scale:
+            return tf.Variable(self.resumed.variables[0])
+        canvas = with_margin(self._protected(picture), self.options.margin)
+        return tf.Variable(to_space(canvas, self.options.space))
 
     def _scale_sizes(self) -> list[tuple[int, int]]:
         """The scales, without those that would be too small for the network."""
@@ -276,6 +296,8 @@ class PyramidRun:
         optimizer = make_optimizer(
             variable, self.steps[scale], self.loss, self.options, pairs
         )
+        if self._restored(optimizer, scale):
+            return
         while True:
             cut = self.planner.cut(*shapes, pairs)
             try:
@@ -284,11 +306,39 @@ class PyramidRun:
                     optimizer,
                     steps=self.steps[scale],
                     term_names=self.loss.term_names,
-                    report=lambda rows, at: self._report(rows, at, scale, variable),
+                    report=lambda rows, at: self._report(rows, at, scale, optimizer),
                 )
-                return
+                break
             except tf.errors.ResourceExhaustedError:
                 self.planner.shrink(cut, batch)
+        self._save(optimizer, scale, finished=not self.stopped)
+
+    def _restored(self, optimizer: Adam | LBFGS, scale: int) -> bool:
+        """Puts a resumed optimizer where it was; returns whether it has finished."""
+        state, self.resumed = self.resumed, None
+        if state is None or state.scale != scale:
+            return False
+        shapes = [tuple(variable.shape) for variable in optimizer.state]
+        if shapes != [value.shape for value in state.variables]:
+            raise UsageError(
+                "the checkpoint was made with more or less memory, which decides how "
+                "much the optimizer remembers; give the same max_memory, or choose "
+                "another folder"
+            )
+        for variable, value in zip(optimizer.state, state.variables, strict=True):
+            variable.assign(value)
+        return state.finished
+
+    def _save(self, optimizer: Adam | LBFGS, scale: int, finished: bool) -> None:
+        if self.checkpoint:
+            state = State(
+                scale=scale,
+                finished=finished,
+                seconds=time.monotonic() - self.began,
+                rows=rows_of(self.history),
+                variables=[variable.numpy() for variable in optimizer.state],
+            )
+            self.checkpoint.save(state)
 
     def _objective(self, cut: Cut, size: tuple[int, int]) -> Objective:
         """The loss at a scale with its gradient, whole or tile by tile."""
@@ -331,7 +381,10 @@ class PyramidRun:
                 zip(self.plan.styles, self._style_sizes(size), strict=True)
             )
         ]
-        blend = blend_statistics(styles, self.plan.shares) if styles else {}
+        normalization = self.options.normalization
+        blend = (
+            blend_statistics(styles, self.plan.shares, normalization) if styles else {}
+        )
         guides = self._guides(self.plan.regions, size, self.options.margin)
         return Targets(*kept, blend, guides, guide_areas(guides))
 
@@ -358,7 +411,11 @@ class PyramidRun:
         return {layer: tf.constant(guide) for layer, guide in found.items()}
 
     def _report(
-        self, rows: np.ndarray, steps: np.ndarray, scale: int, variable: tf.Variable
+        self,
+        rows: np.ndarray,
+        steps: np.ndarray,
+        scale: int,
+        optimizer: Adam | LBFGS,
     ) -> bool:
         steps = steps + sum(self.steps[:scale])
         self.history["step"] += steps.tolist()
@@ -376,10 +433,12 @@ class PyramidRun:
             row_steps=steps,
             seconds=time.monotonic() - self.began,
             size=self.sizes[scale],
-            image=lambda: self._finished(self._picture(variable)),
+            image=lambda: self._finished(self._picture(optimizer.variable)),
         )
         answers = [callback(progress) for callback in self.callbacks]
         self.stopped = any(answers)
+        if self.checkpoint and self.checkpoint.due:
+            self._save(optimizer, scale, finished=False)
         return self.stopped
 
     def _picture(self, variable: tf.Variable) -> np.ndarray:

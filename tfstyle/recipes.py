@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfstyle.backbones import check_backend
+from tfstyle.checkpoint import SECONDS_BETWEEN, Checkpoint
 from tfstyle.plans import Plan, plan_inversion, plan_stylize, plan_texture
 
 if TYPE_CHECKING:
@@ -13,13 +15,19 @@ if TYPE_CHECKING:
     from tfstyle.pyramid import Result
 
 
-def run_plan(plan: Plan, callbacks: Sequence[Callback] = ()) -> Result:
+def run_plan(
+    plan: Plan,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = SECONDS_BETWEEN,
+) -> Result:
     """Carries a plan out; see ``stylize``."""
     check_backend()
     # TensorFlow takes seconds to import; what is wrong has been refused by now.
     from tfstyle.pyramid import PyramidRun
 
-    return PyramidRun(plan, callbacks).run()
+    kept = Checkpoint(checkpoint, plan, checkpoint_every) if checkpoint else None
+    return PyramidRun(plan, callbacks, kept).run()
 
 
 def stylize(
@@ -30,6 +38,7 @@ def stylize(
     style_mask: Any = None,
     protect: Any = None,
     callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Result:
     """Gives one picture the style of another (Gatys, Ecker and Bethge 2016).
@@ -54,6 +63,8 @@ def stylize(
       protect: A grey picture; what is white stays as it is.
       callbacks: Called with a ``Progress`` about four times a second; one that returns
         True ends the run with the picture so far.
+      checkpoint: A folder that keeps the state of the run, so that the same call goes
+        on after an interruption, with the same bits on a CPU.
       **options: The fields of ``tfstyle.Options``.
 
     Returns:
@@ -70,7 +81,9 @@ def stylize(
         "style_mask": style_mask,
         "protect": protect,
     }
-    return run_plan(plan_stylize(content, style, **masks, **options), callbacks)
+    return run_plan(
+        plan_stylize(content, style, **masks, **options), callbacks, checkpoint
+    )
 
 
 def invert_features(
@@ -78,6 +91,7 @@ def invert_features(
     layer: str | None = None,
     *,
     callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Result:
     """Finds a picture whose features equal a picture's (Mahendran and Vedaldi 2015).
@@ -87,6 +101,7 @@ def invert_features(
       layer: The layer whose features are inverted; None for ``content_layers``, or
         the backbone's own content layers.
       callbacks: As of ``stylize``.
+      checkpoint: As of ``stylize``.
       **options: The fields of ``tfstyle.Options``, with the defaults of ``INVERSION``.
 
     Returns:
@@ -97,7 +112,7 @@ def invert_features(
       ImageError: As of ``stylize``.
       NonFiniteLossError: As of ``stylize``.
     """
-    return run_plan(plan_inversion(content, layer, **options), callbacks)
+    return run_plan(plan_inversion(content, layer, **options), callbacks, checkpoint)
 
 
 def synthesize_texture(
@@ -107,6 +122,7 @@ def synthesize_texture(
     *,
     style_mask: Any = None,
     callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Result:
     """Makes a new picture with the texture of another (Gatys et al. 2015).
@@ -117,6 +133,7 @@ def synthesize_texture(
       height: Height of the result in pixels; None for the style picture's.
       style_mask: A grey picture, or a list of one for each style: what is white counts.
       callbacks: As of ``stylize``.
+      checkpoint: As of ``stylize``.
       **options: The fields of ``tfstyle.Options``, with the defaults of ``TEXTURE``.
 
     Returns:
@@ -128,4 +145,4 @@ def synthesize_texture(
       NonFiniteLossError: As of ``stylize``.
     """
     plan = plan_texture(style, width, height, style_mask=style_mask, **options)
-    return run_plan(plan, callbacks)
+    return run_plan(plan, callbacks, checkpoint)

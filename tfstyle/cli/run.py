@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tfstyle.backbones import check_backend
+from tfstyle.checkpoint import SECONDS_BETWEEN
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
@@ -40,6 +41,20 @@ def define_output_flags(values: flags.FlagValues) -> None:
     text("loss_plot", None, "Loss curves to draw: .png, .svg or .pdf.", values)
     text("report", None, "JSON to write: flags, versions, every step's loss.", values)
     text("log_dir", None, "Folder for TensorBoard: every term, and pictures.", values)
+    text(
+        "checkpoint",
+        None,
+        "Folder that keeps the state of the run: the same command goes on after Ctrl-C "
+        "or a power loss and ends with the same picture.",
+        values,
+    )
+    flags.DEFINE_float(
+        "checkpoint_every",
+        SECONDS_BETWEEN,
+        "Seconds between checkpoints.",
+        0.0,
+        flag_values=values,
+    )
     text("snapshot_dir", None, "Folder for pictures of the run so far.", values)
     flags.DEFINE_integer(
         "snapshot_every", 50, "Steps between snapshots.", 1, flag_values=values
@@ -283,6 +298,8 @@ def carry_out(
     if result.stopped:
         step = int(result.history["step"][-1])
         said = f"stopped at step {step}; {output} has the picture so far"
+        if values["checkpoint"].value:
+            said += "; the same command goes on"
         print(f"tfstyle: {said}", file=sys.stderr)
         return 128 + signals.received
     height, width = result.image.shape[1:3]
@@ -302,7 +319,7 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
         check_writable(plot, extensions=PLOT_EXTENSIONS)
     if report := values["report"].value:
         check_writable(report, extensions=())
-    for name in ("log_dir", "snapshot_dir"):
+    for name in ("log_dir", "snapshot_dir", "checkpoint"):
         if folder := values[name].value:
             make_folder(name, pathlib.Path(folder))
     check_weights(values)
@@ -365,7 +382,12 @@ def _run(
         if folder := values["log_dir"].value:
             callbacks.append(TensorBoard(folder))
         try:
-            return run_plan(plan, callbacks), None
+            return run_plan(
+                plan,
+                callbacks,
+                values["checkpoint"].value,
+                values["checkpoint_every"].value or 0.0,
+            ), None
         except BrokenRunError as error:
             return error.result, error
 
