@@ -197,7 +197,7 @@ def test_writing_takes_a_tenth_of_the_time_at_most(
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, content, style):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="checkpoint=.*file/x: the folder cannot be"):
+    with pytest.raises(UsageError, match=r"checkpoint=.*file/x: the folder cannot be"):
         Checkpoint(tmp_path / "file" / "x", a_plan(content, style))
 
 

@@ -13,6 +13,7 @@ from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import load_image, resize_image, save_image
 from tfstyle.options import Options, TrainingOptions
 from tfstyle.recipes import invert_features, stylize, synthesize_texture
+from tfstyle.sweeps import sweep
 
 if TYPE_CHECKING:
     from tfstyle import losses
@@ -49,6 +50,7 @@ __all__ = [
     "resize_image",
     "save_image",
     "stylize",
+    "sweep",
     "synthesize_texture",
     "train",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,34 +69,22 @@ class BrokenRunError(NonFiniteLossError):
         self.result = result
 
 
-def perceptual_loss(options: LossOptions) -> PerceptualLoss:
-    """The loss that options describe, on a network with its weights read."""
-    backbone = get_backbone(options.backbone)
-    content_layers = weighted_layers(
-        "content_layers", options.content_layers, backbone.content_layers
-    )
-    style_layers = weighted_layers(
-        "style_layers", options.style_layers, backbone.style_layers
-    )
-    used = [*content_layers] if options.content_weight else []
-    used += [LAPLACIAN] if options.laplacian_weight else []
-    used += [*style_layers] if options.needs_style else []
-    features = FeatureExtractor(
-        backbone,
-        used,
-        weights=str(options.weights),
-        pooling=options.pooling,
-        preprocessing=options.preprocessing,
-        precision=options.precision,
-        jit_compile=options.jit_compile,
-    )
+def perceptual_loss(
+    options: LossOptions, features: FeatureExtractor | None = None
+) -> PerceptualLoss:
+    """The loss that options describe, on a network with its weights read.
+
+    Args:
+      options: The options.
+      features: The network, where it is there already.
+
+    Returns:
+      The loss.
+    """
+    content_layers, style_layers = _layers(options)
     return PerceptualLoss(
-        features,
-        content_layers={
-            layer: options.content_weight * weight
-            for layer, weight in content_layers.items()
-        }
-        | {LAPLACIAN: options.laplacian_weight},
+        features or feature_extractor([options]),
+        content_layers=content_layers,
         style_layers=style_layers,
         content_weight=1.0,
         style_weight=options.style_weight,
@@ -104,6 +92,72 @@ def perceptual_loss(options: LossOptions) -> PerceptualLoss:
         moment_weight=options.moment_weight,
         normalization=options.normalization,
     )
+
+
+def feature_extractor(options: Sequence[LossOptions]) -> FeatureExtractor:
+    """The network that options ask for, which may differ in their layers only."""
+    used: list[str] = []
+    for each in options:
+        content_layers, style_layers = _layers(each)
+        used += [layer for layer, weight in content_layers.items() if weight]
+        used += [*style_layers] if each.needs_style else []
+    return FeatureExtractor(
+        get_backbone(options[0].backbone),
+        used,
+        weights=str(options[0].weights),
+        pooling=options[0].pooling,
+        preprocessing=options[0].preprocessing,
+        precision=options[0].precision,
+        jit_compile=options[0].jit_compile,
+    )
+
+
+def _layers(options: LossOptions) -> tuple[dict[str, float], dict[str, float]]:
+    """Content layers, multiplied by their weight, and style layers."""
+    backbone = get_backbone(options.backbone)
+    content = weighted_layers(
+        "content_layers", options.content_layers, backbone.content_layers
+    )
+    style = weighted_layers("style_layers", options.style_layers, backbone.style_layers)
+    content = {layer: options.content_weight * w for layer, w in content.items()}
+    return content | {LAPLACIAN: options.laplacian_weight}, style
+
+
+class Encoder:
+    """The network of one run or several, and the targets that several have in common.
+
+    Attributes:
+      features: The network.
+    """
+
+    def __init__(self, options: Sequence[LossOptions]):
+        """Builds the network.
+
+        Args:
+          options: Of the runs, which may differ in layers and weights.
+        """
+        self.features = feature_extractor(options)
+        losses = [perceptual_loss(each, self.features) for each in options]
+        content = {layer: 1.0 for loss in losses for layer in loss.content_layers}
+        style = {layer: 1.0 for loss in losses for layer in loss.guided_layers}
+        self.loss = PerceptualLoss(
+            self.features,
+            content_layers=content,
+            style_layers=style,
+            content_weight=1.0,
+            style_weight=1.0,
+            tv_weight=0.0,
+            moment_weight=float(any(each.moment_weight for each in options)),
+        )
+        self._targets: dict[Any, Targets] | None = {} if len(options) > 1 else None
+
+    def targets(self, key: Any, compute: Callable[[], Targets]) -> Targets:
+        """The targets of a key, which are kept only where several runs want them."""
+        if self._targets is None:
+            return compute()
+        if key not in self._targets:
+            self._targets[key] = compute()
+        return self._targets[key]
 
 
 def scale_sizes(
@@ -173,6 +227,7 @@ class PyramidRun:
         plan: Plan,
         callbacks: Sequence[Callback],
         checkpoint: Checkpoint | None = None,
+        encoder: Encoder | None = None,
     ):
         """Builds the loss.
 
@@ -180,11 +235,13 @@ class PyramidRun:
           plan: Pictures and options.
           callbacks: Are told of progress.
           checkpoint: Where the run goes on from, and keeps its state.
+          encoder: Of runs with the same pictures; a new one if None.
         """
         self.checkpoint = checkpoint
         self.resumed = checkpoint.load() if checkpoint else None
         self.plan, self.options, self.callbacks = plan, plan.options, callbacks
-        self.loss = perceptual_loss(plan.options)
+        self.encoder = encoder or Encoder([plan.options])
+        self.loss = perceptual_loss(plan.options, self.encoder.features)
         regions = 0 if plan.regions is None else plan.regions.shape[-1]
         self.planner = MemoryPlanner(self.loss, plan.options, regions)
         self.sizes = self._scale_sizes()
@@ -344,7 +401,7 @@ class PyramidRun:
         """The loss at a scale with its gradient, whole or tile by tile."""
         space = self.options.space
         if cut.tiles == 1:
-            targets = self._targets(self.loss, cut, size)
+            targets = self._targets(cut, size)
             objective = differentiated(
                 lambda value: self.loss(
                     from_space(value, space), targets, tv_images=value
@@ -352,7 +409,7 @@ class PyramidRun:
             )
         else:
             tiled = TiledLoss(self.loss, keep_content=cut.keep_content)
-            targets = self._targets(tiled, cut, size)
+            targets = self._targets(cut, size)
 
             def objective(value: tf.Tensor) -> Any:
                 return tiled.value_and_gradient(
@@ -364,21 +421,26 @@ class PyramidRun:
         kept = with_margin(resize_image(self.plan.protect, size), self.options.margin)
         return holding(objective, tf.constant(kept == 1))
 
-    def _targets(
-        self, loss: PerceptualLoss | TiledLoss, cut: Cut, size: tuple[int, int]
-    ) -> Targets:
+    def _targets(self, cut: Cut, size: tuple[int, int]) -> Targets:
         """What the picture is compared with at a scale."""
+        key = size, cut, self.options.normalization
+        return self.encoder.targets(key, lambda: self._computed_targets(cut, size))
+
+    def _computed_targets(self, cut: Cut, size: tuple[int, int]) -> Targets:
         content = None
         if self.plan.content is not None:
             resized = resize_image(self.plan.content, size)
             content = tf.constant(with_margin(resized, self.options.margin))
-        # Where nothing is cut, the grids go unused.
-        grids = (cut.content,) if isinstance(loss, TiledLoss) else ()
-        kept = loss.content_targets(content, *grids)
+        loss = self.encoder.loss
+        if cut.tiles == 1:
+            kept = loss.content_targets(content)
+        else:
+            tiled = TiledLoss(loss, keep_content=cut.keep_content)
+            kept = tiled.content_targets(content, cut.content)
         styles = [
-            self._style_statistics(loss, style, cut.styles[i], style_size)
-            for i, (style, style_size) in enumerate(
-                zip(self.plan.styles, self._style_sizes(size), strict=True)
+            self._style_statistics(style, style_size, cut, grid)
+            for style, style_size, grid in zip(
+                self.plan.styles, self._style_sizes(size), cut.styles, strict=True
             )
         ]
         normalization = self.options.normalization
@@ -389,17 +451,13 @@ class PyramidRun:
         return Targets(*kept, blend, guides, guide_areas(guides))
 
     def _style_statistics(
-        self,
-        loss: PerceptualLoss | TiledLoss,
-        style: Style,
-        grid: Grid,
-        size: tuple[int, int],
+        self, style: Style, size: tuple[int, int], cut: Cut, grid: Grid
     ) -> dict[str, tf.Tensor]:
         picture = tf.constant(resize_image(style.picture, size))
         guides = self._guides(style.regions, size)
-        if isinstance(loss, TiledLoss):
-            return loss.style_statistics(picture, grid, guides)
-        return loss.style_statistics(picture, guides)
+        if cut.tiles == 1:
+            return self.encoder.loss.style_statistics(picture, guides)
+        return TiledLoss(self.encoder.loss).style_statistics(picture, grid, guides)
 
     def _guides(
         self, regions: np.ndarray | None, size: tuple[int, int], margin: int = 0
@@ -407,7 +465,8 @@ class PyramidRun:
         if regions is None:
             return {}
         canvas = with_margin(resize_image(regions, size), margin)
-        found = region_guides(canvas, self.loss.features, self.loss.guided_layers)
+        layers = self.encoder.loss.guided_layers
+        found = region_guides(canvas, self.encoder.features, layers)
         return {layer: tf.constant(guide) for layer, guide in found.items()}
 
     def _report(

@@ -24,6 +24,7 @@ COMMANDS = {
     "stylize": "give a picture the style of another",
     "invert": "find the picture that a layer's features describe",
     "texture": "make a new picture with the texture of another",
+    "sweep": "stylize with every combination of some options",
     "apply": "give pictures a trained style, in one pass",
     "train": "train a network for styles of your own",
     "export": "write a network for TensorFlow Serving, LiteRT or ONNX",
@@ -99,16 +100,17 @@ def _dispatch(words: list[str]) -> int:
     if any(word in ("--help", "-h", "-help", "--helpfull") for word in words):
         print(command_help(words[0], command, values))
         return 0
-    parse(values, words)
+    parse(values, words, presets=getattr(command, "READS_PRESETS", True))
     return command.run(values)
 
 
-def parse(values: flags.FlagValues, words: list[str]) -> None:
+def parse(values: flags.FlagValues, words: list[str], presets: bool = True) -> None:
     """Reads flags, those of a preset first, so that single flags override it.
 
     Args:
       values: The flags of a command.
       words: The command's name and its arguments.
+      presets: Whether a preset is read; a sweep does so itself.
 
     Raises:
       UsageError: A flag is unknown or its value is not of its kind, or an argument is
@@ -116,7 +118,7 @@ def parse(values: flags.FlagValues, words: list[str]) -> None:
     """
     command, *arguments = words
     _read(values, words)
-    if "preset" not in values or values["preset"].value is None:
+    if not presets or "preset" not in values or values["preset"].value is None:
         return
     # A preset is for every command: a texture has no use for its content layers.
     known = {field.name for field in dataclasses.fields(Options)}

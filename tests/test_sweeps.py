@@ -1,0 +1,159 @@
+"""Tests of tfstyle/sweeps.py and tfstyle/cli/sweep.py."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfstyle
+from tfstyle.errors import UsageError
+from tfstyle.losses import PerceptualLoss
+from tfstyle.sweeps import contact_sheet, sweep
+
+OPTIONS = {"scales": 2, "steps": 6, "margin": 2, "optimizer": "adam"}
+GRID = {
+    "content_layers": [{"block1_conv1": 1.0}, {"block3_conv1": 1.0}],
+    "style_weight": [1.0, 30.0, 100.0],
+}
+
+
+def test_each_cell_is_the_run_with_its_options(tiny_backbone, content, style):
+    cells = list(sweep(content, style, GRID, **OPTIONS))
+    settings = [
+        (*c.settings["content_layers"], c.settings["style_weight"]) for c in cells
+    ]
+    assert settings == [
+        (layer, weight)
+        for layer in ("block1_conv1", "block3_conv1")
+        for weight in (1.0, 30.0, 100.0)
+    ]
+    for cell in cells:
+        alone = tfstyle.stylize(content, style, **OPTIONS, **cell.settings)
+        assert cell.result.history.keys() == alone.history.keys()
+        np.testing.assert_allclose(cell.result.image, alone.image, atol=1e-4)
+    first, second = cells[0].result.image, cells[1].result.image
+    assert np.abs(first - second).mean() > 1e-3
+
+
+def test_features_of_content_and_style_are_computed_once(
+    tiny_backbone, content, style, monkeypatch
+):
+    seen = []
+    for name in ("content_targets", "style_statistics"):
+        original = getattr(PerceptualLoss, name)
+
+        def counted(self, picture, *rest, original=original):
+            seen.append(tuple(picture.shape[1:3]))
+            return original(self, picture, *rest)
+
+        monkeypatch.setattr(PerceptualLoss, name, counted)
+    assert len(list(sweep(content, style, GRID, **OPTIONS))) == 6
+    assert sorted(seen) == [(18, 14), (20, 24), (36, 28), (36, 44)]
+
+
+def test_pictures_may_differ_too(tiny_backbone, content, style):
+    grid = {"color": ["style", "free"], "size": [24, 40], "moment_weight": [0.0, 1.0]}
+    cells = list(sweep(content, style, grid, **{**OPTIONS, "scales": 1}))
+    assert [c.result.image.shape[2] for c in cells] == [24, 24, 40, 40] * 2
+    for cell in cells:
+        alone = tfstyle.stylize(
+            content, style, **{**OPTIONS, "scales": 1}, **cell.settings
+        )
+        np.testing.assert_allclose(cell.result.image, alone.image, atol=1e-4)
+
+
+def test_a_stopped_run_ends_the_sweep(tiny_backbone, content, style):
+    def stop_second(settings):
+        return [lambda progress: settings["style_weight"] == 30]
+
+    cells = list(sweep(content, style, GRID, callbacks=stop_second, **OPTIONS))
+    assert [cell.result.stopped for cell in cells] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ({"style_weight": [1, -1]}, "style_weight=-1: give a number of at least 0"),
+        ({"style_weight": []}, "style_weight: give a list of at least one value"),
+        ({"pooling": "max"}, "pooling: give a list of at least one value"),
+        ({"stile": [1]}, "there is no option 'stile'"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_the_first_run(content, style, grid, said):
+    with pytest.raises(UsageError, match=said):
+        sweep(content, style, grid, **OPTIONS)
+
+
+def test_a_sheet_has_every_picture_in_its_place():
+    colours = np.eye(3, dtype="float32")
+    pictures = [np.broadcast_to(c, (1, 30, 60, 3)) for c in (*colours, colours[0])]
+    sheet = contact_sheet(pictures, ["a", "b\nlonger", "c", "d"], columns=3)
+    assert sheet.shape[2] == 3 * 68 + 8
+    row = 30 + 2 * 18 + 8
+    assert sheet.shape[1] == 2 * row + 8
+    for i, colour in enumerate((*colours, colours[0])):
+        x, y = (i % 3) * 68 + 8 + 30, i // 3 * row + 8 + 15
+        np.testing.assert_allclose(sheet[0, y, x], colour, atol=0.01)
+    captions = sheet[0, 8 + 30 : 8 + 30 + 36, 8:204]
+    assert captions.min() < 0.3 and captions.mean() > 0.8
+
+
+def test_the_command_writes_pictures_sheet_and_table(run, folder):
+    layers = "--style_layers=relu1_1+relu2_1,relu1_1"
+    code, out, err = run(
+        "sweep",
+        *("--content=content.png", "--style=style.png", "--output=all", "--steps=3+2"),
+        *("--content_layers=relu2_1", "--style_weight=1,1e1", layers, "--scales=2"),
+    )
+    assert (code, err) == (0, "")
+    assert out.count("loss ") == 4 and out.endswith("all/sheet.png: 4 pictures\n")
+    with (folder / "all" / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["style_layers"], row["style_weight"]) for row in rows] == [
+        (layers, weight)
+        for layers in ("relu1_1+relu2_1", "relu1_1")
+        for weight in ["1", "10"]
+    ]
+    for row in rows:
+        assert Image.open(folder / "all" / row["file"]).size == (40, 32)
+        assert row["step"] == "5"
+        terms = [float(row[name] or 0) for name in row if "/" in name or "_v" in name]
+        assert sum(terms) == pytest.approx(float(row["total"]), rel=1e-4)
+    assert rows[2]["style/relu2_1"] == ""
+    assert Image.open(folder / "all" / "sheet.png").size[0] == 2 * 48 + 8
+
+
+def test_a_preset_is_for_what_is_not_swept(run, folder, monkeypatch):
+    from tfstyle.cli import sweep as command
+
+    asked = {}
+
+    def sweep_nothing(content, style, grid, callbacks, **fixed):
+        asked.update(grid=grid, fixed=fixed)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(command, "sweep", sweep_nothing)
+    pictures = ("--content=content.png", "--style=style.png", "--output=all")
+    run("sweep", *pictures, "--preset=vgg19-lbfgs-1e4", "--style_weight=1e4,1e6")
+    assert asked["grid"] == {"style_weight": [1e4, 1e6]}
+    assert asked["fixed"]["backbone"] == "vgg19"
+    assert len(asked["fixed"]["style_layers"]) > 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((), "no flag has several values; give one with commas"),
+        (("--style_weight=1,x",), "--style_weight=x: give a number"),
+        (("--pooling=max,min",), "--pooling=min: give one of max, avg"),
+        (("--style_weight=1,-2",), "style_weight=-2.0: give a number of at least 0"),
+        (("--style_weight=1,2", "--output=a.png"), "a.png"),
+        (("--style_wait=1,2",), "did you mean --style_weight"),
+    ],
+)
+def test_bad_flags(refused, folder, no_tensorflow, flags, said):
+    pictures = ("--content=content.png", "--style=style.png", "--output=all")
+    code, line = refused("sweep", *pictures, *flags)
+    assert code == 2
+    assert said in line

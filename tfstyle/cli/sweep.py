@@ -1,0 +1,171 @@
+"""Every flag of an option takes several values with commas between them.
+
+The pictures of all combinations go into a folder, beside a contact sheet of them and a
+table of their losses.
+
+tfstyle sweep --content=photo.jpg --style=art.jpg --style_weight=1,10,100
+--content_layers=relu3_1,relu4_2 --output=folder
+
+A value that has commas itself is written with + instead: --steps=100+60+40,50+30+20
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from tfstyle.cli import main
+from tfstyle.cli import run as runs
+from tfstyle.cli.quiet import quiet_libraries
+from tfstyle.errors import UsageError
+from tfstyle.files import replaced
+from tfstyle.images import save_image
+from tfstyle.options import Options
+from tfstyle.sweeps import Cell, contact_sheet, sweep
+
+if TYPE_CHECKING:
+    from tfstyle.optimize import Callback
+
+READS_PRESETS = False  # their values may have commas
+SHEET, TABLE = "sheet.png", "losses.csv"
+_LONGEST_NAME = 120
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Pictures, folder, and every option as a list of values."""
+    flags.DEFINE_string("content", None, "Content picture.", values)
+    runs.define_style_flag(values)
+    flags.DEFINE_string("output", None, "Folder for pictures, sheet and table.", values)
+    flags.DEFINE_string(
+        "preset", None, "A published experiment for all that is not swept.", values
+    )
+    for field in dataclasses.fields(Options):
+        flags.DEFINE_string(field.name, None, field.metadata["help"], values)
+
+
+def run(values: flags.FlagValues) -> int:
+    """Runs the sweep."""
+    folder = pathlib.Path(runs.required(values, "output"))
+    fixed = _options(
+        [f"--preset={values['preset'].value}"] if values["preset"].value else []
+    )
+    grid, fixed = _grid(values, fixed)
+    runs.check_folder_name(str(folder), "the pictures of a sweep")
+    runs.make_folder("output", folder)
+    signals, bars = runs.StopOnSignal(), ExitStack()
+    results = sweep(
+        runs.required(values, "content"),
+        runs.parse_styles(runs.required(values, "style")),
+        grid,
+        callbacks=lambda _: _callbacks(bars, signals),
+        **fixed,
+    )
+    runs.make_repeatable(Options(**fixed))
+    with quiet_libraries(), signals, bars:
+        cells = []
+        for cell in results:
+            bars.close()
+            cells.append(cell)
+            save_image(cell.result.image, folder / _file_name(len(cells), cell))
+            print(f"{_caption(cell.settings, ', ')}: {_summary(cell)}", flush=True)
+    _write_table(cells, folder / TABLE)
+    sheet = contact_sheet(
+        [cell.result.image for cell in cells],
+        [_caption(cell.settings, "\n") for cell in cells],
+        columns=len(list(grid.values())[-1]),
+    )
+    save_image(sheet, folder / SHEET, metadata={"Software": "tfstyle"})
+    if signals.received:
+        print(f"tfstyle: stopped; {folder} has what is done", file=sys.stderr)
+        return 128 + signals.received
+    print(f"{folder / SHEET}: {len(cells)} pictures")
+    return 0
+
+
+def _grid(
+    values: flags.FlagValues, fixed: dict[str, Any]
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """The options with several values, and all others."""
+    grid = {}
+    for field in dataclasses.fields(Options):
+        text = values[field.name].value
+        if text is None:
+            continue
+        found = [
+            _options([f"--{field.name}={part.strip().replace('+', ',')}"])[field.name]
+            for part in text.split(",")
+        ]
+        if len(found) > 1:
+            grid[field.name] = found
+        else:
+            fixed[field.name] = found[0]
+    if not grid:
+        raise UsageError(
+            "no flag has several values; give one with commas, as --style_weight=1,10"
+        )
+    return grid, fixed
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """Options as flags of ``tfstyle stylize`` say them."""
+    values = flags.FlagValues()
+    runs.define_output_flags(values)
+    runs.define_option_flags(values)
+    main.parse(values, ["sweep", *words])
+    return runs.options_from(values)
+
+
+def _callbacks(bars: ExitStack, signals: runs.StopOnSignal) -> list[Callback]:
+    from tfstyle.callbacks import ProgressBar
+
+    return [bars.enter_context(ProgressBar()), signals]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        weights = set(value.values())
+        names = (f"{k}:{w:g}" if len(weights) > 1 else k for k, w in value.items())
+        return "+".join(names)
+    if isinstance(value, list | tuple):
+        return "+".join(_shown(each) for each in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _caption(settings: Mapping[str, Any], separator: str) -> str:
+    return separator.join(f"{name}={_shown(value)}" for name, value in settings.items())
+
+
+def _file_name(number: int, cell: Cell) -> str:
+    caption = _caption(cell.settings, ",")[:_LONGEST_NAME]
+    return f"{number:02}_{re.sub('[^-+.,=0-9A-Za-z_]', '_', caption)}.png"
+
+
+def _summary(cell: Cell) -> str:
+    return f"loss {cell.result.history['total'][-1]:.4g}, {cell.result.seconds:.1f} s"
+
+
+def _write_table(cells: Sequence[Cell], path: pathlib.Path) -> None:
+    """The settings and the last losses of every run."""
+    rows = []
+    for number, cell in enumerate(cells, 1):
+        rows.append(
+            {
+                **{name: _shown(value) for name, value in cell.settings.items()},
+                "file": _file_name(number, cell),
+                "seconds": round(cell.result.seconds, 2),
+                **{name: column[-1] for name, column in cell.result.history.items()},
+            }
+        )
+    columns = dict.fromkeys(name for row in rows for name in row)
+    with replaced(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
