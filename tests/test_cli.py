@@ -17,6 +17,7 @@ from test_callbacks import read_events
 
 from tfstyle import load_image, save_image
 from tfstyle.cli.main import COMMANDS, main
+from tfstyle.errors import TfstyleError
 from tfstyle.presets import preset_names
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main"]
@@ -619,3 +620,79 @@ def test_no_network_for_vgg(folder):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     check_no_network("vgg19", "storage.googleapis.com", folder, done.stderr)
+
+
+def test_a_film_of_the_run(run, folder):
+    code, _, err = run(*STYLIZE, *SMALL, *SHALLOW, "--animate=film.gif")
+    assert (code, err) == (0, "")
+    with Image.open(folder / "film.gif") as film:
+        assert film.size == (40, 32)
+        assert film.n_frames > 1
+
+
+def test_a_film_that_cannot_be_is_refused(refused, folder, no_tensorflow):
+    code, line = refused(*STYLIZE, "--animate=film.avi")
+    assert code == 2
+    assert "film.avi: the extension .avi is not supported" in line
+    assert not (folder / "out.png").exists()
+
+
+def test_the_picture_is_there_though_the_film_fails(run, folder, monkeypatch):
+    from tfstyle.animation import Animation
+
+    def fail(self):
+        raise TfstyleError("film.gif: could not be written: no space")
+
+    monkeypatch.setattr(Animation, "save", fail)
+    code, _, err = run(*STYLIZE, *SMALL, *SHALLOW, "--animate=film.gif")
+    assert (code, err) == (1, "tfstyle: film.gif: could not be written: no space\n")
+    assert (folder / "out.png").exists()
+
+
+def test_several_styles_and_masks_by_flags(run, folder, style, caplog):
+    save_image(1 - style, folder / "other.png")
+    mask = np.zeros((1, 32, 40, 3), "float32")
+    mask[:, :, :20] = 1
+    save_image(mask, folder / "mask.png")
+    words = ["--content=content.png", "--output=out.png", "--steps=2"]
+    small = ["--style_layers=relu1_1", "--content_layers=relu1_1", "--scales=1"]
+    for flags in (
+        ["--style=style.png:0.7,other.png:0.3", "--style_scale=1,0.5"],
+        ["--style=style.png,other.png", "--content_mask=mask.png", "--color=match"],
+        ["--style=.", "--protect=mask.png", "--color=content"],
+        ["--style=style.png", "--style_mask=mask.png", "--content_mask=mask.png"],
+    ):
+        code, _, err = run("stylize", *words, *small, *flags)
+        assert code == 0, err
+    code, _, err = run(
+        "texture", "--style=style.png", "--style_mask=mask.png", *words[1:], small[0]
+    )
+    assert code == 0, err
+    told = "style_mask: 40×32 pixels are stretched to the proportions of 28×36"
+    assert told in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--style=style.png:1,content.png"], "2 pictures but 1 weights; give each"),
+        (["--style=style.png:0,content.png:0"], "the weights of the styles are 0, 0"),
+        (["--style=style.png:-1"], "the weights of the styles are -1"),
+        (["--style=style.png,no.png"], "no.png: no such file"),
+        (["--content_mask=no.png"], "no.png: no such file"),
+        (["--content_mask=style.png", "--style_mask=style.png,a.png"], "2 style masks"),
+        (["--protect=no.png"], "no.png: no such file"),
+        (["--color=grey"], "--color=grey: give one of style, content, match, free"),
+        (["--style_scale=1,2"], "style_scale has 2 numbers for 1 styles; give one"),
+        (["--moment_weight=-1"], "moment_weight=-1.0: give a number of at least 0"),
+        (
+            ["--checkpoint=content.png"],
+            "--checkpoint=content.png: the folder cannot be",
+        ),
+        (["--checkpoint_every=-1"], "--checkpoint_every=-1: give a non-negative"),
+    ],
+)
+def test_bad_control(refused, folder, no_tensorflow, flags, problem):
+    code, line = refused(*STYLIZE, *flags)
+    assert code == 2
+    assert problem in line

@@ -1,6 +1,15 @@
 import numpy as np
+import pytest
 
-from tfstyle.colors import match_colors
+from tfstyle.colors import (
+    MATCHINGS,
+    color_statistics,
+    keep_colors,
+    lab_to_rgb,
+    match_colors,
+    mixed_statistics,
+    rgb_to_lab,
+)
 
 
 def picture(seed, mean, scale):
@@ -39,3 +48,78 @@ def test_stays_in_range():
     matched = match_colors(content, style)
     assert matched.min() >= 0
     assert matched.max() <= 1
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_each_matching_reaches_the_statistics(matching):
+    content, style = picture(0, 0.4, 0.03), picture(1, [0.5, 0.6, 0.4], 0.03)
+    matched = match_colors(content, style, matching=matching)
+    for got, wanted in zip(statistics(matched), statistics(style), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=2e-2, atol=2e-5)
+
+
+def test_the_matchings_differ():
+    content, style = picture(0, 0.4, 0.03), picture(1, [0.5, 0.6, 0.4], 0.03)
+    pca, cholesky = (match_colors(content, style, matching=m) for m in MATCHINGS)
+    assert np.abs(pca - cholesky).max() > 1e-3
+
+
+def test_strength_goes_from_the_picture_to_the_match():
+    content, style = picture(0, 0.4, 0.03), picture(1, [0.5, 0.6, 0.4], 0.03)
+    np.testing.assert_allclose(
+        match_colors(content, style, strength=0.0), content, atol=1e-6
+    )
+    half = match_colors(content, style, strength=0.5)
+    whole = match_colors(content, style)
+    np.testing.assert_allclose(half, (content + whole) / 2, atol=1e-6)
+
+
+def test_statistics_of_a_part_and_of_a_mixture():
+    first, second = picture(1, 0.3, 0.02), picture(2, 0.6, 0.05)
+    both = np.concatenate([first, second], 1)
+    part = np.zeros(both.shape[:3])
+    part[:, : first.shape[1]] = 0.7
+    got = color_statistics(both, part)
+    expected = color_statistics(first)
+    np.testing.assert_allclose(got.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(got.covariance, expected.covariance, rtol=1e-5)
+    mixed = mixed_statistics([expected, color_statistics(second)], [0.5, 0.5])
+    whole = color_statistics(both)
+    np.testing.assert_allclose(mixed.mean, whole.mean, rtol=1e-6)
+    np.testing.assert_allclose(mixed.covariance, whole.covariance, rtol=1e-5)
+
+
+# CIE 15: L*a*b* of sRGB's primaries under D65, as published to four digits.
+@pytest.mark.parametrize(
+    ("rgb", "lab"),
+    [
+        ((1, 0, 0), (53.24, 80.09, 67.20)),
+        ((0, 1, 0), (87.73, -86.18, 83.18)),
+        ((0, 0, 1), (32.30, 79.19, -107.86)),
+        ((1, 1, 1), (100, 0, 0)),
+        ((0, 0, 0), (0, 0, 0)),
+        ((0.5, 0.5, 0.5), (53.39, 0, 0)),
+    ],
+)
+def test_lab_of_known_colours(rgb, lab):
+    np.testing.assert_allclose(rgb_to_lab(np.array(rgb)), lab, atol=0.02)
+
+
+def test_lab_and_back():
+    rgb = np.random.default_rng(3).random((500, 3))
+    np.testing.assert_allclose(lab_to_rgb(rgb_to_lab(rgb)), rgb, atol=1e-12)
+
+
+def test_colours_stay_and_luminance_changes():
+    content, other = picture(4, 0.5, 0.03), picture(5, 0.5, 0.03)
+    kept = keep_colors(other, content)
+    assert kept.dtype == np.float32
+    difference = np.abs(rgb_to_lab(kept) - rgb_to_lab(content))
+    assert difference[..., 1:].mean() < 0.01
+    np.testing.assert_allclose(
+        rgb_to_lab(kept)[..., 0], rgb_to_lab(other)[..., 0], atol=0.01
+    )
+    half = rgb_to_lab(keep_colors(other, content, 0.5))[..., 1:]
+    expected = (rgb_to_lab(other) + rgb_to_lab(content))[..., 1:] / 2
+    np.testing.assert_allclose(half, expected, atol=0.01)
+    np.testing.assert_allclose(keep_colors(other, content, 0.0), other, atol=1e-6)

@@ -12,10 +12,11 @@ import tensorflow as tf
 from tfstyle.backbones import get_backbone, slim19, squeezenet, vgg
 from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.errors import UsageError
-from tfstyle.features import FeatureExtractor, Field, receptive_fields
+from tfstyle.features import LAPLACIAN, FeatureExtractor, Field, receptive_fields
 from tfstyle.images import load_image
-from tfstyle.losses import NORMALIZATIONS, PerceptualLoss, Targets
+from tfstyle.losses import NORMALIZATIONS, PerceptualLoss, Targets, guide_areas
 from tfstyle.optimize import Adam, optimize
+from tfstyle.regions import guides
 from tfstyle.tiling import Grid, TiledLoss, choose_grid, cut
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -271,6 +272,68 @@ def test_a_second_evaluation_is_as_the_first(tiny_backbone):
     assert kept.keys() == loss.content_layers.keys()
     for layer, feature in kept.items():
         np.testing.assert_array_equal(targets.content[layer], feature)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_guides_moments_edges_and_time_are_exact(float64, tiny_backbone, keep):
+    """Every term that there is, at sizes that are no multiple of a stride."""
+    layers = dict.fromkeys(("block1_conv1", "block2_conv1", "block3_conv1"), 0.5)
+    loss = PerceptualLoss(
+        FeatureExtractor(tiny_backbone, [*layers, LAPLACIAN], precision="float64"),
+        content_layers={"block3_conv1": 0.3, LAPLACIAN: 0.7},
+        style_layers=layers,
+        content_weight=1.0,
+        style_weight=1.0,
+        tv_weight=0.2,
+        moment_weight=0.6,
+        temporal_weight=0.8,
+    )
+    content, style, value = (
+        random(1, 43, 49, 3, seed=1),
+        random(1, 50, 39, 3, seed=2),
+        random(1, 43, 49, 3, seed=3),
+    )
+
+    def guided(height, width, seed):
+        regions = np.random.default_rng(seed).random((1, height, width, 2))
+        regions[:, :, : width // 3] = (1, 0)
+        made = guides(regions, loss.features, loss.guided_layers)
+        return {layer: tf.constant(guide, tf.float64) for layer, guide in made.items()}
+
+    ours, theirs = guided(43, 49, 4), guided(50, 39, 5)
+    tiled = TiledLoss(loss, keep_content=keep)
+    grid = Grid(cut(43, 2, tiled.halo), cut(49, 3, tiled.halo))
+    style_grid = Grid(cut(50, 3, tiled.halo), cut(39, 1, tiled.halo))
+    rest = {
+        "guides": ours,
+        "areas": guide_areas(ours),
+        "warped": random(1, 43, 49, 3, seed=6),
+        "consistency": random(1, 43, 49, 1, seed=7),
+    }
+    whole = Targets(
+        *loss.content_targets(content), loss.style_statistics(style, theirs), **rest
+    )
+    parts = Targets(
+        *tiled.content_targets(content, grid),
+        tiled.style_statistics(style, style_grid, theirs),
+        **rest,
+    )
+    for term, statistic in whole.statistics.items():
+        assert statistic.shape[1] == 2
+        np.testing.assert_allclose(parts.statistics[term], statistic, rtol=1e-11)
+    with tf.GradientTape() as tape:
+        tape.watch(value)
+        total, terms = loss(value, whole)
+    expected = tape.gradient(total, value)
+    got = tiled.value_and_gradient(value, parts, grid, lambda crop: crop)
+    np.testing.assert_allclose(got[0], total, rtol=1e-12)
+    np.testing.assert_allclose(
+        got[1], expected, rtol=1e-8, atol=1e-11 * np.abs(expected).max()
+    )
+    assert list(got[2]) == list(terms) == list(loss.term_names)
+    for name, term in terms.items():
+        assert float(term) > 0
+        np.testing.assert_allclose(got[2][name], term, rtol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from tfstyle.animation import Animation, check_animation
 from tfstyle.backbones import check_backend
 from tfstyle.checkpoint import SECONDS_BETWEEN
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
@@ -54,6 +56,12 @@ def define_output_flags(values: flags.FlagValues) -> None:
         "Seconds between checkpoints.",
         0.0,
         flag_values=values,
+    )
+    text(
+        "animate",
+        None,
+        "Film of the run: .gif, .webp, or .mp4 (pip install 'tfstyle[video]').",
+        values,
     )
     text("snapshot_dir", None, "Folder for pictures of the run so far.", values)
     flags.DEFINE_integer(
@@ -286,12 +294,15 @@ def carry_out(
     check_files(values, outputs)
     plan = make_plan()
     make_repeatable(plan.options)
+    film = Animation(values["animate"].value) if values["animate"].value else None
     with quiet_libraries(), StopOnSignal() as signals:
-        result, error = _run(values, plan, signals)
+        result, error = _run(values, plan, signals, film)
         if result.history["step"]:
             for picture, file in zip(result.image, outputs, strict=True):
                 save_image(picture, file, metadata={"Software": "tfstyle"})
             _write_reports(values, result, plan)
+            if film:
+                film.save()
     if error:
         kept = "has the last good picture" if result.history["step"] else "not written"
         raise TfstyleError(f"{error} ({output}: {kept})")
@@ -319,6 +330,8 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
         check_writable(plot, extensions=PLOT_EXTENSIONS)
     if report := values["report"].value:
         check_writable(report, extensions=())
+    if film := values["animate"].value:
+        check_animation(film)
     for name in ("log_dir", "snapshot_dir", "checkpoint"):
         if folder := values[name].value:
             make_folder(name, pathlib.Path(folder))
@@ -370,13 +383,17 @@ def make_repeatable(options: LossOptions) -> None:
 
 
 def _run(
-    values: flags.FlagValues, plan: Plan, signals: StopOnSignal
+    values: flags.FlagValues,
+    plan: Plan,
+    signals: StopOnSignal,
+    film: Animation | None,
 ) -> tuple[Result, BrokenRunError | None]:
     from tfstyle.callbacks import ProgressBar, Snapshots, TensorBoard
     from tfstyle.pyramid import BrokenRunError
 
-    with ProgressBar() as bar:
-        callbacks: list[Callback] = [bar, signals]
+    with contextlib.ExitStack() as stack:
+        callbacks: list[Callback] = [stack.enter_context(ProgressBar()), signals]
+        callbacks += [film] if film else []
         if folder := values["snapshot_dir"].value:
             callbacks.append(Snapshots(folder, values["snapshot_every"].value or 1))
         if folder := values["log_dir"].value:
