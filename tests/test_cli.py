@@ -684,7 +684,7 @@ def test_several_styles_and_masks_by_flags(run, folder, style, caplog):
         (["--protect=no.png"], "no.png: no such file"),
         (["--color=grey"], "--color=grey: give one of style, content, match, free"),
         (["--style_scale=1,2"], "style_scale has 2 numbers for 1 styles; give one"),
-        (["--moment_weight=-1"], "moment_weight=-1.0: give a number of at least 0"),
+        (["--laplacian_weight=-1"], "laplacian_weight=-1.0: give a number of at least"),
         (
             ["--checkpoint=content.png"],
             "--checkpoint=content.png: the folder cannot be",

@@ -426,7 +426,7 @@ def test_the_total_looks_at_norms_not_at_features(tiny_features):
     sums = loss.sums(features, targets, images)
     entries = {layer: f[0].numpy().size for layer, f in features.items()}
     entries["image"] = images[0].size
-    without = Targets({}, targets.norms, targets.statistics)
+    without = Targets({}, targets.norms, targets.grams)
     total, _ = loss.total(sums, without, entries)
     np.testing.assert_allclose(total, loss(images, targets)[0], rtol=1e-6)
 

@@ -13,7 +13,7 @@ from tfstyle.features import FeatureExtractor, Field
 from tfstyle.losses import (
     PerceptualLoss,
     Targets,
-    blend_statistics,
+    blend_grams,
     gram_matrix,
     guide_areas,
 )
@@ -228,22 +228,14 @@ def test_a_guided_gram_matrix_is_that_of_its_region(tiny_features):
         content_weight=0.0,
         style_weight=1.0,
         tv_weight=0.0,
-        moment_weight=1.0,
     )
     picture = tf.constant(np.random.default_rng(2).random((1, 8, 12, 3)), tf.float32)
     feature = tiny_features(picture)["a"]
     left = np.zeros((1, 8, 12, 2), "float32")
     left[:, :, :5, 0], left[:, :, 5:, 1] = 1.0, 1.0
-    statistics = loss.style_statistics(picture, {"a": tf.constant(left)})
+    grams = loss.grams(picture, {"a": tf.constant(left)})
     for region, part in enumerate((feature[:, :, :5], feature[:, :, 5:])):
-        np.testing.assert_allclose(
-            statistics["style/a"][:, region], gram_matrix(part), rtol=1e-5
-        )
-        mean, square = statistics["moments/a"][0, region].numpy()
-        np.testing.assert_allclose(mean, part.numpy().mean((0, 1, 2)), rtol=1e-5)
-        np.testing.assert_allclose(
-            square, (part.numpy() ** 2).mean((0, 1, 2)), rtol=1e-5
-        )
+        np.testing.assert_allclose(grams["a"][:, region], gram_matrix(part), rtol=1e-5)
 
 
 def test_regions_count_by_their_area(tiny_features):
@@ -264,7 +256,7 @@ def test_regions_count_by_their_area(tiny_features):
     guided = {"a": tf.constant(guide)}
     target = gram_matrix(tiny_features(style)["a"])
     targets = Targets(
-        {}, {}, {"style/a": tf.stack([target, target], 1)}, guided, guide_areas(guided)
+        {}, {}, {"a": tf.stack([target, target], 1)}, guided, guide_areas(guided)
     )
     feature = tiny_features(picture)["a"]
     distances = [
@@ -333,14 +325,14 @@ def test_a_region_takes_what_has_its_label_in_the_style(tiny_backbone, content, 
 @pytest.mark.parametrize("normalization", ["relative", "sum"])
 def test_a_blend_is_between_its_styles(normalization):
     random = np.random.default_rng(4)
-    large = {"style/a": tf.constant(9 * random.random((1, 2, 5, 5)))}
-    small = {"style/a": tf.constant(random.random((1, 2, 5, 5)))}
+    large = {"a": tf.constant(9 * random.random((1, 2, 5, 5)))}
+    small = {"a": tf.constant(random.random((1, 2, 5, 5)))}
     shares = [[0.5, 0.2], [0.5, 0.8]]
-    blend = blend_statistics([large, small], shares, normalization)["style/a"].numpy()
+    blend = blend_grams([large, small], shares, normalization)["a"].numpy()
 
     def distances(region):
         for style in (large, small):
-            theirs = style["style/a"].numpy()[:, region]
+            theirs = style["a"].numpy()[:, region]
             norm = np.square(theirs).sum() if normalization == "relative" else 1.0
             yield np.square(blend[:, region] - theirs).sum() / norm
 
@@ -431,7 +423,6 @@ def test_mask_colour_blend_tiles_and_checkpoint_at_once(
         "style_mask": [red[:, ::-1], blue],
         "protect": protect,
         "color": "content",
-        "moment_weight": 0.3,
         "laplacian_weight": 0.05,
         "style_scale": (1.0, 0.8),
         "scales": 1,

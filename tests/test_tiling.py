@@ -275,7 +275,7 @@ def test_a_second_evaluation_is_as_the_first(tiny_backbone):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_guides_moments_edges_and_time_are_exact(float64, tiny_backbone, keep):
+def test_guides_edges_and_time_are_exact(float64, tiny_backbone, keep):
     """Every term that there is, at sizes that are no multiple of a stride."""
     layers = dict.fromkeys(("block1_conv1", "block2_conv1", "block3_conv1"), 0.5)
     loss = PerceptualLoss(
@@ -285,7 +285,6 @@ def test_guides_moments_edges_and_time_are_exact(float64, tiny_backbone, keep):
         content_weight=1.0,
         style_weight=1.0,
         tv_weight=0.2,
-        moment_weight=0.6,
         temporal_weight=0.8,
     )
     content, style, value = (
@@ -297,7 +296,7 @@ def test_guides_moments_edges_and_time_are_exact(float64, tiny_backbone, keep):
     def guided(height, width, seed):
         regions = np.random.default_rng(seed).random((1, height, width, 2))
         regions[:, :, : width // 3] = (1, 0)
-        made = guides(regions, loss.features, loss.guided_layers)
+        made = guides(regions, loss.features, loss.style_layers)
         return {layer: tf.constant(guide, tf.float64) for layer, guide in made.items()}
 
     ours, theirs = guided(43, 49, 4), guided(50, 39, 5)
@@ -310,17 +309,15 @@ def test_guides_moments_edges_and_time_are_exact(float64, tiny_backbone, keep):
         "warped": random(1, 43, 49, 3, seed=6),
         "consistency": random(1, 43, 49, 1, seed=7),
     }
-    whole = Targets(
-        *loss.content_targets(content), loss.style_statistics(style, theirs), **rest
-    )
+    whole = Targets(*loss.content_targets(content), loss.grams(style, theirs), **rest)
     parts = Targets(
         *tiled.content_targets(content, grid),
-        tiled.style_statistics(style, style_grid, theirs),
+        tiled.grams(style, style_grid, theirs),
         **rest,
     )
-    for term, statistic in whole.statistics.items():
-        assert statistic.shape[1] == 2
-        np.testing.assert_allclose(parts.statistics[term], statistic, rtol=1e-11)
+    for layer, gram in whole.grams.items():
+        assert gram.shape[1] == 2
+        np.testing.assert_allclose(parts.grams[layer], gram, rtol=1e-11)
     with tf.GradientTape() as tape:
         tape.watch(value)
         total, terms = loss(value, whole)
@@ -346,7 +343,7 @@ def test_targets_by_tiles_are_those_of_whole_pictures(float64, tiny_backbone, ke
         Grid(cut(50, 3, tiled.halo), cut(39, 1, tiled.halo)),
     )
     ours, theirs = tiled.targets(content, style, *grids), loss.targets(content, style)
-    for part in ("norms", "statistics"):
+    for part in ("norms", "grams"):
         assert getattr(ours, part).keys() == getattr(theirs, part).keys()
         for layer, value in getattr(theirs, part).items():
             np.testing.assert_allclose(getattr(ours, part)[layer], value, rtol=1e-12)
@@ -662,7 +659,7 @@ def test_large_pictures_run_in_the_loop():
     few = loss.targets(small, small)
     shapes = tiled.extract.shapes(height, width)
     content = {layer: tf.zeros([1, *shapes[layer]]) for layer in loss.content_layers}
-    targets = Targets(content, few.norms, few.statistics)
+    targets = Targets(content, few.norms, few.grams)
     grid = choose_grid((height, width), tiled.halo, 320**2)
     grid, rows = FirstTiles(grid.rows, grid.columns), []
     variable = tf.Variable(tf.zeros([1, height, width, 3]))

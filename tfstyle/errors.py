@@ -25,3 +25,7 @@ class UsageError(TfstyleError, ValueError):
 
 class ImageError(TfstyleError):
     """A file that cannot be read or written as a picture."""
+
+
+class VideoError(TfstyleError):
+    """A file that cannot be read or written as a film."""

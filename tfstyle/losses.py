@@ -13,9 +13,7 @@ the published losses differ by constants, the ``normalization``:
 ``mean``      Σ (F−P)² / (H·W·C)    Σ (G−A)² / C²             Σ d² / (H·W·C)
 ============ ===================== ========================= =======================
 
-Moments, means and deviations of channels, are compared like ``G`` and ``A`` are, but
-for ``gatys``, which has them as ``sum``, and ``mean``, which divides by C; the temporal
-term is normalized like the total variation.
+The temporal term is normalized like the total variation.
 
 ``sum`` is the CS231n assignment's; ``gatys`` equations 1, 4 and 5 of Gatys, Ecker and
 Bethge (2016), whose 1/(4·N²·M²) is in ``G``; ``mean`` is that of Johnson et al. (2016)
@@ -44,7 +42,6 @@ TEMPORAL = "temporal"
 IMAGE = "image"
 """Key of the picture's own H·W·C beside those of the layers."""
 
-_LEAST_VARIANCE = 1e-8  # the root's slope at 0 is infinite
 _TINY = 1e-24  # far below any target that is not blank
 
 
@@ -123,33 +120,31 @@ def total_variation(images: tf.Tensor, normalization: str = "sum") -> tf.Tensor:
     return _variation_term(_variation(images), _entries(images), normalization)
 
 
-def blend_statistics(
-    statistics: Sequence[Features],
-    weights: npt.ArrayLike,
-    normalization: str = "relative",
+def blend_grams(
+    grams: Sequence[Features], weights: npt.ArrayLike, normalization: str = "relative"
 ) -> dict[str, tf.Tensor]:
-    """The statistics of a style between several styles, region by region.
+    """The Gram matrices of a style between several styles, region by region.
 
     A convex combination. With ``relative`` losses, each weight is divided by the norm
     of what it weighs, so that equal weights mean equal relative distances to two
     styles, however much larger the one's Gram matrix is.
 
     Args:
-      statistics: Of each of S styles, see ``PerceptualLoss.style_statistics``.
+      grams: Of each of S styles, ``[N, R, C, C]`` by layer.
       weights: ``[S, R]``, by style and region.
       normalization: One of ``NORMALIZATIONS``.
 
     Returns:
-      Statistics as of a single style.
+      Gram matrices as of a single style.
     """
     blend = {}
-    for term in statistics[0]:
-        found = tf.stack([style[term] for style in statistics])  # [S, N, R, ...]
+    for layer in grams[0]:
+        found = tf.stack([style[layer] for style in grams])  # [S, N, R, C, C]
         shares = tf.cast(tf.convert_to_tensor(weights)[:, None], found.dtype)
         if normalization == "relative":
-            shares /= tf.sqrt(_last_squares(found)) + _TINY
+            shares /= tf.sqrt(_matrix_squares(found)) + _TINY
         shares /= tf.reduce_sum(shares, 0)
-        blend[term] = tf.reduce_sum(found * shares[..., None, None], 0)
+        blend[layer] = tf.reduce_sum(found * shares[..., None, None], 0)
     return blend
 
 
@@ -160,9 +155,8 @@ class Targets:
     Attributes:
       content: The content picture's features by content layer.
       norms: The sums of their squares, ``[N]`` by content layer.
-      statistics: The style's by term: Gram matrices ``[N, R, C, C]`` and moments (means
-        and mean squares) ``[N, R, 2, C]`` of R regions, with 1 for R where there are
-        none.
+      grams: The style's Gram matrices by style layer, ``[N, R, C, C]``, of R regions,
+        with 1 for R where there are none.
       guides: How much of each position belongs to each region, ``[1, h, w, R]`` in
         [0, 1] by style layer; empty where the whole picture is one region.
       areas: Their sums over positions, ``[R]`` by style layer.
@@ -173,7 +167,7 @@ class Targets:
 
     content: Features
     norms: Features
-    statistics: Features
+    grams: Features
     guides: Features = dataclasses.field(default_factory=dict)
     areas: Features = dataclasses.field(default_factory=dict)
     warped: tf.Tensor | None = None
@@ -188,7 +182,6 @@ class PerceptualLoss:
     Attributes:
       content_layers: Weights by content layer.
       style_layers: Weights by style layer.
-      moment_layers: Weights by layer whose moments count.
       term_names: Names of the terms, in the order in which they are returned.
     """
 
@@ -201,7 +194,6 @@ class PerceptualLoss:
         content_weight: float,
         style_weight: float,
         tv_weight: float,
-        moment_weight: float = 0.0,
         temporal_weight: float = 0.0,
         normalization: str = "relative",
     ):
@@ -215,8 +207,6 @@ class PerceptualLoss:
           content_weight: α of Gatys et al. (2016), equation 7.
           style_weight: β of the same.
           tv_weight: Weight of the total variation.
-          moment_weight: Weight of the means and deviations of the style layers'
-            channels (Li et al. 2017, "Demystifying Neural Style Transfer").
           temporal_weight: Weight of the squared difference to ``Targets.warped``
             (Ruder et al. 2016, equation 7).
           normalization: One of ``NORMALIZATIONS``.
@@ -224,24 +214,17 @@ class PerceptualLoss:
         self.features = features
         self.content_layers = _weighted(content_layers, content_weight)
         self.style_layers = _weighted(style_layers, style_weight)
-        self.moment_layers = _weighted(style_layers, moment_weight)
         self.tv_weight, self.temporal_weight = tv_weight, temporal_weight
         self.normalization = normalization
         self.term_names = (
             *(f"content/{layer}" for layer in self.content_layers),
             *(f"style/{layer}" for layer in self.style_layers),
-            *(f"moments/{layer}" for layer in self.moment_layers),
             *((TOTAL_VARIATION,) if tv_weight else ()),
             *((TEMPORAL,) if temporal_weight else ()),
         )
 
-    @property
-    def guided_layers(self) -> tuple[str, ...]:
-        """The layers whose statistics count."""
-        return tuple(self.style_layers | self.moment_layers)
-
     def targets(self, content: tf.Tensor | None, style: tf.Tensor | None) -> Targets:
-        """Features of the content picture and statistics of the style picture.
+        """Features of the content picture and Gram matrices of the style picture.
 
         Args:
           content: Images ``[N, H, W, 3]`` in [0, 1], of the shape that is optimised;
@@ -252,7 +235,7 @@ class PerceptualLoss:
         Returns:
           The targets that ``__call__`` takes.
         """
-        return Targets(*self.content_targets(content), self.style_statistics(style))
+        return Targets(*self.content_targets(content), self.grams(style))
 
     def content_targets(
         self, content: tf.Tensor | None
@@ -262,7 +245,7 @@ class PerceptualLoss:
         kept = {layer: features[layer] for layer in self.content_layers}
         return kept, {layer: sum_of_squares(f) for layer, f in kept.items()}
 
-    def style_statistics(
+    def grams(
         self, style: tf.Tensor | None, guides: Features | None = None
     ) -> dict[str, tf.Tensor]:
         """The part of ``targets`` that is the style's.
@@ -272,15 +255,14 @@ class PerceptualLoss:
           guides: As of ``Targets``, for the style picture.
 
         Returns:
-          ``Targets.statistics``.
+          ``Targets.grams``.
         """
-        if not self.guided_layers:
+        if not self.style_layers:
             return {}
         features, guides = self.features(style), guides or {}
-        entries = {layer: _entries(features[layer]) for layer in self.guided_layers}
-        return self.averages(
-            self.style_sums(features, guides), guide_areas(guides), entries
-        )
+        entries = {layer: _entries(features[layer]) for layer in self.style_layers}
+        products = self.products(features, guides)
+        return self.normalized(products, guide_areas(guides), entries)
 
     def __call__(
         self, images: tf.Tensor, targets: Targets, tv_images: tf.Tensor | None = None
@@ -324,7 +306,7 @@ class PerceptualLoss:
           core: Height and width of the part in pixels; None for all of ``picture``.
 
         Returns:
-          By term, the squared distance ``[N]`` of a content layer, what ``style_sums``
+          By term, the squared distance ``[N]`` of a content layer, what ``products``
           returns, and the squared differences ``[N]`` of the total variation and of
           the temporal term.
         """
@@ -335,7 +317,7 @@ class PerceptualLoss:
             )
             for layer in self.content_layers
         }
-        sums |= self.style_sums(features, targets.guides)
+        sums |= self.products(features, targets.guides)
         if self.tv_weight:
             sums[TOTAL_VARIATION] = _variation(_at_least_float32(picture), *core)
         if self.temporal_weight:
@@ -344,70 +326,48 @@ class PerceptualLoss:
             sums[TEMPORAL] = sum_of_squares(change * tf.sqrt(targets.consistency))
         return sums
 
-    def style_sums(self, features: Features, guides: Features) -> dict[str, tf.Tensor]:
-        """The sums that the loss is not linear in, by term; see ``sums``.
+    def products(self, features: Features, guides: Features) -> dict[str, tf.Tensor]:
+        """The sums that the loss is not linear in; see ``sums``.
 
         Args:
           features: As of ``sums``.
           guides: Those of the same positions, or empty.
 
         Returns:
-          The products ``FᵀF`` of style layers, ``[N, R, C, C]``, and the sums and sums
-          of squares of channels, ``[N, R, 2, C]``.
+          The products ``FᵀF`` of style layers by term, ``[N, R, C, C]``.
         """
-        wide = {
-            layer: _at_least_float32(features[layer]) for layer in self.guided_layers
-        }
-        sums = {
-            f"style/{layer}": _guided_products(wide[layer], guides.get(layer))
+        return {
+            f"style/{layer}": _guided_products(
+                _at_least_float32(features[layer]), guides.get(layer)
+            )
             for layer in self.style_layers
         }
-        return sums | {
-            f"moments/{layer}": _guided_moments(wide[layer], guides.get(layer))
-            for layer in self.moment_layers
-        }
 
-    def style_sum_shapes(
-        self, channels: Mapping[str, int], regions: int
-    ) -> dict[str, list[int]]:
-        """The shapes of ``style_sums`` by term, without the batch."""
-        shapes = {
-            f"style/{layer}": [regions, channels[layer], channels[layer]]
-            for layer in self.style_layers
-        }
-        return shapes | {
-            f"moments/{layer}": [regions, 2, channels[layer]]
-            for layer in self.moment_layers
-        }
-
-    def averages(
+    def normalized(
         self,
         sums: Mapping[str, tf.Tensor],
         areas: Mapping[str, tf.Tensor],
         entries: Mapping[str, tf.Tensor | float],
     ) -> dict[str, tf.Tensor]:
-        """Gram matrices and moments of a picture whose ``style_sums`` are known.
+        """The Gram matrices of a picture whose ``products`` are known.
 
         Args:
-          sums: ``style_sums`` of the whole picture.
+          sums: ``products`` of the whole picture.
           areas: As of ``Targets``.
           entries: H·W·C by layer.
 
         Returns:
-          ``Targets.statistics``.
+          ``Targets.grams``.
         """
-        statistics = {}
-        for layer in self.guided_layers:
-            for term in (f"style/{layer}", f"moments/{layer}"):
-                if term not in sums:
-                    continue
-                channels = sums[term].shape[-1]
-                area = areas.get(layer, tf.reshape(entries[layer] / channels, [1]))
-                # A small region may have no position of a deep layer.
-                area = tf.cast(tf.maximum(area, _TINY), sums[term].dtype)
-                count = channels if term.startswith("style/") else 1
-                statistics[term] = sums[term] / (count * area[:, None, None])
-        return statistics
+        grams = {}
+        for layer in self.style_layers:
+            products = sums[f"style/{layer}"]
+            channels = products.shape[-1]
+            area = areas.get(layer, tf.reshape(entries[layer] / channels, [1]))
+            # A small region may have no position of a deep layer.
+            area = tf.cast(tf.maximum(area, _TINY), products.dtype)
+            grams[layer] = products / (channels * area[:, None, None])
+        return grams
 
     def total(
         self,
@@ -435,7 +395,16 @@ class PerceptualLoss:
             )
             for layer, weight in self.content_layers.items()
         ]
-        losses += self._style_losses(sums, targets, entries)
+        style_losses = style_loss(
+            self.normalized(sums, targets.areas, entries),
+            targets.grams,
+            self.style_layers,
+            self.normalization,
+        )
+        losses += [
+            _over_regions(loss, targets.areas.get(layer))
+            for layer, loss in style_losses.items()
+        ]
         for term, weight in (
             (TOTAL_VARIATION, self.tv_weight),
             (TEMPORAL, self.temporal_weight),
@@ -451,31 +420,9 @@ class PerceptualLoss:
         }
         return tf.add_n(list(terms.values())), terms
 
-    def _style_losses(
-        self,
-        sums: Mapping[str, tf.Tensor],
-        targets: Targets,
-        entries: Mapping[str, tf.Tensor | float],
-    ) -> list[tf.Tensor]:
-        """The losses of style layers and of moments, ``[N]`` each."""
-        statistics = self.averages(sums, targets.areas, entries)
-        ours = {layer: statistics[f"style/{layer}"] for layer in self.style_layers}
-        theirs = {
-            layer: targets.statistics[f"style/{layer}"] for layer in self.style_layers
-        }
-        losses = style_loss(ours, theirs, self.style_layers, self.normalization)
-        found = [*losses.items()]
-        for layer, weight in self.moment_layers.items():
-            term = f"moments/{layer}"
-            distance = _moment_distance(
-                statistics[term], targets.statistics[term], self.normalization
-            )
-            found.append((layer, weight * distance))
-        return [_over_regions(loss, targets.areas.get(layer)) for layer, loss in found]
-
     @property
     def _needs_features(self) -> bool:
-        return bool(self.content_layers or self.guided_layers)
+        return bool(self.content_layers or self.style_layers)
 
 
 def guide_areas(guides: Features) -> dict[str, tf.Tensor]:
@@ -525,16 +472,6 @@ def _guided_products(features: tf.Tensor, guide: tf.Tensor | None) -> tf.Tensor:
     return tf.stack(regions, 1)
 
 
-def _guided_moments(features: tf.Tensor, guide: tf.Tensor | None) -> tf.Tensor:
-    powers = [features, tf.square(features)]
-    if guide is None:
-        sums = [tf.reduce_sum(power, [1, 2])[:, None] for power in powers]
-    else:
-        guide = tf.cast(guide, features.dtype)
-        sums = [tf.einsum("nhwc,hwr->nrc", power, guide[0]) for power in powers]
-    return tf.stack(sums, 2)
-
-
 def sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:
     """Sum of squares of each picture or its features, ``[N]``."""
     tensor = _at_least_float32(tensor)
@@ -564,32 +501,16 @@ def _variation_term(squares: tf.Tensor, entries: Any, normalization: str) -> tf.
 
 
 def _gram_distance(gram: tf.Tensor, target: tf.Tensor, normalization: str) -> tf.Tensor:
-    squares = _last_squares(gram - target)
+    squares = _matrix_squares(gram - target)
     if normalization == "relative":
-        return squares / (_last_squares(target) + _TINY)
+        return squares / (_matrix_squares(target) + _TINY)
     if normalization == "mean":
         return squares / float(gram.shape[-1] ** 2)
     return squares * {"sum": 1.0, "gatys": 0.25}[normalization]
 
 
-def _moment_distance(
-    moments: tf.Tensor, target: tf.Tensor, normalization: str
-) -> tf.Tensor:
-    ours, theirs = _mean_and_deviation(moments), _mean_and_deviation(target)
-    squares = _last_squares(ours - theirs)
-    if normalization == "relative":
-        return squares / (_last_squares(theirs) + _TINY)
-    return squares / float(moments.shape[-1] if normalization == "mean" else 1)
-
-
-def _mean_and_deviation(moments: tf.Tensor) -> tf.Tensor:
-    mean, square = moments[..., 0, :], moments[..., 1, :]
-    variance = tf.maximum(square - tf.square(mean), _LEAST_VARIANCE)
-    return tf.stack([mean, tf.sqrt(variance)], -2)
-
-
-def _last_squares(tensor: tf.Tensor) -> tf.Tensor:
-    """Sums of squares over the last two axes."""
+def _matrix_squares(tensor: tf.Tensor) -> tf.Tensor:
+    """Sums of squares of matrices."""
     return tf.reduce_sum(tf.square(tensor), [-2, -1])
 
 

@@ -73,7 +73,7 @@ class MemoryPlanner:
         """
         assert isinstance(loss.features, FeatureExtractor)
         self._extract, self._content_layers = loss.features, tuple(loss.content_layers)
-        self._guided_layers, self._regions = loss.guided_layers, regions
+        self._style_layers, self._regions = loss.style_layers, regions
         self._options = options
         self._halo = widest_halo(self._extract.fields.values())
         self._most_pixels = math.inf
@@ -184,7 +184,7 @@ class MemoryPlanner:
     @property
     def _guided_strides(self) -> dict[str, int]:
         return {
-            layer: self._extract.fields[layer].stride for layer in self._guided_layers
+            layer: self._extract.fields[layer].stride for layer in self._style_layers
         }
 
     def _kept_per_pixel(self) -> float:

@@ -232,6 +232,65 @@ def holding(objective: Objective, held: tf.Tensor) -> Objective:
     return partly
 
 
+class Loop:
+    """Minimises a loss of an optimizer's variable; traced once, for any number of runs.
+
+    Many steps run inside one graph call, and the host hears of them about four times
+    a second.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Adam | LBFGS,
+        *,
+        steps: int,
+        term_names: Sequence[str],
+    ):
+        """Takes note of everything; traces nothing yet.
+
+        Args:
+          objective: Loss, gradient and terms of the variable's value.
+          optimizer: ``Adam`` or ``LBFGS`` of the variable.
+          steps: Evaluations of the loss.
+          term_names: Names of the terms, in order.
+        """
+        self._optimizer, self._steps, self._term_names = optimizer, steps, term_names
+        self._call = _graph_loop(objective, optimizer, steps)
+
+    def run(
+        self,
+        report: Callable[[np.ndarray, np.ndarray], bool] = lambda rows, row_steps: (
+            False
+        ),
+    ) -> None:
+        """Evaluates the loss as often as it may still be.
+
+        Args:
+          report: Is given the rows since the last report, ``[k, 1 + terms]``, and the
+            evaluations at each; returns True to stop.
+
+        Raises:
+          NonFiniteLossError: The loss became NaN or infinite.
+        """
+        per_call, stop = 1, False
+        while not stop and self._optimizer.evaluations.numpy() < self._steps:
+            traced = self._call.experimental_get_tracing_count() > 0
+            began = time.monotonic()
+            row_steps, rows, goes_on = (
+                x.numpy() for x in self._call(tf.constant(per_call))
+            )
+            elapsed = time.monotonic() - began
+            finite = np.isfinite(rows[:, 0])
+            if finite.any():
+                stop = report(rows[finite], row_steps[finite]) or not goes_on
+            check_finite(row_steps, rows, self._term_names)
+            if traced:  # the first call's time is that of tracing
+                steps_per_second = len(rows) / max(elapsed, 1e-6)
+                wanted = round(SECONDS_BETWEEN_REPORTS * steps_per_second)
+                per_call = min(max(wanted, 1), _MOST_STEPS_PER_CALL)
+
+
 def optimize(
     objective: Objective,
     optimizer: Adam | LBFGS,
@@ -240,37 +299,8 @@ def optimize(
     term_names: Sequence[str],
     report: Callable[[np.ndarray, np.ndarray], bool] = lambda rows, row_steps: False,
 ) -> None:
-    """Minimises a loss of the optimizer's variable.
-
-    Many steps run inside one graph call, and the host hears of them about four times
-    a second.
-
-    Args:
-      objective: Loss, gradient and terms of the variable's value; traced once.
-      optimizer: ``Adam`` or ``LBFGS`` of the variable.
-      steps: Evaluations of the loss.
-      term_names: Names of the terms, in order.
-      report: Is given the rows since the last report, ``[k, 1 + terms]``, and the
-        evaluations at each; returns True to stop.
-
-    Raises:
-      NonFiniteLossError: The loss became NaN or infinite.
-    """
-    run = _graph_loop(objective, optimizer, steps)
-    per_call, stop = 1, False
-    while not stop and optimizer.evaluations.numpy() < steps:
-        traced = run.experimental_get_tracing_count() > 0
-        began = time.monotonic()
-        row_steps, rows, goes_on = (x.numpy() for x in run(tf.constant(per_call)))
-        elapsed = time.monotonic() - began
-        finite = np.isfinite(rows[:, 0])
-        if finite.any():
-            stop = report(rows[finite], row_steps[finite]) or not goes_on
-        check_finite(row_steps, rows, term_names)
-        if traced:  # the first call's time is that of tracing
-            steps_per_second = len(rows) / max(elapsed, 1e-6)
-            wanted = round(SECONDS_BETWEEN_REPORTS * steps_per_second)
-            per_call = min(max(wanted, 1), _MOST_STEPS_PER_CALL)
+    """Minimises a loss once; see ``Loop``."""
+    Loop(objective, optimizer, steps=steps, term_names=term_names).run(report)
 
 
 def _graph_loop(

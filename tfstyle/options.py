@@ -40,7 +40,6 @@ EXPORT_FORMATS = {
 EXPORT_PRECISIONS = ("float32", "float16", "int8")
 
 _CONTENT_WEIGHTS = ("content_weight", "laplacian_weight")
-_STYLE_WEIGHTS = ("style_weight", "moment_weight")
 
 
 def _option(default: Any, help_text: str) -> Any:
@@ -76,11 +75,6 @@ class LossOptions:
     content_weight: float = _option(0.05, "Weight of the content loss.")
     style_weight: float = _option(1.0, "Weight of the style loss.")
     tv_weight: float = _option(0.5, "Weight of the total variation.")
-    moment_weight: float = _option(
-        0.0,
-        "Weight of the means and deviations of the style layers' channels, which a "
-        "Gram matrix leaves open.",
-    )
     laplacian_weight: float = _option(
         0.0, "Weight of the content picture's edges: its Laplacian, four times reduced."
     )
@@ -105,7 +99,7 @@ class LossOptions:
                 raise UsageError(
                     f"{name}={value!r}: choose one of {', '.join(choices)}"
                 )
-        for name in (*_CONTENT_WEIGHTS, *_STYLE_WEIGHTS, "tv_weight"):
+        for name in (*_CONTENT_WEIGHTS, "style_weight", "tv_weight"):
             self._check(name, getattr(self, name) >= 0, "a number of at least 0")
         self._check("seed", self.seed >= 0, "a whole number of at least 0")
         if not (self.needs_content or self.needs_style):
@@ -121,7 +115,7 @@ class LossOptions:
     @property
     def needs_style(self) -> bool:
         """Whether any weight is about the style picture."""
-        return any(getattr(self, name) for name in _STYLE_WEIGHTS)
+        return bool(self.style_weight)
 
     def _check(self, name: str, valid: bool, wanted: str) -> None:
         if not valid:

@@ -113,7 +113,7 @@ def plan_stylize(
 
 def plan_inversion(content: Any, layer: str | None, **options: Any) -> Plan:
     """Reads and checks what ``invert_features`` needs."""
-    chosen = {**INVERSION, **options, "style_weight": 0.0, "moment_weight": 0.0}
+    chosen = {**INVERSION, **options, "style_weight": 0.0}
     if layer is not None:
         chosen["content_layers"] = {layer: 1.0}
     return plan_stylize(content, None, **chosen)

@@ -18,7 +18,7 @@ from tfstyle.errors import UsageError
 from tfstyle.features import LAPLACIAN, FeatureExtractor
 from tfstyle.images import resize_image
 from tfstyle.lbfgs import LBFGS
-from tfstyle.losses import PerceptualLoss, Targets, blend_statistics, guide_areas
+from tfstyle.losses import PerceptualLoss, Targets, blend_grams, guide_areas
 from tfstyle.memory import Cut, MemoryPlanner
 from tfstyle.optimize import (
     Adam,
@@ -70,13 +70,16 @@ class BrokenRunError(NonFiniteLossError):
 
 
 def perceptual_loss(
-    options: LossOptions, features: FeatureExtractor | None = None
+    options: LossOptions,
+    features: FeatureExtractor | None = None,
+    temporal_weight: float = 0.0,
 ) -> PerceptualLoss:
     """The loss that options describe, on a network with its weights read.
 
     Args:
       options: The options.
       features: The network, where it is there already.
+      temporal_weight: See ``PerceptualLoss``.
 
     Returns:
       The loss.
@@ -89,7 +92,7 @@ def perceptual_loss(
         content_weight=1.0,
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,
-        moment_weight=options.moment_weight,
+        temporal_weight=temporal_weight,
         normalization=options.normalization,
     )
 
@@ -139,7 +142,7 @@ class Encoder:
         self.features = feature_extractor(options)
         losses = [perceptual_loss(each, self.features) for each in options]
         content = {layer: 1.0 for loss in losses for layer in loss.content_layers}
-        style = {layer: 1.0 for loss in losses for layer in loss.guided_layers}
+        style = {layer: 1.0 for loss in losses for layer in loss.style_layers}
         self.loss = PerceptualLoss(
             self.features,
             content_layers=content,
@@ -147,7 +150,6 @@ class Encoder:
             content_weight=1.0,
             style_weight=1.0,
             tv_weight=0.0,
-            moment_weight=float(any(each.moment_weight for each in options)),
         )
         self._targets: dict[Any, Targets] | None = {} if len(options) > 1 else None
 
@@ -438,26 +440,24 @@ class PyramidRun:
             tiled = TiledLoss(loss, keep_content=cut.keep_content)
             kept = tiled.content_targets(content, cut.content)
         styles = [
-            self._style_statistics(style, style_size, cut, grid)
+            self._grams(style, style_size, cut, grid)
             for style, style_size, grid in zip(
                 self.plan.styles, self._style_sizes(size), cut.styles, strict=True
             )
         ]
         normalization = self.options.normalization
-        blend = (
-            blend_statistics(styles, self.plan.shares, normalization) if styles else {}
-        )
+        blend = blend_grams(styles, self.plan.shares, normalization) if styles else {}
         guides = self._guides(self.plan.regions, size, self.options.margin)
         return Targets(*kept, blend, guides, guide_areas(guides))
 
-    def _style_statistics(
+    def _grams(
         self, style: Style, size: tuple[int, int], cut: Cut, grid: Grid
     ) -> dict[str, tf.Tensor]:
         picture = tf.constant(resize_image(style.picture, size))
         guides = self._guides(style.regions, size)
         if cut.tiles == 1:
-            return self.encoder.loss.style_statistics(picture, guides)
-        return TiledLoss(self.encoder.loss).style_statistics(picture, grid, guides)
+            return self.encoder.loss.grams(picture, guides)
+        return TiledLoss(self.encoder.loss).grams(picture, grid, guides)
 
     def _guides(
         self, regions: np.ndarray | None, size: tuple[int, int], margin: int = 0
@@ -465,7 +465,7 @@ class PyramidRun:
         if regions is None:
             return {}
         canvas = with_margin(resize_image(regions, size), margin)
-        layers = self.encoder.loss.guided_layers
+        layers = list(self.encoder.loss.style_layers)
         found = region_guides(canvas, self.encoder.features, layers)
         return {layer: tf.constant(guide) for layer, guide in found.items()}
 

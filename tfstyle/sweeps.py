@@ -26,7 +26,6 @@ _OWN = (
     "content_weight",
     "style_weight",
     "tv_weight",
-    "moment_weight",
     "laplacian_weight",
     "normalization",
     "optimizer",

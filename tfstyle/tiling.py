@@ -194,7 +194,7 @@ class TiledLoss:
         """
         return Targets(
             *self.content_targets(content, content_grid),
-            self.style_statistics(style, style_grid),
+            self.grams(style, style_grid),
         )
 
     def content_targets(
@@ -206,15 +206,15 @@ class TiledLoss:
         kept, norms = self._content_features(content, grid)
         return kept if self.keep_content else {IMAGE: content}, norms
 
-    def style_statistics(
+    def grams(
         self, style: tf.Tensor | None, grid: Grid, guides: Features | None = None
     ) -> dict[str, tf.Tensor]:
-        """See ``PerceptualLoss.style_statistics``."""
-        if style is None or not self.loss.guided_layers:
+        """See ``PerceptualLoss.grams``."""
+        if style is None or not self.loss.style_layers:
             return {}
         guides = guides or {}
-        sums = self._style_sums(style, grid, lambda crop: crop, guides)
-        return self.loss.averages(sums, guide_areas(guides), self._entries(grid))
+        products = self._products(style, grid, lambda crop: crop, guides)
+        return self.loss.normalized(products, guide_areas(guides), self._entries(grid))
 
     def value_and_gradient(
         self,
@@ -235,17 +235,17 @@ class TiledLoss:
           The total, its gradient by ``value`` and the terms.
         """
         loss, entries = self.loss, self._entries(grid)
-        nonlinear = self._style_sums(value, grid, picture_of, targets.guides)
+        products = self._products(value, grid, picture_of, targets.guides)
         batch = tf.shape(value)[:1]
         # The loss is linear in all sums but these, so 0 serves for the others.
         sums = {
             name: tf.zeros(batch, self._dtype) for name in loss.term_names
-        } | nonlinear
+        } | products
         with tf.GradientTape() as tape:
             tape.watch(sums)
             total, _ = loss.total(sums, targets, entries)
         slopes = tape.gradient(total, sums)
-        linear = [name for name in loss.term_names if name not in nonlinear]
+        linear = [name for name in loss.term_names if name not in products]
 
         def of_tile(
             tile: _Tile, gradient: tf.Tensor, *added: tf.Tensor
@@ -277,31 +277,30 @@ class TiledLoss:
         total, terms = loss.total(sums, targets, entries)
         return total, gradient, terms
 
-    def _style_sums(
+    def _products(
         self,
         value: tf.Tensor,
         grid: Grid,
         picture_of: Callable[[tf.Tensor], tf.Tensor],
         guides: Features,
     ) -> dict[str, tf.Tensor]:
-        """``PerceptualLoss.style_sums`` of a whole picture."""
-        shapes = self.extract.shapes(*grid.size)
-        regions = next(iter(guides.values())).shape[-1] if guides else 1
-        wanted = self.loss.style_sum_shapes(
-            {layer: shapes[layer][-1] for layer in self.loss.guided_layers}, regions
-        )
-        if not wanted:
+        """``PerceptualLoss.products`` of a whole picture."""
+        layers = list(self.loss.style_layers)
+        if not layers:
             return {}
 
         def of_tile(tile: _Tile, *added: tf.Tensor) -> list[tf.Tensor]:
             features = tile.cores(self.extract(picture_of(tile.crop(value))))
-            sums = self.loss.style_sums(features, tile.read_all(guides))
-            return [a + sums[term] for a, term in zip(added, wanted, strict=True)]
+            products = self.loss.products(features, tile.read_all(guides)).values()
+            return [a + p for a, p in zip(added, products, strict=True)]
 
-        batch = tf.shape(value)[0]
-        nothing = [tf.zeros([batch, *shape], self._dtype) for shape in wanted.values()]
+        shapes, batch = self.extract.shapes(*grid.size), tf.shape(value)[0]
+        channels = [shapes[layer][-1] for layer in layers]
+        regions = guides[layers[0]].shape[-1] if guides else 1
+        nothing = [tf.zeros([batch, regions, c, c], self._dtype) for c in channels]
         added = self._over_tiles(grid, of_tile, nothing)
-        return dict(zip(wanted, added, strict=True))
+        terms = (f"style/{layer}" for layer in layers)
+        return dict(zip(terms, added, strict=True))
 
     def _content_features(
         self, content: tf.Tensor, grid: Grid

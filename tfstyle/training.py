@@ -174,9 +174,10 @@ class _Training:
         )
         self.optimizer.build(self.network.trainable_variables)
         self.loss = perceptual_loss(options)
-        styles = [self.loss.style_statistics(s) for s in self.styles.values()]
-        self.statistics = {
-            term: tf.concat([style[term] for style in styles], 0) for term in styles[0]
+        styles = [self.loss.grams(s) for s in self.styles.values()]
+        self.grams = {
+            layer: tf.concat([style[layer] for style in styles], 0)
+            for layer in styles[0]
         }
 
     def run(self, callbacks: Sequence[Callback]) -> TrainingResult:
@@ -401,10 +402,8 @@ class _Training:
         styles: tf.Tensor,
         blend: tf.Tensor,
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], list[tf.Tensor]]:
-        statistics = {
-            term: tf.gather(value, styles) for term, value in self.statistics.items()
-        }
-        targets = Targets(*self.loss.content_targets(contents), statistics)
+        grams = {layer: tf.gather(gram, styles) for layer, gram in self.grams.items()}
+        targets = Targets(*self.loss.content_targets(contents), grams)
         variables = self.network.trainable_variables
         with tf.GradientTape() as tape:
             total, terms = self.loss(self.network(photos, blend), targets)

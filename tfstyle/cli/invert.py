@@ -17,8 +17,8 @@ def define_flags(values: flags.FlagValues) -> None:
     runs.define_output_flags(values)
     runs.define_option_flags(values, INVERSION)
     flags.DEFINE_alias("layer", "content_layers", flag_values=values)
-    style_only = ("style_layers", "style_weight", "moment_weight")
-    for name in (*style_only, "style_size", "style_scale"):
+    style_only = ("style_layers", "style_weight", "style_size", "style_scale")
+    for name in style_only:
         delattr(values, name)
     runs.remove_color_flags(values)
 

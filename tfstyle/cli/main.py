@@ -26,6 +26,7 @@ COMMANDS = {
     "texture": "make a new picture with the texture of another",
     "sweep": "stylize with every combination of some options",
     "apply": "give pictures a trained style, in one pass",
+    "video": "give a film a style, without flicker",
     "train": "train a network for styles of your own",
     "export": "write a network for TensorFlow Serving, LiteRT or ONNX",
     "presets": "list the published experiments that --preset names",

@@ -1,0 +1,196 @@
+"""Optimises the frames of a film one after another, each from the one before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfstyle.colors import keep_colors
+from tfstyle.lbfgs import LBFGS
+from tfstyle.losses import Targets, blend_grams
+from tfstyle.memory import MemoryPlanner
+from tfstyle.optimize import Loop, Objective, differentiated
+from tfstyle.options import Options
+from tfstyle.plans import Plan, make_options, plan_stylize
+from tfstyle.pyramid import (
+    feature_extractor,
+    from_space,
+    perceptual_loss,
+    to_space,
+    with_margin,
+    without_margin,
+)
+from tfstyle.recipes import run_plan
+from tfstyle.tiling import TiledLoss
+
+TEMPORAL_WEIGHT = 20.0
+FRAME_STEPS = 30
+
+
+class FrameOptimizer:
+    """Stylizes a frame so that it goes on with the one before.
+
+    After Ruder, Dosovitskiy and Brox, "Artistic Style Transfer for Videos" (2016): the
+    first frame is stylized from coarse to fine like a picture; each further one starts
+    from the last result, warped along the motion, and is drawn to it wherever that is
+    consistent (equation 7). One graph serves all frames.
+    """
+
+    def __init__(
+        self,
+        style: Any,
+        *,
+        frame_steps: int = FRAME_STEPS,
+        temporal_weight: float = TEMPORAL_WEIGHT,
+        **options: Any,
+    ):
+        """Checks the options.
+
+        Args:
+          style: As of ``stylize``.
+          frame_steps: Evaluations of the loss at each frame but the first.
+          temporal_weight: Weight of the difference to the last frame's result.
+          **options: The fields of ``tfstyle.Options``.
+
+        Raises:
+          UsageError: One cannot be used.
+        """
+        make_options(options)
+        self._style, self._options = style, options
+        self._frame_steps, self._temporal_weight = frame_steps, temporal_weight
+        self._follower: _Follower | None = None
+
+    def __call__(
+        self,
+        frame: np.ndarray,
+        warped: np.ndarray | None,
+        consistency: np.ndarray | None,
+    ) -> np.ndarray:
+        """Stylizes a frame.
+
+        Args:
+          frame: ``[1, H, W, 3]`` in [0, 1].
+          warped: The last frame's result, warped to this one, of the same shape; None
+            for the first frame.
+          consistency: ``[1, H, W, 1]`` in [0, 1], 1 where ``warped`` is to be trusted.
+
+        Returns:
+          The stylized frame, of the same shape, float32 in [0, 1].
+        """
+        size = {"size": max(frame.shape[1:3]), "size_of": "longest"}
+        plan = plan_stylize(frame, self._style, **{**self._options, **size})
+        if warped is None or consistency is None:
+            return run_plan(plan).image
+        if self._follower is None:
+            self._follower = _Follower(plan, self._frame_steps, self._temporal_weight)
+        return self._follower.follow(plan, warped, consistency)
+
+
+class _Follower:
+    """The graph that all frames but the first have in common."""
+
+    def __init__(self, plan: Plan, steps: int, temporal_weight: float):
+        self.options: Options = plan.options
+        features = feature_extractor([plan.options])
+        self.loss = perceptual_loss(plan.options, features, temporal_weight)
+        margin = plan.options.margin
+        size = plan.size[0] + 2 * margin, plan.size[1] + 2 * margin
+        self.styles = [style.picture.shape[1:3] for style in plan.styles]
+        self.cut = MemoryPlanner(self.loss, plan.options).cut(
+            size, self.styles, 1, plan.options.history
+        )
+        self.tiled = TiledLoss(self.loss) if self.cut.tiles > 1 else None
+        self.picture = tf.Variable(tf.zeros([1, *size, 3]))
+        self.warped = tf.Variable(tf.zeros([1, *size, 3]))
+        self.consistency = tf.Variable(tf.zeros([1, *size, 1]))
+        self.content = [_variables(part) for part in self._content_targets(plan)]
+        self.grams = self._grams(plan)
+        clamp = plan.options.clamp
+        self.optimizer = LBFGS(
+            self.picture,
+            terms=len(self.loss.term_names),
+            history=plan.options.history,
+            bounds=(clamp[0], clamp[1]) if clamp else None,
+            first_step=plan.options.learning_rate,
+        )
+        self.loop = Loop(
+            self._objective(),
+            self.optimizer,
+            steps=steps,
+            term_names=self.loss.term_names,
+        )
+
+    def follow(
+        self, plan: Plan, warped: np.ndarray, consistency: np.ndarray
+    ) -> np.ndarray:
+        """Stylizes the frame of a plan."""
+        assert plan.content is not None
+        found = self._content_targets(plan)
+        for variables, tensors in zip(self.content, found, strict=True):
+            for layer, tensor in tensors.items():
+                variables[layer].assign(tensor)
+        # Where nothing is known of the last frame, this one's content is a start.
+        start = consistency * warped + (1 - consistency) * plan.content
+        for variable, picture in (
+            (self.picture, to_space(start.astype("float32"), self.options.space)),
+            (self.warped, to_space(warped, self.options.space)),
+            (self.consistency, consistency),
+        ):
+            variable.assign(with_margin(picture, self.options.margin))
+        self.optimizer.reset()
+        self.loop.run()
+        canvas = from_space(self.picture.value(), self.options.space).numpy()
+        picture = without_margin(np.clip(canvas, 0.0, 1.0), self.options.margin)
+        if plan.original is not None:
+            picture = keep_colors(picture, plan.original, self.options.color_strength)
+        return picture
+
+    def _content_targets(self, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+        assert plan.content is not None
+        content = tf.constant(with_margin(plan.content, self.options.margin))
+        if self.tiled:
+            return self.tiled.content_targets(content, self.cut.content)
+        return self.loss.content_targets(content)
+
+    def _grams(self, plan: Plan) -> dict[str, tf.Tensor]:
+        pictures = [tf.constant(style.picture) for style in plan.styles]
+        if self.tiled:
+            grids = zip(pictures, self.cut.styles, strict=True)
+            found = [self.tiled.grams(*each) for each in grids]
+        else:
+            found = [self.loss.grams(picture) for picture in pictures]
+        normalization = self.options.normalization
+        return blend_grams(found, plan.shares, normalization) if found else {}
+
+    def _targets(self) -> Targets:
+        content, norms = (
+            {layer: variable.read_value() for layer, variable in part.items()}
+            for part in self.content
+        )
+        return Targets(
+            content,
+            norms,
+            self.grams,
+            warped=self.warped.read_value(),
+            consistency=self.consistency.read_value(),
+        )
+
+    def _objective(self) -> Objective:
+        space, tiled, loss = self.options.space, self.tiled, self.loss
+        if tiled is None:
+            return differentiated(
+                lambda value: loss(
+                    from_space(value, space), self._targets(), tv_images=value
+                )
+            )
+        return lambda value: tiled.value_and_gradient(
+            value, self._targets(), self.cut.content, lambda c: from_space(c, space)
+        )
+
+
+def _variables(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Variable]:
+    return {
+        name: tf.Variable(tensor, trainable=False) for name, tensor in tensors.items()
+    }
