@@ -105,8 +105,7 @@ class _Follower:
         self.picture = tf.Variable(tf.zeros([1, *size, 3]))
         self.warped = tf.Variable(tf.zeros([1, *size, 3]))
         self.consistency = tf.Variable(tf.zeros([1, *size, 1]))
-        self.content = [_variables(part) for part in self._content_targets(plan)]
-        self.grams = self._grams(plan)
+        self.targets = [_variables(part) for part in self._frame_targets(plan)]
         clamp = plan.options.clamp
         self.optimizer = LBFGS(
             self.picture,
@@ -127,8 +126,8 @@ class _Follower:
     ) -> np.ndarray:
         """Stylizes the frame of a plan."""
         assert plan.content is not None
-        found = self._content_targets(plan)
-        for variables, tensors in zip(self.content, found, strict=True):
+        found = self._frame_targets(plan)
+        for variables, tensors in zip(self.targets, found, strict=True):
             for layer, tensor in tensors.items():
                 variables[layer].assign(tensor)
         # Where nothing is known of the last frame, this one's content is a start.
@@ -147,12 +146,18 @@ class _Follower:
             picture = keep_colors(picture, plan.original, self.options.color_strength)
         return picture
 
-    def _content_targets(self, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _frame_targets(self, plan: Plan) -> list[dict[str, tf.Tensor]]:
+        """Features and norms of the content, and Gram matrices of the style.
+
+        These too are of the frame: the style may have taken the frame's colours.
+        """
         assert plan.content is not None
         content = tf.constant(with_margin(plan.content, self.options.margin))
         if self.tiled:
-            return self.tiled.content_targets(content, self.cut.content)
-        return self.loss.content_targets(content)
+            parts = self.tiled.content_targets(content, self.cut.content)
+        else:
+            parts = self.loss.content_targets(content)
+        return [*parts, self._grams(plan)]
 
     def _grams(self, plan: Plan) -> dict[str, tf.Tensor]:
         pictures = [tf.constant(style.picture) for style in plan.styles]
@@ -165,14 +170,14 @@ class _Follower:
         return blend_grams(found, plan.shares, normalization) if found else {}
 
     def _targets(self) -> Targets:
-        content, norms = (
+        content, norms, grams = (
             {layer: variable.read_value() for layer, variable in part.items()}
-            for part in self.content
+            for part in self.targets
         )
         return Targets(
             content,
             norms,
-            self.grams,
+            grams,
             warped=self.warped.read_value(),
             consistency=self.consistency.read_value(),
         )
