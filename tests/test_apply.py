@@ -9,6 +9,7 @@ from conftest import lively_network
 import tfstyle
 from tfstyle import apply
 from tfstyle.apply import apply_network, apply_style
+from tfstyle.colors import keep_colors
 from tfstyle.errors import UsageError
 from tfstyle.memory import RUNTIME
 from tfstyle.tiling import choose_grid
@@ -90,3 +91,18 @@ def test_the_bundled_styles_stylize():
         picture[..., 0].mean() - picture[..., 2].mean() for picture in (starry, scream)
     ]
     assert red_of[0] < 0 < red_of[1]  # a blue night and an orange sky
+
+
+def test_colours_and_protected_parts_stay(content):
+    network = lively_network(["one", "two"])
+    protect = np.zeros((32, 40, 3), "float32")
+    protect[:, :20] = 1
+    free = apply_style(content, model=network)
+    kept = apply_style(content, model=network, protect=protect)
+    np.testing.assert_array_equal(kept[:, :, :20], content[:, :, :20])
+    np.testing.assert_allclose(kept[:, :, 21:], free[:, :, 21:], atol=1e-6)
+    assert np.abs(free - content)[:, :, :20].mean() > 0.05
+    colored = apply_style(content, model=network, color="content")
+    np.testing.assert_allclose(colored, keep_colors(free, content), atol=1e-6)
+    with pytest.raises(UsageError, match="color='match': choose one of style, content"):
+        apply_style(content, model=network, color="match")

@@ -1,13 +1,20 @@
 """Tests of tfstyle/frames.py: frames that go on with the one before."""
 
+import os
+import re
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import tfstyle
 from tfstyle import memory, optimize
 from tfstyle.errors import UsageError
+from tfstyle.flow import find_motion, frame_flicker
 from tfstyle.frames import FrameOptimizer
 
+CAT = Path(__file__).parents[1] / "data" / "content" / "cat.jpg"
 OPTIONS = {"scales": 1, "steps": 10, "margin": 4}
 EVERYWHERE = np.ones((1, 32, 40, 1), "float32")
 
@@ -91,3 +98,80 @@ def test_bad_options_are_refused_at_once(style):
         FrameOptimizer(style, stile=1)
     with pytest.raises(UsageError, match="tv_weight=-1: give a number of at least 0"):
         FrameOptimizer(style, tv_weight=-1)
+
+
+# The command, on frames too small for slim19's deep layers.
+SHALLOW = ("--style_layers=relu1_1,relu2_1", "--content_layers=relu2_1", "--scales=1")
+COMMAND = ("video", "--input=clip.mp4", "--style=style.png", "--steps=8", *SHALLOW)
+
+
+@pytest.fixture
+def clip(folder):
+    """A pan of five noisy frames, also as ``clip.mp4`` in the working directory."""
+    pytest.importorskip("cv2")
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    photo = tfstyle.load_image(CAT, 120)[0]
+    random = np.random.default_rng(1)
+    writer = imageio_ffmpeg.write_frames(
+        str(folder / "clip.mp4"), (64, 48), fps=8, macro_block_size=1
+    )
+    writer.send(None)
+    frames = []
+    for i in range(5):
+        frame = photo[10:58, 2 * i : 2 * i + 64] + random.normal(0, 0.02, (48, 64, 3))
+        frames.append(np.clip(frame, 0, 1)[None].astype("float32"))
+        writer.send((frames[-1] * 255).astype("uint8"))
+    writer.close()
+    return frames
+
+
+def flicker_of(out: str) -> float:
+    return float(re.search(r"5 frames, 64×48, flicker ([\d.]+), ", out)[1])
+
+
+def test_a_film_in_the_style_of_a_painting_flickers_little(run, clip):
+    code, out, err = run(*COMMAND, "--output=out.mp4", "--frame_steps=8")
+    assert (code, err) == (0, "")
+    layers = {"style_layers": ["relu1_1", "relu2_1"], "content_layers": ["relu2_1"]}
+    alone = [
+        tfstyle.stylize(frame, "style.png", steps=8, scales=1, **layers).image
+        for frame in clip
+    ]
+    flickers = [
+        frame_flicker(alone[i], alone[i - 1], find_motion(clip[i], clip[i - 1]))
+        for i in range(1, 5)
+    ]
+    assert flicker_of(out) < 0.5 * np.mean(flickers)
+
+
+def test_frames_of_other_flags_are_refused(run, refused, clip, monkeypatch):
+    from tfstyle.cli import video as command
+
+    class StopAtOnce(command.FrameBar):
+        def __call__(self, progress):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "FrameBar", StopAtOnce)
+        code, _, err = run(*COMMAND, "--output=out.mp4", "--frame_steps=3")
+    assert code == 130
+    assert "stopped after 1 frame, which out.mp4.frames keeps" in err
+    words = ("--output=out.mp4", "--frame_steps=3", "--style_weight=2")
+    code, line = refused(*COMMAND, *words)
+    assert code == 2
+    assert "style_weight" in line and "2.0" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--style_name=waves",), "--style and --style_name: give one of them"),
+        (("--style=no.png",), "no.png: no such file"),
+        (("--tv_weight=-1",), "tv_weight=-1.0: give a number of at least 0"),
+        (("--frame_steps=0",), "--frame_steps=0: give a positive"),
+    ],
+)
+def test_the_command_refuses(refused, clip, no_tensorflow, words, said):
+    code, line = refused(*COMMAND, "--output=out.mp4", *words)
+    assert code == 2
+    assert said in line

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfstyle.colors import keep_colors
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image
 from tfstyle.memory import RUNTIME, memory_limit
+from tfstyle.options import APPLY_COLORS
+from tfstyle.regions import protected, read_protection
 from tfstyle.tiling import Grid, Span, choose_grid
 from tfstyle.transform_net import BUNDLED, LEAST_SIDE, TransformNet, load_network
 
@@ -26,6 +29,8 @@ def apply_style(
     *,
     model: str | os.PathLike[str] | TransformNet = BUNDLED,
     size: int | None = None,
+    color: str = "style",
+    protect: Any = None,
     max_memory: float = 0.0,
 ) -> np.ndarray:
     """Gives a picture a style that a network was trained on, in one pass.
@@ -40,6 +45,9 @@ def apply_style(
       model: ``bundled``, a ``.keras`` file, the folder of a training run, or what
         ``load_network`` returned.
       size: Longest side in pixels; None keeps the picture's own.
+      color: ``style``, or ``content`` to keep the picture's colours and stylize its
+        luminance only, see ``keep_colors``.
+      protect: A grey picture; what is white stays as it is.
       max_memory: Gigabytes that may be taken; a picture that needs more is computed
         tile by tile, with the same result. 0: a safe share of what there is.
 
@@ -52,7 +60,13 @@ def apply_style(
     """
     network = model if isinstance(model, TransformNet) else load_network(model)
     picture = load_image(content, size)
-    return apply_network(network, picture, network.blend(style_name), max_memory)
+    if color not in APPLY_COLORS:
+        raise UsageError(f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}")
+    kept = None if protect is None else read_protection(protect, picture.shape[1:3])
+    result = apply_network(network, picture, network.blend(style_name), max_memory)
+    if color == "content":
+        result = keep_colors(result, picture)
+    return result if kept is None else protected(result, picture, kept)
 
 
 def apply_network(

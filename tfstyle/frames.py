@@ -24,9 +24,7 @@ from tfstyle.pyramid import (
 )
 from tfstyle.recipes import run_plan
 from tfstyle.tiling import TiledLoss
-
-TEMPORAL_WEIGHT = 20.0
-FRAME_STEPS = 30
+from tfstyle.video import FRAME_STEPS, TEMPORAL_WEIGHT
 
 
 class FrameOptimizer:

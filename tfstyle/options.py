@@ -30,6 +30,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "color_matching": MATCHINGS,
 }
 
+APPLY_COLORS = ("style", "content")
+"""Whose colours a trained style can leave a picture."""
+
 EXPORT_FORMATS = {
     "savedmodel": None,
     "keras": ".keras",

@@ -34,6 +34,7 @@ from tfstyle.optimize import (
 from tfstyle.options import LossOptions, Options, weighted_layers
 from tfstyle.plans import Plan, Style
 from tfstyle.regions import guides as region_guides
+from tfstyle.regions import protected
 from tfstyle.tiling import Grid, TiledLoss
 
 SCALE_FACTOR = 2
@@ -337,8 +338,7 @@ class PyramidRun:
             return picture
         kept = resize_image(protect, picture.shape[1:3])
         original = resize_image(original, picture.shape[1:3])
-        # Neither product may round what is wholly kept.
-        return np.where(kept == 1, original, kept * original + (1 - kept) * picture)
+        return protected(picture, original, kept)
 
     def _finished(self, picture: np.ndarray) -> np.ndarray:
         """A picture as it is shown: with its final colours and what is protected."""

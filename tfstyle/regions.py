@@ -92,6 +92,24 @@ def read_protection(source: Any, size: tuple[int, int]) -> np.ndarray:
     return mask["white"]
 
 
+def protected(
+    picture: np.ndarray, original: np.ndarray, protect: np.ndarray
+) -> np.ndarray:
+    """A picture with the original where it is protected.
+
+    Args:
+      picture: ``[N, H, W, 3]``.
+      original: Of the same shape.
+      protect: As of ``read_protection``.
+
+    Returns:
+      Of the same shape; the original to the last bit where ``protect`` is 1.
+    """
+    # Neither product may round what is wholly kept.
+    mixed = protect * original + (1 - protect) * picture
+    return np.where(protect == 1, original, mixed)
+
+
 def assign_styles(
     weights: Sequence[float],
     content_mask: Mask | None,

@@ -18,6 +18,7 @@ from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
+from tfstyle.options import APPLY_COLORS
 from tfstyle.photos import picture_files
 
 Jobs = list[tuple[pathlib.Path, pathlib.Path]]
@@ -53,6 +54,14 @@ def define_flags(values: flags.FlagValues) -> None:
         1,
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "color",
+        "style",
+        list(APPLY_COLORS),
+        "Whose colours; 'content' stylizes luminance only.",
+        flag_values=values,
+    )
+    text("protect", None, "Grey picture; what is white stays as it is.", values)
     flags.DEFINE_float(
         "max_memory",
         0.0,
@@ -82,6 +91,8 @@ def run(values: flags.FlagValues) -> int:
                     values["style_name"].value,
                     model=network,
                     size=values["size"].value,
+                    color=values["color"].value or "style",
+                    protect=values["protect"].value,
                     max_memory=values["max_memory"].value or 0.0,
                 )
             except (ImageError, UsageError) as error:

@@ -1,0 +1,362 @@
+"""Tests of tfstyle/video.py, tfstyle/clips.py and the command video."""
+
+import re
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import lively_network
+
+from tfstyle import clips, load_image, save_image, video
+from tfstyle.cli import video as command
+from tfstyle.errors import TfstyleError, UsageError, VideoError
+from tfstyle.transform_net import save_network
+
+cv2 = pytest.importorskip("cv2")
+imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+
+FRAMES, WIDTH, HEIGHT = 10, 64, 48
+CAT = Path(__file__).parents[1] / "data" / "content" / "cat.jpg"
+
+
+def ffmpeg(*words) -> None:
+    program = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error"]
+    subprocess.run([*program, *map(str, words)], check=True, stdin=subprocess.DEVNULL)
+
+
+def make_clip(path, frames=FRAMES, size=(WIDTH, HEIGHT), rate=10, noise=3.0):
+    """A pan over a photograph with noise of its own in every frame, without sound."""
+    photo = (load_image(CAT, 200)[0] * 255).astype("uint8")
+    random = np.random.default_rng(6)
+    writer = imageio_ffmpeg.write_frames(
+        str(path), size, fps=rate, macro_block_size=1, output_params=["-crf", "10"]
+    )
+    writer.send(None)
+    for i in range(frames):
+        frame = photo[30 : 30 + size[1], 40 + 2 * i : 40 + 2 * i + size[0]]
+        frame = np.clip(frame + random.normal(0, noise, frame.shape), 0, 255)
+        writer.send(frame.astype("uint8"))
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A folder with ``silent.mp4``, ``clip.mp4`` with a tone, and ``model.keras``."""
+    folder = tmp_path_factory.mktemp("material")
+    make_clip(folder / "silent.mp4")
+    tone = ("-f", "lavfi", "-i", "sine=frequency=440:duration=1")
+    both = ("-i", folder / "silent.mp4", *tone, "-c:v", "copy")
+    ffmpeg(*both, "-c:a", "aac", folder / "clip.mp4")
+    ffmpeg(*both, "-c:a", "libopus", folder / "opus.mkv")
+    save_network(lively_network(["a", "b"]), folder / "model.keras")
+    return folder
+
+
+@pytest.fixture
+def place(material, tmp_path, monkeypatch):
+    """An empty working directory with links to the material."""
+    for file in material.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def unchanged(frame, warped, consistency):
+    return frame
+
+
+def steadied(frame, warped, consistency):
+    """A stylizer whose every frame depends on the one before."""
+    if warped is None:
+        return 1 - frame
+    return 1 - frame + 0.7 * consistency * (warped + frame - 1)
+
+
+def stop_after(count):
+    return lambda progress: progress.frame >= count
+
+
+def kept(output: str) -> dict[str, bytes]:
+    folder = Path(f"{output}.frames")
+    return {file.name: file.read_bytes() for file in folder.glob("*.png")}
+
+
+def read(path) -> np.ndarray:
+    clip = clips.open_clip(path)
+    return np.concatenate(list(clip.frames(clip.scaled(None))))
+
+
+@pytest.mark.parametrize("output", ["out.mp4", "out.mov", "50%.d.mkv"])
+def test_a_film_keeps_frames_rate_sound_and_colours(place, output):
+    film = video.stylize_video("clip.mp4", output, unchanged)
+    assert (film.frames, film.size, film.stopped) == (FRAMES, (HEIGHT, WIDTH), False)
+    clip = clips.open_clip(output)
+    assert (clip.size, clip.rate, clip.count) == ((HEIGHT, WIDTH), 10, FRAMES)
+    assert clip.sound == "aac"
+    before, after = read("clip.mp4"), read(output)
+    assert before.shape == after.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    differences = np.abs(before[:, None] - after[None]).mean((2, 3, 4))
+    assert differences.diagonal().max() < 0.02
+    assert (differences.argmin(1) == np.arange(FRAMES)).all()
+    assert not list(place.glob("*.frames")) and not list(place.glob(".tfstyle*"))
+
+
+def test_sound_that_the_container_does_not_take_becomes_aac(place):
+    video.stylize_video("opus.mkv", "out.mkv", unchanged)
+    assert clips.open_clip("out.mkv").sound == "opus"
+    video.stylize_video("opus.mkv", "out.mp4", unchanged)
+    assert clips.open_clip("out.mp4").sound == "aac"
+    video.stylize_video("silent.mp4", "out.mp4", unchanged)
+    assert clips.open_clip("out.mp4").sound is None
+
+
+def test_turned_frames_and_odd_sides(place):
+    ffmpeg("-display_rotation", 90, "-i", "clip.mp4", "-c", "copy", "turned.mp4")
+    assert clips.open_clip("turned.mp4").size == (WIDTH, HEIGHT)
+    odd = "scale=65:49,setsar=2,format=yuv444p"
+    ffmpeg("-i", "clip.mp4", "-vf", odd, "odd.mkv")
+    clip = clips.open_clip("odd.mkv")
+    assert clip.size == (49, 130)  # of square pixels
+    assert clip.scaled(None) == (48, 130)
+    assert clip.scaled(99) == (36, 98)
+    assert clip.scaled(1000) == (48, 130)
+    film = video.stylize_video("odd.mkv", "out.mp4", unchanged, size=99)
+    assert film.size == clips.open_clip("out.mp4").size == (36, 98)
+    with pytest.raises(UsageError, match=r"20×8 pixels is too small: .* 16 pixels"):
+        clip.scaled(21)
+
+
+@pytest.mark.parametrize(
+    ("told", "rate"),
+    [
+        (23.98, Fraction(24000, 1001)),
+        (29.97, Fraction(30000, 1001)),
+        (59.94, Fraction(60000, 1001)),
+        (24.0, 24),
+        (12.5, Fraction(25, 2)),
+        (29.87, Fraction(2987, 100)),
+        (5.0, 5),
+    ],
+)
+def test_rates_are_exact(told, rate):
+    assert clips._exact_rate(told) == rate
+
+
+def test_an_american_rate_stays(place):
+    make_clip("film.mp4", rate=24000 / 1001, frames=5)
+    film = video.stylize_video("film.mp4", "out.mp4", unchanged)
+    assert film.frames == 5
+    assert clips.open_clip("out.mp4").rate == Fraction(24000, 1001)
+
+
+def test_what_a_stylizer_is_given(place):
+    given = []
+
+    def stylize_frame(*arguments):
+        given.append(arguments)
+        return arguments[0]
+
+    progress = []
+    callbacks = [progress.append]
+    video.stylize_video("clip.mp4", "out.mp4", stylize_frame, callbacks=callbacks)
+    assert given[0][1:] == (None, None)
+    for frame, warped, consistency in given[1:]:
+        assert frame.shape == warped.shape == (1, HEIGHT, WIDTH, 3)
+        assert consistency.shape == (1, HEIGHT, WIDTH, 1)
+        for array in (frame, warped, consistency):
+            assert array.dtype == np.float32
+            assert array.min() >= 0 and array.max() <= 1
+        # The frame before, moved, is the frame: but for noise and levels.
+        assert np.abs((frame - warped) * consistency).mean() < 0.02
+    assert [p.frame for p in progress] == list(range(1, FRAMES + 1))
+    assert {p.frames for p in progress} == {FRAMES}
+
+
+def test_an_interrupted_run_ends_with_the_same_frames(place):
+    def run(output, count):
+        callbacks = [stop_after(count)]
+        return video.stylize_video("clip.mp4", output, steadied, callbacks=callbacks)
+
+    whole = run("whole.mp4", FRAMES)
+    assert (whole.frames, whole.stopped) == (FRAMES, True)
+    for count in (1, 4, 5):
+        assert run("parts.mp4", count).frames == count
+    (place / "parts.mp4.frames" / "000004.png").write_bytes(b"")  # a power loss
+    parts = run("parts.mp4", FRAMES)
+    assert kept("parts.mp4") == kept("whole.mp4")
+    assert len(kept("whole.mp4")) == FRAMES
+    assert parts.flicker == whole.flicker > 0
+    assert not Path("parts.mp4").exists()
+    film = run("parts.mp4", FRAMES)  # nothing is left but to write the film
+    assert (film.frames, film.stopped) == (FRAMES, False)
+    assert len(read("parts.mp4")) == FRAMES
+
+
+def test_frames_survive_an_error(place):
+    def failing(frame, warped, consistency):
+        if len(kept("out.mp4")) == 3:
+            raise RuntimeError("no luck")
+        return frame
+
+    with pytest.raises(RuntimeError, match="no luck"):
+        video.stylize_video("clip.mp4", "out.mp4", failing)
+    assert len(kept("out.mp4")) == 3
+
+
+def test_frames_of_another_run_are_refused(place):
+    stop = [stop_after(2)]
+    one = {"style_name": "a", "model": "0" * 64, "temporal": 0.5}
+    video.stylize_video("clip.mp4", "o.mp4", unchanged, settings=one, callbacks=stop)
+    two = {"style_name": "b", "model": "1" * 64, "temporal": 0.5}
+    with pytest.raises(UsageError) as refusal:
+        video.stylize_video("silent.mp4", "o.mp4", unchanged, settings=two, size=60)
+    assert str(refusal.value) == (
+        "o.mp4.frames: has frames of a run with other flags: input, size (64×48, now "
+        "60×44), style_name (a, now b), model; give the same ones, delete the folder, "
+        "or choose another output"
+    )
+    assert len(kept("o.mp4")) == 2
+    Path("o.mp4.frames/run.json").write_text("{")
+    with pytest.raises(TfstyleError, match=r"run\.json: is damaged; delete the folder"):
+        video.stylize_video("clip.mp4", "o.mp4", unchanged, settings=one)
+
+
+def test_a_folder_of_something_else_is_left_alone(place):
+    Path("out.mp4.frames").mkdir()
+    video.stylize_video("clip.mp4", "out.mp4", unchanged, callbacks=[stop_after(1)])
+    Path("out.mp4.frames/run.json").unlink()
+    with pytest.raises(UsageError, match="has something else in it; move it"):
+        video.stylize_video("clip.mp4", "out.mp4", unchanged)
+    assert len(kept("out.mp4")) == 1
+
+
+def test_steadied_frames_flicker_half_as_much(place):
+    network = lively_network(["a", "b"], width=8)
+
+    def flicker(temporal):
+        stylize_frame = video.follow_motion(network, "b", temporal=temporal)
+        return video.stylize_video("silent.mp4", "out.mp4", stylize_frame).flicker
+
+    single, steady = flicker(0.0), flicker(video.TEMPORAL)
+    assert 0 < steady <= single / 2
+    with pytest.raises(UsageError, match=r"temporal=1\.5: give a number from 0 to 1"):
+        video.follow_motion(network, temporal=1.5)
+
+
+VIDEO = ("video", "--input=clip.mp4", "--output=out.mp4", "--model=model.keras")
+
+
+def test_the_command(run, place):
+    code, out, err = run(*VIDEO, "--style_name=b", "--size=48")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(
+        r"out\.mp4: 10 frames, 48×36, flicker 0\.\d{3}, \d+\.\d s\n", out
+    )
+    clip = clips.open_clip("out.mp4")
+    assert (clip.size, clip.count, clip.sound) == ((36, 48), FRAMES, "aac")
+
+
+@pytest.fixture
+def run_interrupted(run, monkeypatch):
+    """Runs the command, which gets a signal after its third frame."""
+
+    def run_here(number, *words):
+        def interrupt(bar, progress):
+            if progress.frame == 3:
+                signal.raise_signal(number)
+
+        with monkeypatch.context() as context:
+            context.setattr(command.FrameBar, "__call__", interrupt)
+            return run(*words)
+
+    return run_here
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_keeps_the_frames(run_interrupted, place, name, code):
+    assert run_interrupted(getattr(signal, name), *VIDEO) == (
+        code,
+        "",
+        "tfstyle: stopped after 3 frames, which out.mp4.frames keeps; the same "
+        "command goes on\n",
+    )
+    assert len(kept("out.mp4")) == 3 and not Path("out.mp4").exists()
+
+
+def test_the_same_command_goes_on(run, run_interrupted, place):
+    run_interrupted(signal.SIGINT, *VIDEO)
+    code, _, err = run(*VIDEO, "--temporal=0.5")
+    assert code == 2
+    assert "other flags: temporal (0.6, now 0.5); give the same ones" in err
+    assert len(kept("out.mp4")) == 3
+    code, out, err = run(*VIDEO, "--style_name=a")  # as it was: the network's first
+    assert (code, err) == (0, "")
+    assert out.startswith("out.mp4: 10 frames")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--input=",), 2, "--input is missing"),
+        (("--input=none.mp4",), 2, "none.mp4: no such file; give the file of a film"),
+        (("--input=.",), 2, ".: is not a regular file; give the file of a film"),
+        (("--input=text.mp4",), 1, "(Invalid data found when processing input); get"),
+        (("--input=empty.mp4",), 1, "empty.mp4: cannot be read as a film ("),
+        (("--input=cut.mp4",), 1, "cut.mp4: cannot be read as a film ("),
+        (("--input=sound.mp4",), 1, "(there are no frames in it)"),
+        (("--input=picture.mp4",), 1, "is a single picture; tfstyle apply is for"),
+        (("--output=out.avi",), 2, "not supported; use .mp4, .mov or .mkv"),
+        (("--output=none/out.mp4",), 2, "the folder none does not exist"),
+        (("--output=clip.mp4",), 2, "clip.mp4: is the film to read; give another"),
+        (("--temporal=1.1",), 2, "--temporal=1.1: give"),
+        (("--size=0",), 2, "--size=0: give"),
+    ],
+)
+def test_the_command_refuses(refused, place, no_tensorflow, words, code, message):
+    Path("text.mp4").write_text("no film")
+    Path("empty.mp4").touch()
+    Path("cut.mp4").write_bytes(Path("clip.mp4").read_bytes()[:2000])
+    ffmpeg("-i", "clip.mp4", "-vn", "-c", "copy", "sound.mp4")
+    save_image(load_image(CAT, 32), "picture.png")
+    Path("picture.png").rename("picture.mp4")
+    found, err = refused(*VIDEO, *words)
+    assert found == code
+    assert message in err
+    assert not Path("out.mp4.frames").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--style_name=bb",), "there is no style 'bb'"),
+        (("--model=none",), "none: no such file; give 'bundled'"),
+        (("--size=12",), "a film of 12×8 pixels is too small"),
+    ],
+)
+def test_the_command_refuses_styles(refused, place, words, message):
+    code, err = refused(*VIDEO, *words)
+    assert code == 2
+    assert message in err
+    assert not Path("out.mp4.frames").exists()
+
+
+@pytest.mark.parametrize("name", ["cv2", "imageio_ffmpeg"])
+def test_what_is_missing_is_named(refused, place, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    assert refused(*VIDEO) == (
+        2,
+        "tfstyle: video needs imageio-ffmpeg and OpenCV: pip install "
+        "'tfstyle[video]'\n",
+    )
+
+
+def test_a_film_that_cannot_be_written_keeps_its_frames(place, monkeypatch):
+    monkeypatch.setattr(clips, "FRAME_NAME", "none%d.png")
+    with pytest.raises(VideoError, match=r"^out\.mp4: could not be written \("):
+        video.stylize_video("clip.mp4", "out.mp4", unchanged)
+    assert len(kept("out.mp4")) == FRAMES
+    assert not Path("out.mp4").exists() and not list(place.glob(".tfstyle*"))
