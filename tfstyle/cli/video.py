@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import sys
-import types
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -104,7 +104,7 @@ def run(values: flags.FlagValues) -> int:
     options = make_options(_options(values))
     _check_styles(values)
     runs.make_repeatable(options)  # else going on would show
-    with quiet_libraries(), runs.StopOnSignal() as signals, FrameBar() as bar:
+    with quiet_libraries(), runs.StopOnSignal() as signals, closing(FrameBar()) as bar:
         stylize_frame, settings = _stylizer(values)
         film = stylize_video(
             source,
@@ -193,7 +193,7 @@ def _options(values: flags.FlagValues) -> dict[str, Any]:
 
 
 class FrameBar:
-    """A bar on standard error with the frames and the time left; a context manager.
+    """A bar on standard error with the frames and the time left.
 
     It keeps silent where standard error is no terminal.
     """
@@ -201,15 +201,8 @@ class FrameBar:
     def __init__(self) -> None:
         self._bar: Any = None
 
-    def __enter__(self) -> FrameBar:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Takes the bar away."""
         if self._bar is not None:
             self._bar.close()
 
