@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
-from conftest import draw, lively_network, load_script
+from conftest import draw, lively_network, load_script, simple_plan
 
 from tfstyle import Options, save_image
 from tfstyle.backbones.vgg import VGG19
@@ -318,7 +318,7 @@ def test_what_is_tiled_has_four_tiles_within_the_limit(benchmark, megapixels):
     size = (height, round(height * 4 / 3))
     picture = np.broadcast_to(np.float32(0.5), (1, *size, 3))
     options = Options(max_memory=4.0, scales=1)
-    run = benchmark.PyramidRun(picture, picture, picture, size, options, [])
+    run = benchmark.PyramidRun(simple_plan(picture, picture, options, size=size), [])
 
     assert benchmark.limit_to_tiles(run, 4) >= 4
     assert 0.7e9 < run.planner.limit <= 4e9
@@ -327,7 +327,9 @@ def test_what_is_tiled_has_four_tiles_within_the_limit(benchmark, megapixels):
 def test_a_whole_picture_keeps_its_limit(benchmark):
     picture = np.full((1, 433, 577, 3), np.float32(0.5))
     options = Options(max_memory=1000.0, scales=1)
-    run = benchmark.PyramidRun(picture, picture, picture, (433, 577), options, [])
+    run = benchmark.PyramidRun(
+        simple_plan(picture, picture, options, size=(433, 577)), []
+    )
 
     assert benchmark.limit_to_tiles(run, 1) == 1
     assert run.planner.limit == 1e12
