@@ -1,0 +1,39 @@
+"""Tests of scripts/measure_flicker.py."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import load_script
+
+pytest.importorskip("cv2")
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script("measure_flicker")
+
+
+def test_the_film_moves_and_has_noise_of_its_own_in_every_frame(script):
+    still, moving = (list(script.make_film(64, 48, 3, noise)) for noise in (0.0, 0.02))
+    assert [frame.shape for frame in still] == [(1, 48, 64, 3)] * 3
+    assert np.abs(still[1] - still[0]).mean() > 0.01
+    noise = [b - a for a, b in zip(still, moving, strict=True)]
+    assert 0.012 < noise[0].std() < 0.022
+    assert np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1] < 0.1
+    again = next(script.make_film(64, 48, 1, 0.02))
+    np.testing.assert_array_equal(again, moving[0])
+
+
+def test_what_is_steadied_flickers_less(script):
+    frames = list(script.make_film(192, 108, 4, 0.01))
+    motions = [script.find_motion(b, a) for a, b in itertools.pairwise(frames)]
+
+    def follow(frame, warped, trust):
+        return frame if warped is None else frame + 0.6 * trust * (warped - frame)
+
+    alone = script.stylized(frames, motions, lambda frame, *_: frame)
+    np.testing.assert_array_equal(alone, frames)
+    steady = script.stylized(frames, motions, follow)
+    before, after = (script.flicker_of(made, motions) for made in (alone, steady))
+    assert before > 0.01 and after < 0.8 * before
