@@ -236,3 +236,8 @@ def test_ctrl_c_keeps_a_training(photos):
     step = int(err.split("step ")[1].split(";")[0])
     assert Path(f"run/checkpoint/ckpt-{step}.index").exists()
     assert json.loads(Path("run/training.json").read_text())["width"] == 4
+
+
+def test_a_list_without_pictures_is_refused(refused, folder, no_tensorflow):
+    code, line = refused("apply", "--input=,", "--output=out")
+    assert (code, line) == (2, "tfstyle: --input=,: names no picture\n")

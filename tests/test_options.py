@@ -184,3 +184,21 @@ def test_a_weight_below_0_is_refused(weight, shown):
     assert str(caught.value) == (
         f"style_layers=relu2_1:{shown}: a weight must be a number of at least 0"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("tv_weight", float("inf"), "a number of at least 0"),
+        ("content_weight", float("nan"), "a number of at least 0"),
+        ("laplacian_weight", float("inf"), "a number of at least 0"),
+        ("learning_rate", float("inf"), "a number above 0"),
+        ("max_memory", float("nan"), "a number of at least 0"),
+        ("beta_2", 2.0, "a number from 0 to below 1"),
+        ("color_strength", float("nan"), "a number from 0 to 1"),
+        ("style_scale", (float("nan"),), "numbers from 0.05 to 20"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(name, value, wanted):
+    with pytest.raises(UsageError, match=f"{name}=.*: give {wanted}"):
+        Options(**{name: value})

@@ -7,6 +7,7 @@ does not import TensorFlow, so that ``tfstyle --help`` answers at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -103,7 +104,8 @@ class LossOptions:
                     f"{name}={value!r}: choose one of {', '.join(choices)}"
                 )
         for name in (*_CONTENT_WEIGHTS, "style_weight", "tv_weight"):
-            self._check(name, getattr(self, name) >= 0, "a number of at least 0")
+            valid = 0 <= getattr(self, name) < math.inf
+            self._check(name, valid, "a number of at least 0")
         self._check("seed", self.seed >= 0, "a whole number of at least 0")
         if not (self.needs_content or self.needs_style):
             raise UsageError(
@@ -211,8 +213,11 @@ class Options(LossOptions):
         """Checks every value that can be checked without reading a file."""
         super().__post_init__()
         for name in ("final_learning_rate", "max_memory"):
-            self._check(name, getattr(self, name) >= 0, "a number of at least 0")
-        self._check("learning_rate", self.learning_rate > 0, "a number above 0")
+            valid = 0 <= getattr(self, name) < math.inf
+            self._check(name, valid, "a number of at least 0")
+        valid = 0 < self.learning_rate < math.inf
+        self._check("learning_rate", valid, "a number above 0")
+        self._check("beta_2", 0 <= self.beta_2 < 1, "a number from 0 to below 1")
         for name in ("size", "min_scale_size", "history"):
             self._check(name, getattr(self, name) >= 1, "a whole number of at least 1")
         for name in ("scales", "style_size", "clamp_until", "decay_step", "margin"):

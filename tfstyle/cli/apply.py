@@ -121,6 +121,8 @@ def find_jobs(source: str, output: str) -> Jobs:
         pictures = [(file, file.relative_to(path)) for file in picture_files(path)]
     else:
         files = [pathlib.Path(file) for file in runs.picture_paths(source)]
+        if not files:
+            raise UsageError(f"--input={source}: names no picture")
         if len(files) == 1 and target.suffix.lower() in SAVE_FORMATS:
             check_writable(target)
             return [(files[0], target)]
