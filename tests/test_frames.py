@@ -47,6 +47,19 @@ def test_a_frame_goes_on_where_motion_is_consistent(
     assert made.dtype == np.float32 and made.min() >= 0 and made.max() <= 1
 
 
+def test_a_frame_starts_from_what_is_known_of_the_last(
+    tiny_backbone, content, style, next_frame
+):
+    # The first evaluation is that of the start, and moves nothing.
+    frames = FrameOptimizer(style, frame_steps=1, **{**OPTIONS, "color": "free"})
+    warped = np.clip(content * 0.8, 0, 1)
+    left = EVERYWHERE.copy()
+    left[:, :, 20:] = 0
+    made = frames(next_frame, warped, left)
+    np.testing.assert_allclose(made[:, :, :20], warped[:, :, :20], atol=1e-6)
+    np.testing.assert_allclose(made[:, :, 20:], next_frame[:, :, 20:], atol=1e-6)
+
+
 def test_a_frame_depends_on_nothing_but_what_it_is_given(
     tiny_backbone, content, style, next_frame
 ):

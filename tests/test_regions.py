@@ -363,6 +363,17 @@ def test_no_protected_pixel_changes(tiny_backbone, content, style, color, optimi
     np.testing.assert_allclose(seen[-1][:, :, :20], content[:, :, :20], atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_protected_pixels_are_not_even_optimised(
+    tiny_backbone, content, style, optimizer, monkeypatch
+):
+    monkeypatch.setattr(PyramidRun, "_finished", lambda self, picture: picture)
+    options = {**RUN, "steps": 6, "color": "free", "optimizer": optimizer}
+    result = tfstyle.stylize(content, style, protect=halves(), **options)
+    np.testing.assert_array_equal(result.image[:, :, :20], content[:, :, :20])
+    assert np.abs(result.image - content)[:, :, 20:].mean() > 0.01
+
+
 def test_what_is_protected_is_no_part_of_the_style(tiny_backbone, content, style):
     plan = plan_stylize(content, style, protect=halves(), color="free", **RUN)
     run = PyramidRun(plan, [])
