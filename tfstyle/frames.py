@@ -11,19 +11,22 @@ from tfstyle.colors import keep_colors
 from tfstyle.lbfgs import LBFGS
 from tfstyle.losses import Targets, blend_grams
 from tfstyle.memory import MemoryPlanner
-from tfstyle.optimize import Loop, Objective, differentiated
+from tfstyle.optimize import Loop
 from tfstyle.options import Options
 from tfstyle.plans import Plan, make_options, plan_stylize
 from tfstyle.pyramid import (
+    cut_content_targets,
+    cut_grams,
+    cut_objective,
     feature_extractor,
     from_space,
+    make_optimizer,
     perceptual_loss,
     to_space,
     with_margin,
     without_margin,
 )
 from tfstyle.recipes import run_plan
-from tfstyle.tiling import TiledLoss
 from tfstyle.video import FRAME_STEPS, TEMPORAL_WEIGHT
 
 
@@ -95,25 +98,20 @@ class _Follower:
         self.loss = perceptual_loss(plan.options, features, temporal_weight)
         margin = plan.options.margin
         size = plan.size[0] + 2 * margin, plan.size[1] + 2 * margin
-        self.styles = [style.picture.shape[1:3] for style in plan.styles]
+        styles = [style.picture.shape[1:3] for style in plan.styles]
         self.cut = MemoryPlanner(self.loss, plan.options).cut(
-            size, self.styles, 1, plan.options.history
+            size, styles, 1, plan.options.history
         )
-        self.tiled = TiledLoss(self.loss) if self.cut.tiles > 1 else None
         self.picture = tf.Variable(tf.zeros([1, *size, 3]))
         self.warped = tf.Variable(tf.zeros([1, *size, 3]))
         self.consistency = tf.Variable(tf.zeros([1, *size, 1]))
         self.targets = [_variables(part) for part in self._frame_targets(plan)]
-        clamp = plan.options.clamp
-        self.optimizer = LBFGS(
-            self.picture,
-            terms=len(self.loss.term_names),
-            history=plan.options.history,
-            bounds=(clamp[0], clamp[1]) if clamp else None,
-            first_step=plan.options.learning_rate,
-        )
+        pairs = plan.options.history
+        optimizer = make_optimizer(self.picture, steps, self.loss, self.options, pairs)
+        assert isinstance(optimizer, LBFGS)  # as long as it remembers pairs
+        self.optimizer = optimizer
         self.loop = Loop(
-            self._objective(),
+            cut_objective(self.loss, self.cut, self.options.space, self._targets),
             self.optimizer,
             steps=steps,
             term_names=self.loss.term_names,
@@ -151,19 +149,14 @@ class _Follower:
         """
         assert plan.content is not None
         content = tf.constant(with_margin(plan.content, self.options.margin))
-        if self.tiled:
-            parts = self.tiled.content_targets(content, self.cut.content)
-        else:
-            parts = self.loss.content_targets(content)
+        parts = cut_content_targets(self.loss, self.cut, content)
         return [*parts, self._grams(plan)]
 
     def _grams(self, plan: Plan) -> dict[str, tf.Tensor]:
-        pictures = [tf.constant(style.picture) for style in plan.styles]
-        if self.tiled:
-            grids = zip(pictures, self.cut.styles, strict=True)
-            found = [self.tiled.grams(*each) for each in grids]
-        else:
-            found = [self.loss.grams(picture) for picture in pictures]
+        found = [
+            cut_grams(self.loss, self.cut, grid, tf.constant(style.picture))
+            for grid, style in zip(self.cut.styles, plan.styles, strict=True)
+        ]
         normalization = self.options.normalization
         return blend_grams(found, plan.shares, normalization) if found else {}
 
@@ -178,18 +171,6 @@ class _Follower:
             grams,
             warped=self.warped.read_value(),
             consistency=self.consistency.read_value(),
-        )
-
-    def _objective(self) -> Objective:
-        space, tiled, loss = self.options.space, self.tiled, self.loss
-        if tiled is None:
-            return differentiated(
-                lambda value: loss(
-                    from_space(value, space), self._targets(), tv_images=value
-                )
-            )
-        return lambda value: tiled.value_and_gradient(
-            value, self._targets(), self.cut.content, lambda c: from_space(c, space)
         )
 
 

@@ -21,6 +21,7 @@ from tfstyle.photos import picture_files
 from tfstyle.regions import (
     Mask,
     assign_styles,
+    check_style_masks,
     read_mask,
     read_protection,
     regions_array,
@@ -276,11 +277,7 @@ def _style_masks(source: Any, styles: Sequence[np.ndarray]) -> list[Mask] | None
     if source is None:
         return None
     sources = list(source) if isinstance(source, list | tuple) else [source]
-    if len(sources) != len(styles):
-        raise UsageError(
-            f"there are {len(sources)} style masks for {len(styles)} styles; give one "
-            "for each, in the same order"
-        )
+    check_style_masks(sources, styles)
     return [
         read_mask("style_mask", mask, style.shape[1:3])
         for mask, style in zip(sources, styles, strict=True)

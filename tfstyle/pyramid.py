@@ -18,7 +18,7 @@ from tfstyle.errors import UsageError
 from tfstyle.features import LAPLACIAN, FeatureExtractor
 from tfstyle.images import resize_image
 from tfstyle.lbfgs import LBFGS
-from tfstyle.losses import PerceptualLoss, Targets, blend_grams, guide_areas
+from tfstyle.losses import Features, PerceptualLoss, Targets, blend_grams, guide_areas
 from tfstyle.memory import Cut, MemoryPlanner
 from tfstyle.optimize import (
     Adam,
@@ -401,23 +401,8 @@ class PyramidRun:
 
     def _objective(self, cut: Cut, size: tuple[int, int]) -> Objective:
         """The loss at a scale with its gradient, whole or tile by tile."""
-        space = self.options.space
-        if cut.tiles == 1:
-            targets = self._targets(cut, size)
-            objective = differentiated(
-                lambda value: self.loss(
-                    from_space(value, space), targets, tv_images=value
-                )
-            )
-        else:
-            tiled = TiledLoss(self.loss, keep_content=cut.keep_content)
-            targets = self._targets(cut, size)
-
-            def objective(value: tf.Tensor) -> Any:
-                return tiled.value_and_gradient(
-                    value, targets, cut.content, lambda crop: from_space(crop, space)
-                )
-
+        targets = self._targets(cut, size)
+        objective = cut_objective(self.loss, cut, self.options.space, lambda: targets)
         if self.plan.protect is None:
             return objective
         kept = with_margin(resize_image(self.plan.protect, size), self.options.margin)
@@ -433,12 +418,7 @@ class PyramidRun:
         if self.plan.content is not None:
             resized = resize_image(self.plan.content, size)
             content = tf.constant(with_margin(resized, self.options.margin))
-        loss = self.encoder.loss
-        if cut.tiles == 1:
-            kept = loss.content_targets(content)
-        else:
-            tiled = TiledLoss(loss, keep_content=cut.keep_content)
-            kept = tiled.content_targets(content, cut.content)
+        kept = cut_content_targets(self.encoder.loss, cut, content)
         styles = [
             self._grams(style, style_size, cut, grid)
             for style, style_size, grid in zip(
@@ -455,9 +435,7 @@ class PyramidRun:
     ) -> dict[str, tf.Tensor]:
         picture = tf.constant(resize_image(style.picture, size))
         guides = self._guides(style.regions, size)
-        if cut.tiles == 1:
-            return self.encoder.loss.grams(picture, guides)
-        return TiledLoss(self.encoder.loss).grams(picture, grid, guides)
+        return cut_grams(self.encoder.loss, cut, grid, picture, guides)
 
     def _guides(
         self, regions: np.ndarray | None, size: tuple[int, int], margin: int = 0
@@ -509,6 +487,53 @@ class PyramidRun:
             picture = resize_image(picture, self.plan.size)
         seconds = time.monotonic() - self.began
         return Result(self._finished(picture), self.history, seconds, self.stopped)
+
+
+def cut_objective(
+    loss: PerceptualLoss, cut: Cut, space: str, targets: Callable[[], Targets]
+) -> Objective:
+    """A loss with its gradient, whole or tile by tile.
+
+    Args:
+      loss: The loss.
+      cut: How pictures are cut.
+      space: Of what is optimised.
+      targets: Gives what it is compared with, where the graph is traced.
+
+    Returns:
+      The objective.
+    """
+    if cut.tiles == 1:
+        return differentiated(
+            lambda value: loss(from_space(value, space), targets(), tv_images=value)
+        )
+    tiled = TiledLoss(loss, keep_content=cut.keep_content)
+    return lambda value: tiled.value_and_gradient(
+        value, targets(), cut.content, lambda crop: from_space(crop, space)
+    )
+
+
+def cut_content_targets(
+    loss: PerceptualLoss, cut: Cut, content: tf.Tensor | None
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+    """``PerceptualLoss.content_targets``, whole or tile by tile."""
+    if cut.tiles == 1:
+        return loss.content_targets(content)
+    tiled = TiledLoss(loss, keep_content=cut.keep_content)
+    return tiled.content_targets(content, cut.content)
+
+
+def cut_grams(
+    loss: PerceptualLoss,
+    cut: Cut,
+    grid: Grid,
+    style: tf.Tensor,
+    guides: Features | None = None,
+) -> dict[str, tf.Tensor]:
+    """``PerceptualLoss.grams`` of a style picture, whole or tile by tile."""
+    if cut.tiles == 1:
+        return loss.grams(style, guides)
+    return TiledLoss(loss).grams(style, grid, guides)
 
 
 def make_optimizer(

@@ -154,6 +154,19 @@ def assign_styles(
     return np.eye(len(labels)), labels
 
 
+def check_style_masks(masks: Sequence[Any], styles: Sequence[Any]) -> None:
+    """Refuses more or fewer style masks than styles.
+
+    Raises:
+      UsageError: There are.
+    """
+    if len(masks) != len(styles):
+        raise UsageError(
+            f"there are {len(masks)} style masks for {len(styles)} styles; give one "
+            "for each, in the same order"
+        )
+
+
 def guides(
     regions: np.ndarray, extractor: Any, layers: Sequence[str]
 ) -> dict[str, np.ndarray]:
@@ -193,11 +206,7 @@ def _pooled(regions: np.ndarray, field: Any, shape: tuple[int, ...]) -> np.ndarr
 def _shares_by_label(
     weights: Sequence[float], labels: list[str], style_masks: Sequence[Mask]
 ) -> np.ndarray:
-    if len(style_masks) != len(weights):
-        raise UsageError(
-            f"there are {len(style_masks)} style masks for {len(weights)} styles; give "
-            "one for each, in the same order"
-        )
+    check_style_masks(style_masks, weights)
     shares = np.array(
         [
             [weight * (label in mask) for label in labels]

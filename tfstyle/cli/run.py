@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfstyle.animation import Animation, check_animation
+from tfstyle.animation import Animation
 from tfstyle.backbones import check_backend
 from tfstyle.checkpoint import SECONDS_BETWEEN
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
@@ -292,9 +292,9 @@ def carry_out(
     output = required(values, "output")
     outputs = outputs or [output]
     check_files(values, outputs)
+    film = Animation(values["animate"].value) if values["animate"].value else None
     plan = make_plan()
     make_repeatable(plan.options)
-    film = Animation(values["animate"].value) if values["animate"].value else None
     with quiet_libraries(), StopOnSignal() as signals:
         result, error = _run(values, plan, signals, film)
         if result.history["step"]:
@@ -330,8 +330,6 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
         check_writable(plot, extensions=PLOT_EXTENSIONS)
     if report := values["report"].value:
         check_writable(report, extensions=())
-    if film := values["animate"].value:
-        check_animation(film)
     for name in ("log_dir", "snapshot_dir", "checkpoint"):
         if folder := values[name].value:
             make_folder(name, pathlib.Path(folder))
