@@ -151,7 +151,7 @@ def test_stylize_leaves_everything_that_was_asked_for(run, folder, tiny_backbone
     assert (code, err) == (0, "")
     assert out.startswith("out.png: 40×32, ") and out.endswith(" s\n")
     assert load_image("out.png").shape == (1, 32, 40, 3)
-    assert Image.open("out.png").text == {"Software": "tfstyle"}
+    assert Image.open("out.png").text["Software"] == "tfstyle"
     assert Image.open("loss.png").size[0] > 600
     assert list((folder / "deep" / "snapshots").iterdir())
     assert list(read_events(folder / "logs")["total"]) == [1, 2, 3, 4]

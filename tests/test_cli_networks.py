@@ -14,6 +14,7 @@ import pytest
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.cli import train as train_command
+from tfstyle.option_flags import options_from
 from tfstyle.options import TrainingOptions
 from tfstyle.presets import preset_names
 from tfstyle.transform_net import TransformNet, load_network, save_network
@@ -104,9 +105,7 @@ def test_the_preset_is_the_paper():
     values = cli.flags.FlagValues()
     train_command.define_flags(values)
     cli.parse(values, ["train", "--preset=johnson", "--steps=7"])
-    options = TrainingOptions(
-        **train_command.runs.options_from(values, TrainingOptions)
-    )
+    options = TrainingOptions(**options_from(values, TrainingOptions))
     assert (options.backbone, options.width, options.blocks) == ("vgg16", 32, 5)
     assert options.content_layers == {"relu3_3": 1}
     assert list(options.style_layers) == ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]

@@ -9,6 +9,7 @@ import warnings
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -137,7 +138,19 @@ def test_modes(mode, colour, expected):
     np.testing.assert_allclose(levels(load_image(picture))[0, 0], expected, atol=1)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "LAB", "YCbCr"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        *("1", "L", "LA", "P", "RGBA", "CMYK", "LAB"),
+        pytest.param(
+            "YCbCr",
+            marks=pytest.mark.skipif(
+                int(PIL.__version__.split(".")[0]) < 13,
+                reason="Pillow 12 cannot read the YCbCr TIFF that it writes",
+            ),
+        ),
+    ],
+)
 def test_modes_of_tiff_files(tmp_path, mode):
     if mode == "LAB":
         picture = Image.new(mode, (3, 2), (137, 128, 128))

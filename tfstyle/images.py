@@ -224,6 +224,33 @@ def save_image(
         temporary.unlink(missing_ok=True)
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Reads the texts that `save_image` put in a file.
+
+    Args:
+      path: A picture file.
+
+    Returns:
+      Texts by key; empty if there is none, or none that `save_image` writes.
+
+    Raises:
+      UsageError: There is no such file.
+      ImageError: It is empty, damaged, or of another kind.
+    """
+    path = Path(path)
+    name = _shown(path)
+    with _open_regular_file(path) as file, _open_picture(file, name) as picture:
+        if isinstance(picture, PngImageFile):
+            return {key: str(text) for key, text in picture.text.items()}
+        try:
+            with _quiet_pillow():
+                text = picture.getexif().get(ExifTags.Base.ImageDescription, "{}")
+            texts = json.loads(text)
+        except Exception:  # anything may stand there, from any program
+            return {}
+        return texts if isinstance(texts, dict) else {}
+
+
 def check_writable(
     path: str | os.PathLike[str],
     *,

@@ -185,7 +185,7 @@ def _batch(sources: Any, options: Options) -> np.ndarray | None:
 
 def _read_styles(source: Any, options: Options) -> tuple[list[np.ndarray], list[float]]:
     """Style pictures at their scales, and their weights."""
-    weighted = _weighted_sources(source)
+    weighted = weighted_sources(source)
     if not weighted:
         if options.needs_style:
             raise UsageError("no style picture: give one, or style_weight=0")
@@ -221,7 +221,7 @@ def _scaled_style(source: Any, scale: float, options: Options) -> np.ndarray:
     return _load(source, max(round(side * scale), 1), options, enlarge=True)
 
 
-def _weighted_sources(source: Any) -> list[tuple[Any, float]]:
+def weighted_sources(source: Any) -> list[tuple[Any, float]]:
     """Pictures with their weights; a folder's share its weight."""
     if source is None:
         return []

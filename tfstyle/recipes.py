@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfstyle.backbones import check_backend
 from tfstyle.checkpoint import SECONDS_BETWEEN, Checkpoint
+from tfstyle.options import LossOptions
 from tfstyle.plans import Plan, plan_inversion, plan_stylize, plan_texture
 
 if TYPE_CHECKING:
@@ -28,6 +29,20 @@ def run_plan(
 
     kept = Checkpoint(checkpoint, plan, checkpoint_every) if checkpoint else None
     return PyramidRun(plan, callbacks, kept).run()
+
+
+def make_repeatable(options: LossOptions) -> None:
+    """Makes a run of the same seed give the same bits again, but for XLA.
+
+    It sets the seed of every library and TensorFlow's determinism, for the whole
+    process.
+    """
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(options.seed)
+    if not options.jit_compile:  # XLA has no deterministic gradient of max pooling
+        tf.config.experimental.enable_op_determinism()
 
 
 def stylize(

@@ -47,6 +47,7 @@ def define_flags(values: flags.FlagValues) -> None:
         values,
     )
     runs.define_model_flag(values)
+    runs.define_from_image_flag(values)
     flags.DEFINE_integer(
         "size",
         None,
@@ -101,12 +102,17 @@ def run(values: flags.FlagValues) -> int:
                 print(f"tfstyle: skipped: {error}", file=sys.stderr)
                 failed += 1
                 continue
-            save_image(picture, target, metadata={"Software": "tfstyle"})
+            save_image(picture, target, metadata=_metadata(values, source))
     if failed:
         raise TfstyleError(f"{failed} of {len(jobs)} pictures could not be stylized")
     where = jobs[0][1] if len(jobs) == 1 else values["output"].value
     print(f"{where}: {len(jobs)} picture{'s' * (len(jobs) > 1)}")
     return 0
+
+
+def _metadata(values: flags.FlagValues, source: pathlib.Path) -> dict[str, str]:
+    """How one of the pictures is made."""
+    return runs.origin("apply", values, {"input": str(source)}).metadata()
 
 
 def find_jobs(source: str, output: str) -> Jobs:

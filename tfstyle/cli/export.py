@@ -15,6 +15,7 @@ from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 from tfstyle.errors import UsageError
+from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS, LossOptions
 
 
@@ -55,7 +56,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "Precision of LiteRT's weights.",
         flag_values=values,
     )
-    runs.define_option_flags(values, kind=LossOptions)
+    define_option_flags(values, kind=LossOptions)
 
 
 def run(values: flags.FlagValues) -> int:
@@ -65,7 +66,7 @@ def run(values: flags.FlagValues) -> int:
     format = runs.required(values, "format")
     wanted = EXPORT_FORMATS[format] if what == "network" else None
     check_output(pathlib.Path(output), wanted)
-    options = runs.options_from(values, LossOptions)
+    options = options_from(values, LossOptions)
     runs.check_weights(values)
     import_tensorflow()
     from tfstyle.export import export_network, export_optimizer

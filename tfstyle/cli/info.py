@@ -1,4 +1,7 @@
-"""Shows what TensorFlow really sees here, and which weights are on this machine."""
+"""Shows what TensorFlow really sees here, and which weights are on this machine.
+
+tfstyle info --image=out.png
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,22 @@ from absl import flags
 import tfstyle
 from tfstyle.backbones import NAMES
 from tfstyle.cli.quiet import import_tensorflow
+from tfstyle.origins import read_origin
 
 NVIDIA_DRIVER = pathlib.Path("/dev/nvidiactl")
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """The command has no flags of its own."""
+    """What to show instead."""
+    text = "A picture that tfstyle wrote: show the flags that made it, one on a line."
+    flags.DEFINE_string("image", None, text, values)
 
 
 def run(values: flags.FlagValues) -> int:
-    """Prints versions, devices and weights."""
+    """Prints versions, devices and weights, or a picture's flags."""
+    if image := values["image"].value:
+        print("\n".join(read_origin(image).located(image).words()))
+        return 0
     folder = keras_folder()
     for name, version in versions().items():
         print(f"{name:12} {version}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from absl import flags
 
 from tfstyle.cli import run as runs
+from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.plans import INVERSION, plan_inversion
 
 
@@ -15,7 +16,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Content, layer, outputs and every option that is not about style."""
     flags.DEFINE_string("content", None, "Content picture.", values)
     runs.define_output_flags(values)
-    runs.define_option_flags(values, INVERSION)
+    define_option_flags(values, INVERSION)
     flags.DEFINE_alias("layer", "content_layers", flag_values=values)
     style_only = ("style_layers", "style_weight", "style_size", "style_scale")
     for name in style_only:
@@ -26,8 +27,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Inverts the features of the content picture."""
     return runs.carry_out(
+        "invert",
         values,
         lambda: plan_inversion(
-            runs.required(values, "content"), None, **runs.options_from(values)
+            runs.required(values, "content"), None, **options_from(values)
         ),
     )

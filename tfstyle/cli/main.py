@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import importlib
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -17,8 +14,7 @@ from absl import flags
 
 import tfstyle
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.options import Options
-from tfstyle.presets import preset_path
+from tfstyle.option_flags import parse
 
 COMMANDS = {
     "stylize": "give a picture the style of another",
@@ -103,59 +99,6 @@ def _dispatch(words: list[str]) -> int:
         return 0
     parse(values, words, presets=getattr(command, "READS_PRESETS", True))
     return command.run(values)
-
-
-def parse(values: flags.FlagValues, words: list[str], presets: bool = True) -> None:
-    """Reads flags, those of a preset first, so that single flags override it.
-
-    Args:
-      values: The flags of a command.
-      words: The command's name and its arguments.
-      presets: Whether a preset is read; a sweep does so itself.
-
-    Raises:
-      UsageError: A flag is unknown or its value is not of its kind, or an argument is
-        no flag.
-    """
-    command, *arguments = words
-    _read(values, words)
-    if not presets or "preset" not in values or values["preset"].value is None:
-        return
-    # A preset is for every command: a texture has no use for its content layers.
-    known = {field.name for field in dataclasses.fields(Options)}
-    unused = f"--undefok={','.join(known - set(values))}"
-    preset = f"--flagfile={preset_path(values['preset'].value, command)}"
-    _read(values, [command, unused, preset, *arguments])
-
-
-def _read(values: flags.FlagValues, words: list[str]) -> None:
-    try:
-        rest = values(words)
-    except flags.Error as error:
-        problem = _problem(error, values)
-        raise UsageError(f"{problem}; see tfstyle {words[0]} --help") from error
-    if rest[1:]:
-        raise UsageError(
-            f"{rest[1]!r} is no flag; write --flag=value, see tfstyle {words[0]} --help"
-        )
-
-
-def _problem(error: flags.Error, values: flags.FlagValues) -> str:
-    """What absl found wrong, in the words of the rest of tfstyle."""
-    if isinstance(error, flags.UnrecognizedFlagError):
-        nearest = difflib.get_close_matches(error.flagname, list(values))
-        hint = f" (did you mean --{' or --'.join(nearest)}?)" if nearest else ""
-        return f"there is no flag --{error.flagname}{hint}"
-    if isinstance(error, flags.CantOpenFlagFileError):
-        return str(error).removeprefix("ERROR:: ")
-    illegal = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
-    if not illegal or illegal[1] not in values:
-        return str(error)
-    parser = values[illegal[1]].parser
-    wanted = parser.syntactic_help or "true or false"
-    if choices := getattr(parser, "enum_values", ()):
-        wanted = f"one of {', '.join(choices)}"
-    return f"--{illegal[1]}={illegal[2]}: give {wanted}"
 
 
 def usage() -> str:

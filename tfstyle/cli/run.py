@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import signal
@@ -19,9 +18,10 @@ from tfstyle.checkpoint import SECONDS_BETWEEN
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
-from tfstyle.options import CHOICES, LossOptions, Options, weighted_layers
-from tfstyle.plans import Plan, make_options
-from tfstyle.recipes import run_plan
+from tfstyle.option_flags import options_from, recorded_options
+from tfstyle.origins import PICTURES, Origin, origin_of
+from tfstyle.plans import Plan, make_options, weighted_sources
+from tfstyle.recipes import make_repeatable, run_plan
 
 if TYPE_CHECKING:
     from tfstyle.optimize import Callback, Progress
@@ -40,6 +40,7 @@ def define_output_flags(values: flags.FlagValues) -> None:
         "A published experiment, see tfstyle presets; other flags override it.",
         values,
     )
+    define_from_image_flag(values)
     text("loss_plot", None, "Loss curves to draw: .png, .svg or .pdf.", values)
     text("report", None, "JSON to write: flags, versions, every step's loss.", values)
     text("log_dir", None, "Folder for TensorBoard: every term, and pictures.", values)
@@ -69,6 +70,15 @@ def define_output_flags(values: flags.FlagValues) -> None:
     )
 
 
+def define_from_image_flag(values: flags.FlagValues) -> None:
+    """The flag that makes a picture again."""
+    text = (
+        "A picture that tfstyle wrote: pictures and flags as it was made with; other "
+        "flags override them."
+    )
+    flags.DEFINE_string("from_image", None, text, values)
+
+
 def define_style_flag(values: flags.FlagValues) -> None:
     """The flag for one style or several."""
     text = (
@@ -93,78 +103,10 @@ def define_model_flag(values: flags.FlagValues) -> None:
     flags.DEFINE_string("model", "bundled", text, values)
 
 
-def define_option_flags(
-    values: flags.FlagValues,
-    defaults: Mapping[str, Any] | None = None,
-    kind: type[LossOptions] = Options,
-) -> None:
-    """A flag for each field of options, with its default and its help text.
-
-    Args:
-      values: Where to.
-      defaults: Defaults of a recipe that differ.
-      kind: The options.
-    """
-    for field in dataclasses.fields(kind):
-        default = (defaults or {}).get(field.name, field.default)
-        help_text = field.metadata["help"]
-        if field.name in CHOICES:
-            choices = list(CHOICES[field.name])
-            flags.DEFINE_enum(
-                field.name, default, choices, help_text, flag_values=values
-            )
-        elif default is None or isinstance(default, tuple):
-            shown = default if default is None else ",".join(f"{x:g}" for x in default)
-            flags.DEFINE_string(field.name, shown, help_text, values)
-        else:
-            define = DEFINERS[type(default)]
-            define(field.name, default, help_text, flag_values=values)
-
-
 def remove_color_flags(values: flags.FlagValues) -> None:
     """Takes back what only makes sense for a content and a style picture together."""
     for name in ("color", "color_strength", "color_matching"):
         delattr(values, name)
-
-
-def options_from(
-    values: flags.FlagValues, kind: type[LossOptions] = Options
-) -> dict[str, Any]:
-    """The fields of options as flags say them."""
-    options = {}
-    for field in dataclasses.fields(kind):
-        if field.name not in values:
-            continue
-        value = values[field.name].value
-        if field.name in PARSERS and isinstance(value, str):
-            value = PARSERS[field.name](field.name, value)
-        options[field.name] = value
-    return options
-
-
-def parse_layers(name: str, text: str) -> dict[str, float]:
-    """``relu1_1:0.5,relu2_1:0.5`` as a mapping; names alone share a weight of 1.
-
-    Raises:
-      UsageError: Some layers have a weight and some have none, or one is no number or
-        negative.
-    """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    weighted = [part.rsplit(":", 1) for part in parts if ":" in part]
-    if not weighted:
-        return weighted_layers(f"--{name}", parts, {})
-    if len(weighted) != len(parts):
-        raise UsageError(
-            f"--{name}={text}: {len(parts)} layers but {len(weighted)} weights; give "
-            "each layer a weight as name:weight, or none"
-        )
-    try:
-        layers = {layer: float(weight) for layer, weight in weighted}
-    except ValueError:
-        raise UsageError(
-            f"--{name}={text}: a weight is not a number; write name:weight,..."
-        ) from None
-    return weighted_layers(f"--{name}", layers, {})
 
 
 def parse_styles(text: str | None) -> list[tuple[str, float]] | None:
@@ -196,31 +138,6 @@ def _weighted(path: str) -> tuple[str, float]:
         return (name, float(weight)) if name else (path, 1.0)
     except ValueError:
         return path, 1.0
-
-
-def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise UsageError(
-            f"--{name}={text}: give numbers with commas between them"
-        ) from None
-
-
-PARSERS: dict[str, Callable[[str, str], Any]] = {
-    "content_layers": parse_layers,
-    "style_layers": parse_layers,
-    "steps": lambda name, text: _numbers(name, text, int),
-    "style_scale": lambda name, text: _numbers(name, text, float),
-    "clamp": lambda name, text: _numbers(name, text, float),
-    "sample_steps": lambda name, text: _numbers(name, text, int),
-}
-DEFINERS: dict[type, Callable[..., Any]] = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
 
 
 def picture_paths(text: str | None) -> list[str]:
@@ -271,6 +188,7 @@ def require_pictures(values: flags.FlagValues) -> None:
 
 
 def carry_out(
+    command: str,
     values: flags.FlagValues,
     make_plan: Callable[[], Plan],
     outputs: Sequence[str] | None = None,
@@ -278,7 +196,8 @@ def carry_out(
     """Checks everything, runs a plan and writes what the flags ask for.
 
     Args:
-      values: The flags of the command.
+      command: Its name.
+      values: Its flags.
       make_plan: Reads and checks options and pictures.
       outputs: A file for each picture of the batch; None for ``--output``.
 
@@ -294,12 +213,14 @@ def carry_out(
     check_files(values, outputs)
     film = Animation(values["animate"].value) if values["animate"].value else None
     plan = make_plan()
+    metadata = origin(command, values).metadata()
+    import_tensorflow()
     make_repeatable(plan.options)
     with quiet_libraries(), StopOnSignal() as signals:
         result, error = _run(values, plan, signals, film)
         if result.history["step"]:
             for picture, file in zip(result.image, outputs, strict=True):
-                save_image(picture, file, metadata={"Software": "tfstyle"})
+                save_image(picture, file, metadata=metadata)
             _write_reports(values, result, plan)
             if film:
                 film.save()
@@ -370,14 +291,26 @@ def make_folder(name: str, folder: pathlib.Path) -> None:
         )
 
 
-def make_repeatable(options: LossOptions) -> None:
-    """Makes a run of the same seed give the same bits again, but for XLA."""
-    tf = import_tensorflow()
-    import keras
+def origin(
+    command: str, values: flags.FlagValues, texts: Mapping[str, str] | None = None
+) -> Origin:
+    """What the flags say of how a picture is made.
 
-    keras.utils.set_random_seed(options.seed)
-    if not options.jit_compile:  # XLA has no deterministic gradient of max pooling
-        tf.config.experimental.enable_op_determinism()
+    Args:
+      command: Its name.
+      values: Its flags.
+      texts: Of those that are another for this picture.
+    """
+    pictures: dict[str, list[tuple[Any, float | None]]] = {}
+    for flag in sorted(set(PICTURES).intersection(values)):
+        text = (texts or {}).get(flag, values[flag].value)
+        if flag == "style":
+            weighted = weighted_sources(parse_styles(text))
+            alone = len(weighted) == 1
+            pictures[flag] = [(path, None if alone else w) for path, w in weighted]
+        else:
+            pictures[flag] = [(path, None) for path in picture_paths(text)]
+    return origin_of(command, recorded_options(values), pictures)
 
 
 def _run(

@@ -18,6 +18,7 @@ from absl import flags
 
 from tfstyle.cli import run as runs
 from tfstyle.errors import UsageError
+from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.plans import plan_stylize
 from tfstyle.regions import LABELS
 
@@ -47,7 +48,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "protect", None, "Grey picture; what is white stays as it is.", values
     )
     runs.define_output_flags(values)
-    runs.define_option_flags(values)
+    define_option_flags(values)
 
 
 def run(values: flags.FlagValues) -> int:
@@ -56,6 +57,7 @@ def run(values: flags.FlagValues) -> int:
     contents = runs.picture_paths(values["content"].value)
     several = len(contents) > 1
     return runs.carry_out(
+        "stylize",
         values,
         lambda: plan_stylize(
             contents if several else values["content"].value,
@@ -63,7 +65,7 @@ def run(values: flags.FlagValues) -> int:
             content_mask=values["content_mask"].value,
             style_mask=runs.picture_paths(values["style_mask"].value) or None,
             protect=values["protect"].value,
-            **runs.options_from(values),
+            **options_from(values),
         ),
         outputs=output_files(runs.required(values, "output"), contents)
         if several

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfstyle.cli import main
 from tfstyle.cli import run as runs
-from tfstyle.cli.quiet import quiet_libraries
+from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import save_image
+from tfstyle.option_flags import define_option_flags, options_from, parse
 from tfstyle.options import Options
+from tfstyle.recipes import make_repeatable
 from tfstyle.sweeps import Cell, contact_sheet, sweep
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def run(values: flags.FlagValues) -> int:
         callbacks=lambda _: _callbacks(bars, signals),
         **fixed,
     )
-    runs.make_repeatable(Options(**fixed))
+    import_tensorflow()
+    make_repeatable(Options(**fixed))
     with quiet_libraries(), signals, bars:
         cells = []
         for cell in results:
@@ -118,9 +120,9 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     """Options as flags of ``tfstyle stylize`` say them."""
     values = flags.FlagValues()
     runs.define_output_flags(values)
-    runs.define_option_flags(values)
-    main.parse(values, ["sweep", *words])
-    return runs.options_from(values)
+    define_option_flags(values)
+    parse(values, ["sweep", *words])
+    return options_from(values)
 
 
 def _callbacks(bars: ExitStack, signals: runs.StopOnSignal) -> list[Callback]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from absl import flags
 
 from tfstyle.cli import run as runs
+from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.plans import TEXTURE, plan_texture
 
 
@@ -28,7 +29,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     runs.define_output_flags(values)
-    runs.define_option_flags(values, TEXTURE)
+    define_option_flags(values, TEXTURE)
     for name in ("content_layers", "content_weight", "laplacian_weight"):
         delattr(values, name)
     runs.remove_color_flags(values)
@@ -37,12 +38,13 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Synthesizes the texture."""
     return runs.carry_out(
+        "texture",
         values,
         lambda: plan_texture(
             runs.parse_styles(runs.required(values, "style")),
             values["width"].value,
             values["height"].value,
             style_mask=runs.picture_paths(values["style_mask"].value) or None,
-            **runs.options_from(values),
+            **options_from(values),
         ),
     )

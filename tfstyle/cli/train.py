@@ -22,7 +22,9 @@ from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import UsageError
+from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.options import TrainingOptions
+from tfstyle.recipes import make_repeatable
 
 STRATEGIES = ["one", "mirrored", "multiworker"]
 
@@ -59,7 +61,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     text("preset", None, "A published training, see tfstyle presets.", values)
     text("log_dir", None, "Folder for TensorBoard: every term, and pictures.", values)
-    runs.define_option_flags(values, kind=TrainingOptions)
+    define_option_flags(values, kind=TrainingOptions)
 
 
 def run(values: flags.FlagValues) -> int:
@@ -68,14 +70,14 @@ def run(values: flags.FlagValues) -> int:
     photos, output = runs.required(values, "photos"), runs.required(values, "output")
     styles = style_files(runs.required(values, "style"))
     tests = runs.picture_paths(values["test_photos"].value)
-    options = runs.options_from(values, TrainingOptions)
+    options = options_from(values, TrainingOptions)
     checked = TrainingOptions(**options)
     runs.check_weights(values)
     for folder in ("output", "log_dir"):
         if path := values[folder].value:
             runs.make_folder(folder, pathlib.Path(path))
     strategy = make_strategy(runs.required(values, "strategy"))
-    runs.make_repeatable(checked)
+    make_repeatable(checked)
     from tfstyle.callbacks import ProgressBar, TensorBoard
     from tfstyle.training import train
 

@@ -22,11 +22,13 @@ from absl import flags
 
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
-from tfstyle.cli.quiet import quiet_libraries
+from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image
+from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.photos import picture_files
 from tfstyle.plans import make_options
+from tfstyle.recipes import make_repeatable
 from tfstyle.video import (
     FRAME_STEPS,
     TEMPORAL,
@@ -58,7 +60,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     runs.define_style_flag(values)
     runs.define_model_flag(values)
-    runs.define_option_flags(values)
+    define_option_flags(values)
     for name in PICTURE_OPTIONS:
         delattr(values, name)
     flags.DEFINE_integer(
@@ -103,7 +105,8 @@ def run(values: flags.FlagValues) -> int:
         raise UsageError("--style and --style_name: give one of them")
     options = make_options(_options(values))
     _check_styles(values)
-    runs.make_repeatable(options)  # else going on would show
+    import_tensorflow()
+    make_repeatable(options)  # else going on would show
     with quiet_libraries(), runs.StopOnSignal() as signals, closing(FrameBar()) as bar:
         stylize_frame, settings = _stylizer(values)
         film = stylize_video(
@@ -187,7 +190,7 @@ def _digests(styles: list[tuple[str, float]]) -> list[str]:
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
-    options = runs.options_from(values)
+    options = options_from(values)
     options.pop("size", None)  # frames have it already
     return options
 
