@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 import zlib
@@ -15,7 +16,13 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from tfstyle import images
 from tfstyle.errors import ImageError, UsageError
-from tfstyle.images import check_writable, load_image, resize_image, save_image
+from tfstyle.images import (
+    check_writable,
+    encode_image,
+    load_image,
+    resize_image,
+    save_image,
+)
 
 RNG = np.random.default_rng(0)
 COLOURS = np.array(
@@ -433,6 +440,44 @@ def test_files_are_closed(tmp_path):
         load_image(tmp_path / "a.png")
         with pytest.raises(ImageError):
             load_image(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "bmp", "tif", "gif"])
+def test_an_open_file_loads_as_its_path_does_and_stays_open(tmp_path, extension):
+    path = tmp_path / f"a.{extension}"
+    Image.fromarray(noise(9, 12)).save(path)
+    expected = load_image(path, 6)
+    memory = io.BytesIO(path.read_bytes())
+    memory.seek(0, io.SEEK_END)
+    np.testing.assert_array_equal(load_image(memory, 6), expected)
+    assert memory.getbuffer().nbytes == path.stat().st_size
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(load_image(file, 6), expected)
+        assert load_image(file).shape == (1, 9, 12, 3)
+
+
+def test_open_files_are_guarded_as_paths_are(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(bomb_png())
+    with path.open("rb") as file, pytest.raises(ImageError, match=r"a\.png: 50000×50"):
+        load_image(file)
+    path.write_bytes(b"Just a text.\n")
+    with path.open("rb") as file, pytest.raises(ImageError, match=r"a\.png: not a PNG"):
+        load_image(file)
+    with path.open() as file, pytest.raises(UsageError, match="open it with mode"):
+        load_image(file)
+    with pytest.raises(ImageError, match="the picture: the file is empty"):
+        load_image(io.BytesIO())
+    with tempfile.TemporaryFile() as file, pytest.raises(ImageError, match="the pict"):
+        load_image(file)
+
+
+def test_a_file_that_cannot_be_gone_back_in():
+    read, write = os.pipe()
+    os.close(write)
+    text = r"read it into an io\.BytesIO first"
+    with os.fdopen(read, "rb") as file, pytest.raises(UsageError, match=text):
+        load_image(file)
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -996,6 +1041,31 @@ def test_other_extensions_can_be_asked_for(tmp_path):
         check_writable(tmp_path / "net.png", extensions=[".keras"])
 
 
-def test_a_file_in_memory_is_no_path():
-    with pytest.raises(UsageError, match="neither a path"):
-        load_image(io.BytesIO(b""))
+# Encoding in memory
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg", ".JPEG", ".webp"])
+def test_encoded_bytes_are_those_of_the_file(tmp_path, extension):
+    image = noise(20, 30)[None] / np.float32(255)
+    how = {"metadata": {"Software": "tests"}, "quality": 80}
+    save_image(image, tmp_path / f"a{extension}", **how)
+    encoded = encode_image(image, extension, **how)
+    assert encoded == (tmp_path / f"a{extension}").read_bytes()
+    assert encoded != encode_image(image, extension, quality=81)
+
+
+@pytest.mark.parametrize(
+    ("image", "extension", "quality", "error", "text"),
+    [
+        (np.zeros((2, 2, 3)), ".gif", 95, UsageError, r"'\.gif' .*use one of \.png"),
+        (np.zeros((2, 2, 3)), "png", 95, UsageError, "'png' is not supported"),
+        (np.zeros((2, 2, 3)), ".jpg", 0, UsageError, "quality 0 is not within"),
+        (np.zeros((2, 2)), ".jpg", 95, UsageError, r"has shape \[2, 2\]"),
+        (np.full((2, 2, 3), np.nan), ".png", 95, ImageError, "holds NaN"),
+        (np.zeros((1, 16384, 3)), ".webp", 95, ImageError, "encoded as .webp .*a .png"),
+    ],
+)
+def test_what_cannot_be_encoded(image, extension, quality, error, text):
+    with pytest.raises(error, match=text) as excinfo:
+        encode_image(image, extension, quality=quality)
+    message(excinfo)

@@ -13,6 +13,7 @@ from absl import flags
 from tfstyle.errors import UsageError
 from tfstyle.options import CHOICES, LossOptions, Options, weighted_layers
 from tfstyle.origins import RECORDED, read_origin
+from tfstyle.plans import INVERSION, TEXTURE
 from tfstyle.presets import preset_path
 
 
@@ -42,6 +43,26 @@ def define_option_flags(
         else:
             define = DEFINERS[type(default)]
             define(field.name, default, help_text, flag_values=values)
+
+
+def define_recipe_flags(values: flags.FlagValues, command: str) -> None:
+    """The flags of the options that a command which optimises a picture has.
+
+    Args:
+      values: Where to.
+      command: ``stylize``, ``invert`` or ``texture``.
+    """
+    define_option_flags(values, _DEFAULTS.get(command))
+    for name in _WITHOUT.get(command, ()):
+        delattr(values, name)
+
+
+_DEFAULTS = {"invert": INVERSION, "texture": TEXTURE}
+_COLORS = ("color", "color_strength", "color_matching")
+_WITHOUT = {
+    "invert": ("style_layers", "style_weight", "style_size", "style_scale", *_COLORS),
+    "texture": ("content_layers", "content_weight", "laplacian_weight", *_COLORS),
+}
 
 
 def options_from(
@@ -153,7 +174,10 @@ def _read(values: flags.FlagValues, words: list[str]) -> None:
     except flags.Error as error:
         problem = _problem(error, values)
         raise UsageError(f"{problem}; see tfstyle {words[0]} --help") from error
-    if rest[1:]:
+    after = words[words.index("--") + 1 :] if "--" in words else []
+    if "beam_flags" in values and rest[1:] == after:
+        values["beam_flags"].value = [*(values["beam_flags"].value or []), *after]
+    elif rest[1:]:
         raise UsageError(
             f"{rest[1]!r} is no flag; write --flag=value, see tfstyle {words[0]} --help"
         )

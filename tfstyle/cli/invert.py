@@ -8,20 +8,16 @@ from __future__ import annotations
 from absl import flags
 
 from tfstyle.cli import run as runs
-from tfstyle.option_flags import define_option_flags, options_from
-from tfstyle.plans import INVERSION, plan_inversion
+from tfstyle.option_flags import define_recipe_flags, options_from
+from tfstyle.plans import plan_inversion
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Content, layer, outputs and every option that is not about style."""
     flags.DEFINE_string("content", None, "Content picture.", values)
     runs.define_output_flags(values)
-    define_option_flags(values, INVERSION)
+    define_recipe_flags(values, "invert")
     flags.DEFINE_alias("layer", "content_layers", flag_values=values)
-    style_only = ("style_layers", "style_weight", "style_size", "style_scale")
-    for name in style_only:
-        delattr(values, name)
-    runs.remove_color_flags(values)
 
 
 def run(values: flags.FlagValues) -> int:

@@ -103,12 +103,6 @@ def define_model_flag(values: flags.FlagValues) -> None:
     flags.DEFINE_string("model", "bundled", text, values)
 
 
-def remove_color_flags(values: flags.FlagValues) -> None:
-    """Takes back what only makes sense for a content and a style picture together."""
-    for name in ("color", "color_strength", "color_matching"):
-        delattr(values, name)
-
-
 def parse_styles(text: str | None) -> list[tuple[str, float]] | None:
     """``a.jpg:0.7,b.jpg:0.3`` as pictures with weights; names alone weigh 1 each.
 

@@ -18,7 +18,7 @@ from absl import flags
 
 from tfstyle.cli import run as runs
 from tfstyle.errors import UsageError
-from tfstyle.option_flags import define_option_flags, options_from
+from tfstyle.option_flags import define_recipe_flags, options_from
 from tfstyle.plans import plan_stylize
 from tfstyle.regions import LABELS
 
@@ -48,7 +48,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "protect", None, "Grey picture; what is white stays as it is.", values
     )
     runs.define_output_flags(values)
-    define_option_flags(values)
+    define_recipe_flags(values, "stylize")
 
 
 def run(values: flags.FlagValues) -> int:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from absl import flags
 
 from tfstyle.cli import run as runs
-from tfstyle.option_flags import define_option_flags, options_from
-from tfstyle.plans import TEXTURE, plan_texture
+from tfstyle.option_flags import define_recipe_flags, options_from
+from tfstyle.plans import plan_texture
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -29,10 +29,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     runs.define_output_flags(values)
-    define_option_flags(values, TEXTURE)
-    for name in ("content_layers", "content_weight", "laplacian_weight"):
-        delattr(values, name)
-    runs.remove_color_flags(values)
+    define_recipe_flags(values, "texture")
 
 
 def run(values: flags.FlagValues) -> int:

@@ -1,0 +1,224 @@
+import threading
+
+import numpy as np
+import pytest
+
+from tfstyle import load_image, save_image
+from tfstyle.cli import main as cli
+from tfstyle.origins import read_origin
+from tfstyle.presets import preset_names
+from tfstyle.studio import jobs
+from tfstyle.studio.jobs import Limits, Request, check_picture, flag_values, run
+
+SMALL = {"size": "32", "steps": "3", "margin": "0"}
+
+
+@pytest.fixture
+def pictures(tmp_path, content, style):
+    for name, picture in (("photo", content), ("art", style), ("b", style[:, ::-1])):
+        save_image(picture, tmp_path / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
+
+
+def ask(pictures, command="stylize", styles=("art",), **fields):
+    options = {**SMALL, **fields.pop("options", {})}
+    if command == "apply":
+        options = {"size": "32", "style_name": "waves"}
+    return Request(
+        command,
+        None if command == "texture" else str(pictures / "photo.png"),
+        tuple(str(pictures / f"{name}.png") for name in styles),
+        options=options,
+        **fields,
+    )
+
+
+def carry_out(request, results):
+    return list(run(request, results, threading.Event(), Limits()))
+
+
+@pytest.mark.parametrize("command", ["stylize", "apply", "texture", "invert"])
+def test_the_shown_command_makes_the_same_picture(
+    pictures, results, tiny_backbone, monkeypatch, command
+):
+    *_, last = carry_out(ask(pictures, command), results)
+    assert last.status.startswith("Done in ") and not last.failed
+    path = last.files[0]
+    assert read_origin(path).command == command
+    monkeypatch.chdir(pictures)
+    words = last.command.split()
+    assert words[:2] == ["tfstyle", command]
+    assert cli.main(words[1:]) == 0
+    assert path.read_bytes() == (pictures / "out.png").read_bytes()
+
+
+def test_the_picture_is_seen_to_form(pictures, results, tiny_backbone, monkeypatch):
+    monkeypatch.setattr(jobs, "_SECONDS_BETWEEN", 0.0)
+    options = {"steps": "30", "optimizer": "adam", "scales": "1"}
+    updates = carry_out(ask(pictures, options=options), results)
+    seen = [u for u in updates if u.losses]
+    assert len(seen) > 2
+    assert np.abs(seen[0].preview.astype(int) - seen[-1].preview).max() > 0
+    losses = [
+        [value for _, kind, value in update.losses if kind == "total"]
+        for update in seen
+    ]
+    assert losses[-1][-1] < losses[0][0]
+    assert {kind for _, kind, _ in seen[-1].losses} <= {
+        "total",
+        "content",
+        "style",
+        "total variation",
+    }
+    assert seen[-1].losses[-1][0] == 30
+    assert "Step 30 of 30 · 32×26 · loss" in seen[-1].status
+
+
+def test_curves_have_few_points(pictures, results, tiny_backbone, monkeypatch):
+    monkeypatch.setattr(jobs, "_MOST_POINTS", 10)
+    updates = carry_out(ask(pictures, options={"steps": "64"}), results)
+    *_, last = (u.losses for u in updates if u.losses)
+    assert len([1 for _, kind, _ in last if kind == "total"]) <= 10
+
+
+def test_stop_keeps_the_picture_so_far(pictures, results, tiny_backbone):
+    stop = threading.Event()
+    options = {"steps": "4000", "optimizer": "adam"}
+    for last in run(ask(pictures, options=options), results, stop, Limits()):
+        if last.losses:
+            stop.set()
+    assert last.status.startswith("Stopped at step ")
+    assert "this is the picture so far" in last.status
+    assert load_image(last.files[0]).shape == (1, 26, 32, 3)
+
+
+def test_a_page_that_has_gone_away_ends_its_run(pictures, results, tiny_backbone):
+    options = {"steps": "4000", "optimizer": "adam"}
+    updates = run(ask(pictures, options=options), results, threading.Event(), Limits())
+    next(updates)
+    next(updates)
+    updates.close()
+    assert not [t for t in threading.enumerate() if t.name == "tfstyle-run"]
+
+
+@pytest.mark.parametrize("command", ["stylize", "apply"])
+def test_painted_parts_stay(pictures, results, tiny_backbone, command):
+    mask = np.zeros([13, 16], bool)
+    mask[:, :8] = True
+    request = ask(pictures, command, mask=mask)
+    *_, last = carry_out(request, results)
+    result, painted = last.files
+    assert painted.name == "photo_mask.png"
+    photo, picture = load_image(pictures / "photo.png", 32), load_image(result)
+    difference = np.abs(photo - picture)[0]
+    assert difference[:, :14].max() <= 1 / 255
+    assert difference[:, 20:].max() > 0.1
+    assert [s.file for s in read_origin(result).pictures["protect"]] == [painted.name]
+
+
+def test_painted_parts_take_the_second_style(pictures, results, tiny_backbone):
+    red = np.broadcast_to([0.9, 0.1, 0.1], [1, 20, 20, 3])
+    save_image(red, pictures / "b.png")
+    mask = np.zeros([13, 16], bool)
+    mask[:, :8] = True
+    request = ask(pictures, styles=("art", "b"), mask=mask, mask_use="second")
+    *_, last = carry_out(request, results)
+    picture = load_image(last.files[0])[0]
+    red = picture[..., 0] - picture[..., 1:].mean(-1)
+    assert red[:, :12].mean() > red[:, 20:].mean() + 0.2
+    assert "--content_mask=photo_mask.png" in last.command
+
+
+def test_two_styles_are_blended(pictures, results, tiny_backbone):
+    *_, last = carry_out(ask(pictures, styles=("art", "b")), results)
+    assert "--style=art.png,b.png" in last.command
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"styles": ()}, "choose a style picture first"),
+        ({"command": "texture", "styles": ()}, "choose a style picture first"),
+        ({"options": {"size": "4096"}}, "size=4096: this studio makes pictures of"),
+        ({"options": {"steps": "9,9999"}}, "steps: this studio takes at most 5000"),
+        ({"options": {"style_scale": "20", "size": "512"}}, "style_scale: the style"),
+        ({"options": {"steps": "many"}}, "--steps=many: give numbers"),
+        ({"options": {"backbone": "vgg"}}, "--backbone=vgg: give one of"),
+        ({"options": {"seed": "-1"}}, "seed=-1: give a whole number"),
+        (
+            {"mask": np.ones([2, 2], bool), "mask_use": "second"},
+            "painted parts take the second style: choose one first",
+        ),
+        ({"mask": np.ones([13, 16], bool)}, "protect: all is white"),
+    ],
+)
+def test_wrong_requests_are_answered(pictures, results, fields, message):
+    updates = carry_out(ask(pictures, **fields), results)
+    assert updates[-1].failed
+    assert message in updates[-1].status
+    assert not updates[-1].files
+
+
+def test_messages_do_not_tell_where_uploads_are(pictures, results):
+    (pictures / "photo.png").write_text("not a picture")
+    updates = carry_out(ask(pictures), results)
+    assert updates[-1].status.startswith("photo.png: not a PNG")
+    with pytest.raises(jobs.TfstyleError, match=r"^photo\.png: not a PNG"):
+        check_picture(str(pictures / "photo.png"))
+
+
+def test_a_loss_of_nan_leaves_the_last_good_picture(pictures, results, tiny_backbone):
+    options = {"optimizer": "adam", "learning_rate": "1e30", "clamp": ""}
+    *_, last = carry_out(ask(pictures, options=options), results)
+    assert last.failed
+    if last.files:
+        assert "this is the last good picture" in last.status
+        assert np.isfinite(load_image(last.files[0])).all()
+
+
+def test_a_sweep_draws_a_sheet(pictures, results, tiny_backbone):
+    request = ask(pictures)
+    updates = list(
+        jobs.run_sweep(
+            *(request, "style_weight", "1, 10,100", results),
+            *(threading.Event(), Limits()),
+        )
+    )
+    assert [u.status for u in updates[1:]] == [
+        "1 of 3 pictures",
+        "2 of 3 pictures",
+        "3 of 3 pictures",
+        "Done: 3 pictures",
+    ]
+    assert updates[-1].files[0].name == "sheet.png"
+    assert "tfstyle sweep" in updates[-1].command
+    assert "--style_weight=1,10,100" in updates[-1].command
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("seed", "1", "seed: give 2 to 16 values"),
+        ("seed", ",".join("1" * 17), "seed: give 2 to 16 values"),
+        ("size", "32,9999", "size=9999: this studio"),
+        ("tv_weight", "1,x", "--tv_weight=x: give a number"),
+    ],
+)
+def test_wrong_sweeps_are_answered(pictures, results, name, text, message):
+    request = ask(pictures)
+    stop, limits = threading.Event(), Limits()
+    *_, last = jobs.run_sweep(request, name, text, results, stop, limits)
+    assert last.failed and message in last.status
+
+
+@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("command", ["stylize", "texture", "invert"])
+def test_presets_fit_every_method(command, preset):
+    assert flag_values(command, {"preset": preset})["backbone"].value

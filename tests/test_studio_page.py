@@ -1,0 +1,336 @@
+"""The studio as a person sees it, in a real browser."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfstyle import load_image, save_image
+from tfstyle.cli import main as cli
+from tfstyle.origins import read_origin
+from tfstyle.samples import SAMPLES
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("gradio")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+    pytest.mark.xdist_group("studio"),  # one server for all
+]
+LONG = 60_000  # milliseconds; a busy machine takes its time
+NEVER_ENDS = "5000"  # steps
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a studio, started as a person starts it."""
+    folder = tmp_path_factory.mktemp("studio")
+    words = ["studio", "--nobrowser", "--max_size=256", "--max_upload=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfstyle.cli.main", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    )
+    line = process.stdout.readline()
+    yield re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(server, browser):
+    """Opens tabs; at the end, none has asked another server for anything."""
+    contexts, foreign = [], []
+
+    def open_page(**options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(LONG)
+        own = (server, "data:", "blob:")
+        page.on("request", lambda r: r.url.startswith(own) or foreign.append(r.url))
+        page.goto(server)
+        page.wait_for_selector("#start")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not foreign
+
+
+@pytest.fixture
+def pictures(tmp_path, content, style):
+    for name, picture in (("photo", content), ("art", style)):
+        save_image(np.kron(picture, np.ones([1, 4, 4, 1])), tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def choose(page, label, path):
+    """Gives a file to the picture of that label."""
+    field = page.locator(".block", has=page.locator(f"label:has-text('{label}')")).last
+    field.locator("input[type=file]").set_input_files(path)
+
+
+def set_options(page, size="64", steps="4"):
+    page.get_by_role("button", name="Options").click()
+    page.locator("#option_size input[type=number]").fill(size)
+    page.locator("#option_steps").get_by_role("textbox").fill(steps)
+
+
+def give_pictures(page, pictures):
+    choose(page, "Content picture", pictures / "photo.png")
+    choose(page, "Style picture", pictures / "art.png")
+    sync_api.expect(page.get_by_role("button", name="Fullscreen")).to_have_count(2)
+
+
+def status(page, pattern, timeout=LONG):
+    """Waits until the status line is like that; gives it."""
+    line = page.locator("#status p")
+    sync_api.expect(line).to_have_text(re.compile(pattern), timeout=timeout)
+    return line.inner_text()
+
+
+def download(page, folder, name):
+    with page.expect_download() as downloaded:
+        page.locator("#files a", has_text="B").first.click()
+    assert downloaded.value.suggested_filename == name
+    path = folder / name
+    downloaded.value.save_as(path)
+    return path
+
+
+def test_a_picture_forms_and_is_made_again(open_page, pictures, monkeypatch):
+    page = open_page()
+    give_pictures(page, pictures)
+    set_options(page)
+    page.click("#start")
+    status(page, r"^Done in .* · 64×51$")
+    sync_api.expect(page.locator("#curves canvas, #curves svg").first).to_be_visible()
+    command = page.locator("#command textarea").input_value()
+    assert command == (
+        "tfstyle stylize --size=64 --steps=4 --content=photo.png --style=art.png "
+        "--output=out.png"
+    )
+    path = download(page, pictures, "photo_art.png")
+    assert Image.open(path).size == (64, 51)
+    assert [s.file for s in read_origin(path).pictures["content"]] == ["photo.png"]
+    monkeypatch.chdir(pictures)
+    words = ["stylize", f"--from_image={path}", "--output=again.png"]
+    assert cli.main(words) == 0
+    np.testing.assert_array_equal(Image.open("again.png"), Image.open(path))
+
+
+def test_the_picture_changes_while_it_forms_and_stop_keeps_it(open_page, pictures):
+    page = open_page()
+    give_pictures(page, pictures)
+    set_options(page, steps=NEVER_ENDS)
+    page.click("#start")
+    status(page, r"^Step \d+ of \d+ · \d+×\d+ · loss .* left$")
+    image = page.locator("#preview img")
+    first = image.get_attribute("src")
+    page.wait_for_function(
+        "first => document.querySelector('#preview img').src != first", arg=first
+    )
+    sync_api.expect(page.locator("#start")).to_be_disabled()
+    page.click("#stop")
+    status(page, r"^Stopped at step \d+: this is the picture so far · ")
+    assert Image.open(download(page, pictures, "photo_art.png")).format == "PNG"
+    sync_api.expect(page.locator("#start")).to_be_enabled()
+
+
+def test_wrong_files_are_told_and_leave_the_page_alive(open_page, pictures):
+    page = open_page()
+    (pictures / "notes.jpg").write_text("not a picture")
+    choose(page, "Content picture", pictures / "notes.jpg")
+    assert status(page, "notes.jpg") == (
+        "notes.jpg: not a PNG, JPEG, WebP, BMP, TIFF or GIF picture; convert it to PNG "
+        "or JPEG first"
+    )
+    (pictures / "large.png").write_bytes(bytes(3 << 20))
+    choose(page, "Content picture", pictures / "large.png")
+    told = page.get_by_text("exceed the maximum allowed size of 2.0 Mb")
+    sync_api.expect(told).to_be_visible()
+    page.click("#start")
+    status(page, "^choose a content picture first$")
+    page.reload()
+    page.wait_for_selector("#start")
+    give_pictures(page, pictures)
+    set_options(page)
+    page.click("#start")
+    status(page, "^Done")
+
+
+def test_two_tabs_take_turns(open_page, pictures):
+    first, second = open_page(), open_page()
+    for page, steps in ((first, NEVER_ENDS), (second, "4")):
+        give_pictures(page, pictures)
+        set_options(page, steps=steps)
+    first.click("#start")
+    status(first, "^Step")
+    second.click("#start")
+    status(second, "^Waiting for its turn")
+    sync_api.expect(second.get_by_text(re.compile("queue: 1/1"))).to_be_visible()
+    first.click("#stop")
+    status(first, "^Stopped at step")
+    status(second, "^Done")
+    assert download(first, pictures, "photo_art.png").stat().st_size
+    steps = [
+        read_origin(download(page, pictures, "photo_art.png")).options["steps"]
+        for page in (first, second)
+    ]
+    assert steps == [NEVER_ENDS, "4"]
+
+
+def test_what_waits_can_be_stopped(open_page, pictures):
+    first, second = open_page(), open_page()
+    for page in (first, second):
+        give_pictures(page, pictures)
+        set_options(page, steps=NEVER_ENDS)
+        page.click("#start")
+        status(page, "^Step" if page is first else "^Waiting")
+    second.click("#stop")
+    first.close()  # a tab that is closed ends its run
+    status(second, "^Stopped before it began$")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone(open_page, scheme):
+    page = open_page(
+        viewport={"width": 390, "height": 844},
+        is_mobile=True,
+        has_touch=True,
+        color_scheme=scheme,
+    )
+    page.get_by_text("Real-time style").tap()
+    page.locator("table tbody tr").first.tap()
+    sync_api.expect(page.get_by_role("button", name="Fullscreen")).to_have_count(1)
+    page.locator("#start").tap()
+    status(page, "^Done in .* · 256×170$")
+    sync_api.expect(page.get_by_text("Before and after")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = np.mean([int(x) for x in re.findall(r"\d+", colour)[:3]])
+    assert (brightness > 128) == (scheme == "light")
+    # The result stands right below the buttons.
+    assert (
+        page.locator("#status").bounding_box()["y"]
+        < (page.get_by_role("button", name="Options").bounding_box()["y"])
+    )
+
+
+def test_by_keyboard_alone(open_page):
+    page = open_page()
+    page.get_by_label("Style transfer").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    sync_api.expect(page.get_by_label("Real-time style")).to_be_checked()
+    page.locator("table tbody tr").first.click()  # a file dialog has keys of its own
+    sync_api.expect(page.get_by_role("button", name="Fullscreen")).to_have_count(1)
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "start":
+            break
+    page.keyboard.press("Enter")
+    status(page, "^Done")
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "command"),
+    [
+        ("Texture", "art_texture.png", "texture"),
+        ("Feature inversion", "photo_invert.png", "invert"),
+    ],
+)
+def test_methods(open_page, pictures, method, name, command):
+    page = open_page()
+    give_pictures(page, pictures)
+    page.get_by_label(method).check()
+    set_options(page)
+    page.click("#start")
+    status(page, "^Done")
+    assert read_origin(download(page, pictures, name)).command == command
+
+
+def test_painting_keeps_parts(open_page, pictures):
+    page = open_page()
+    give_pictures(page, pictures)
+    set_options(page)
+    page.get_by_role("button", name="Mask and second style").click()
+    canvas = page.locator("#editor canvas").first
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_timeout(2000)  # the canvas is laid out without a sign of its end
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 30, y)
+    page.mouse.down()
+    for i in range(7):
+        page.mouse.move(x - 30 + 10 * i, y + 2 * (i % 2), steps=3)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    page.click("#start")
+    status(page, "^Done")
+    path = download(page, pictures, "photo_art.png")
+    assert set(read_origin(path).pictures) == {"content", "protect", "style"}
+    photo, picture = load_image(pictures / "photo.png", 64), load_image(path)
+    kept = np.abs(photo - picture).max(-1)[0] < 1 / 255
+    assert 0.01 < kept.mean() < 0.7
+
+
+def test_a_sweep_and_the_history(open_page, pictures):
+    page = open_page()
+    give_pictures(page, pictures)
+    set_options(page)
+    page.click("#start")
+    status(page, "^Done in")
+    page.get_by_role("button", name="Sweep").click()
+    page.get_by_role("textbox", name="Values").fill("1, 100")
+    page.click("#start_sweep")
+    status(page, "^Done: 2 pictures$")
+    assert Image.open(download(page, pictures, "sheet.png")).width > 128
+    thumbnails = page.locator("#history button.thumbnail-item")
+    sync_api.expect(thumbnails).to_have_count(2)
+    thumbnails.nth(1).click()
+    status(page, "^Done in")
+    download(page, pictures, "photo_art.png")
+
+
+def test_a_published_experiment_fills_the_options(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("Published experiment").click()
+    page.get_by_role("option", name="vgg19-lbfgs-1e4").click()
+    status(page, "^Options of vgg19-lbfgs-1e4$")
+    sync_api.expect(page.locator("#option_backbone input")).to_have_value("vgg19")
+
+
+def test_an_impossible_option_is_told(open_page, pictures):
+    page = open_page()
+    give_pictures(page, pictures)
+    set_options(page, size="9999")
+    page.click("#start")
+    status(page, "^Not started: an option has a value|size=9999: this studio|^Done")
+    sync_api.expect(page.locator("#start")).to_be_enabled()
+
+
+def test_other_files_of_the_server_are_not_served(server):
+    for path in ("/etc/passwd", str(SAMPLES.parent / "setup.cfg")):
+        address = f"{server}gradio_api/file={path}"
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(address)

@@ -1,0 +1,1 @@
+"""The studio: style transfer in the browser, on this machine."""

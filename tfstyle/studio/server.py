@@ -1,0 +1,104 @@
+"""Serves the page of the studio."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tfstyle.errors import UsageError
+from tfstyle.studio.jobs import Limits
+from tfstyle.studio.page import CSS, Page
+from tfstyle.transform_net import load_network
+
+_MOST_WAITING = 64  # runs, before the page says that the queue is full
+
+_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        # Gradio's page has inline scripts, and its plots compile expressions.
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+    )
+)
+
+
+@contextlib.contextmanager
+def serving(
+    host: str,
+    port: int | None,
+    limits: Limits,
+    max_upload: int,
+    browser: bool = False,
+) -> Iterator[str]:
+    """Serves the studio while the block runs.
+
+    Args:
+      host: The address to listen at.
+      port: The port; None for the first free one from 7860.
+      limits: What may be asked for.
+      max_upload: Megabytes of a picture file at most.
+      browser: Whether to open the page.
+
+    Yields:
+      The page's address.
+
+    Raises:
+      UsageError: The port is taken, or the address is not this machine's.
+    """
+    blocks = Page(limits, load_network().style_names).build()
+    blocks.queue(max_size=_MOST_WAITING, api_open=False)
+    fonts: dict[str, Any] = {
+        # Gradio's own are fetched from elsewhere.
+        "font": ["system-ui", "sans-serif"],
+        "font_mono": ["ui-monospace", "monospace"],
+    }
+    try:
+        _, url, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            inbrowser=browser,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            footer_links=[],
+            max_file_size=f"{max_upload}mb",
+            theme=gr.themes.Soft(**fonts),
+            css=CSS,
+            app_kwargs={"middleware": [Middleware(_OwnServerOnly)]},
+        )
+    except OSError as error:
+        raise UsageError(
+            f"--host={host} --port={port or 7860}: the studio cannot listen there "
+            f"({error}); choose another port"
+        ) from error
+    try:
+        yield url
+    finally:
+        blocks.close(verbose=False)
+
+
+class _OwnServerOnly:
+    """Tells browsers to ask no other server for anything on behalf of the page."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = _POLICY
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
