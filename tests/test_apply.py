@@ -93,6 +93,16 @@ def test_the_bundled_styles_stylize():
     assert red_of[0] < 0 < red_of[1]  # a blue night and an orange sky
 
 
+def test_the_bundled_network_is_read_once(monkeypatch, content):
+    reads = []
+    load = apply.load_network
+    monkeypatch.setattr(apply, "load_network", lambda m: reads.append(m) or load(m))
+    apply._bundled.cache_clear()
+    first, second = (apply.apply_style(content, "waves") for _ in range(2))
+    assert reads == ["bundled"]
+    np.testing.assert_array_equal(first, second)
+
+
 def test_colours_and_protected_parts_stay(content):
     network = lively_network(["one", "two"])
     protect = np.zeros((32, 40, 3), "float32")

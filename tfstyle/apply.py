@@ -58,7 +58,7 @@ def apply_style(
       UsageError: There is no such style or model, or the picture is too small.
       ImageError: The file is not a picture, or is damaged.
     """
-    network = model if isinstance(model, TransformNet) else load_network(model)
+    network = model if isinstance(model, TransformNet) else _loaded(model)
     picture = load_image(content, size)
     if color not in APPLY_COLORS:
         raise UsageError(f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}")
@@ -67,6 +67,16 @@ def apply_style(
     if color == "content":
         result = keep_colors(result, picture)
     return result if kept is None else protected(result, picture, kept)
+
+
+def _loaded(model: str | os.PathLike[str]) -> TransformNet:
+    return _bundled() if model == BUNDLED else load_network(model)
+
+
+@functools.lru_cache(1)
+def _bundled() -> TransformNet:
+    """The bundled network, whose graph is traced once."""
+    return load_network(BUNDLED)
 
 
 def apply_network(
