@@ -47,9 +47,6 @@ MASK_USES = {
 }
 """What painted parts do."""
 
-LOSSES = ("total", "content", "style", "total_variation")
-"""What the curves show: terms of one kind are added up."""
-
 _PREVIEW_SIDE = 768
 _SECONDS_BETWEEN = 0.4
 _MOST_POINTS = 150  # of a curve
@@ -100,7 +97,8 @@ class Update:
     Attributes:
       status: One line.
       preview: The picture so far, ``[H, W, 3]`` uint8.
-      losses: Rows of step, kind of loss and its value.
+      losses: Rows of step, kind of loss (``total``, ``content``, ``style`` and the
+        like) and the sum of the terms of that kind.
       files: The result, and the mask that it was made with.
       command: What makes the result again.
       failed: Whether the status tells of a problem.
@@ -481,7 +479,7 @@ class _Watch:
 
     def _add(self, progress: Progress) -> None:
         for step, row in zip(progress.row_steps, progress.rows.tolist(), strict=True):
-            kinds = dict.fromkeys(LOSSES, 0.0)
+            kinds: dict[str, float] = {}
             for column, value in zip(progress.columns, row, strict=True):
                 kind = column.split("/")[0]
                 kinds[kind] = kinds.get(kind, 0.0) + value
@@ -490,10 +488,10 @@ class _Watch:
     def _losses(self) -> list[tuple[int, str, float]]:
         every = len(self._rows) // _MOST_POINTS + 1
         return [
-            (step, kind.replace("_", " "), value)
+            (step, kind.replace("_", " "), max(value, _LEAST_SHARE * kinds["total"]))
             for step, kinds in self._rows[::-every][::-1]
             for kind, value in kinds.items()
-            if value > _LEAST_SHARE * kinds["total"]
+            if kinds["total"] > 0
         ]
 
     def _seconds_left(self, progress: Progress) -> float | None:
