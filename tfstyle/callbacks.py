@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import types
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfstyle.errors import ImageError, TfstyleError
 from tfstyle.images import save_image
-from tfstyle.optimize import Progress
+from tfstyle.optimize import Callback, Progress
 
 
 class ProgressBar:
@@ -71,6 +73,33 @@ class ProgressBar:
         )
 
 
+def outliving(callback: Callback, what: str) -> Callback:
+    """Calls a callback until it fails to write, which does not end the run.
+
+    Args:
+      callback: One that writes files.
+      what: What the run goes on without then; a warning says so.
+    """
+    failed = False
+
+    def call(progress: Progress) -> bool | None:
+        nonlocal failed
+        if failed:
+            return None
+        try:
+            return callback(progress)
+        # TensorFlow calls a full disk ResourceExhaustedError, as it calls full memory.
+        except (ImageError, OSError, tf.errors.OpError) as error:
+            failed = True
+            reason = " ".join(str(error).split())[:200]
+            logging.getLogger("tfstyle").warning(
+                "the run goes on without %s: %s", what, reason
+            )
+            return None
+
+    return call
+
+
 class Snapshots:
     """Writes the picture so far, every so many steps, as ``step_00150.png``."""
 
@@ -102,8 +131,17 @@ class TensorBoard:
         Args:
           folder: The log folder.
           image_every: Steps between pictures.
+
+        Raises:
+          TfstyleError: The file cannot be made.
         """
-        self._writer = tf.summary.create_file_writer(os.fspath(folder))
+        try:
+            self._writer = tf.summary.create_file_writer(os.fspath(folder))
+        except tf.errors.OpError as error:
+            raise TfstyleError(
+                f"{folder}: TensorBoard's file could not be made; free some space or "
+                "choose another folder"
+            ) from error
         self._every, self._next = image_every, 0
 
     def __call__(self, progress: Progress) -> None:

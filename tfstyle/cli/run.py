@@ -7,16 +7,18 @@ import os
 import pathlib
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import flags
 
 from tfstyle.animation import Animation
 from tfstyle.backbones import check_backend
 from tfstyle.checkpoint import SECONDS_BETWEEN
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.option_flags import options_from, recorded_options
 from tfstyle.origins import PICTURES, Origin, origin_of
@@ -214,7 +216,7 @@ def carry_out(
         result, error = _run(values, plan, signals, film)
         if result.history["step"]:
             for picture, file in zip(result.image, outputs, strict=True):
-                save_image(picture, file, metadata=metadata)
+                _save_or_rescue(picture, file, metadata)
             _write_reports(values, result, plan)
             if film:
                 film.save()
@@ -231,6 +233,21 @@ def carry_out(
     height, width = result.image.shape[1:3]
     print(f"{output}: {width}×{height}, {result.seconds:.1f} s")
     return 0
+
+
+def _save_or_rescue(
+    picture: np.ndarray, file: str, metadata: Mapping[str, str]
+) -> None:
+    """Saves a picture, elsewhere if need be: it may have taken a night."""
+    try:
+        save_image(picture, file, metadata=metadata)
+    except TfstyleError as error:
+        rescued = pathlib.Path(tempfile.mkdtemp(prefix="tfstyle-")) / "rescued.png"
+        try:
+            save_image(picture, rescued, metadata=metadata)
+        except TfstyleError:
+            raise error from None
+        raise ImageError(f"{error}; meanwhile the picture is {rescued}") from error
 
 
 def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
@@ -313,16 +330,17 @@ def _run(
     signals: StopOnSignal,
     film: Animation | None,
 ) -> tuple[Result, BrokenRunError | None]:
-    from tfstyle.callbacks import ProgressBar, Snapshots, TensorBoard
+    from tfstyle.callbacks import ProgressBar, Snapshots, TensorBoard, outliving
     from tfstyle.pyramid import BrokenRunError
 
     with contextlib.ExitStack() as stack:
         callbacks: list[Callback] = [stack.enter_context(ProgressBar()), signals]
         callbacks += [film] if film else []
         if folder := values["snapshot_dir"].value:
-            callbacks.append(Snapshots(folder, values["snapshot_every"].value or 1))
+            snapshots = Snapshots(folder, values["snapshot_every"].value or 1)
+            callbacks.append(outliving(snapshots, "snapshots"))
         if folder := values["log_dir"].value:
-            callbacks.append(TensorBoard(folder))
+            callbacks.append(outliving(TensorBoard(folder), "TensorBoard"))
         try:
             return run_plan(
                 plan,

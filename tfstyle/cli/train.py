@@ -78,13 +78,14 @@ def run(values: flags.FlagValues) -> int:
             runs.make_folder(folder, pathlib.Path(path))
     strategy = make_strategy(runs.required(values, "strategy"))
     make_repeatable(checked)
-    from tfstyle.callbacks import ProgressBar, TensorBoard
+    from tfstyle.callbacks import ProgressBar, TensorBoard, outliving
     from tfstyle.training import train
 
     with quiet_libraries(), runs.StopOnSignal() as signals, ProgressBar() as bar:
         callbacks: list[Any] = [bar, signals]
         if log_dir := values["log_dir"].value:
-            callbacks.append(TensorBoard(log_dir, image_every=500))
+            board = TensorBoard(log_dir, image_every=500)
+            callbacks.append(outliving(board, "TensorBoard"))
         result = train(
             photos,
             styles,
