@@ -187,7 +187,9 @@ class FeatureExtractor:
         try:
             # An empty pool ends the process, so shapes are asked first. They do not
             # know what reflect padding needs, so a picture is tried as well.
-            self.model.compute_output_shape((1, side, side, 3))
+            shapes = self.model.compute_output_shape((1, side, side, 3)).values()
+            if min(min(shape[1:3]) for shape in shapes) < 1:
+                return False
             outputs = self.model(tf.zeros([1, side, side, 3]))
         except (ValueError, tf.errors.InvalidArgumentError):
             return False

@@ -29,6 +29,8 @@ def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
     with silent_stderr():
         import tensorflow as tf
 
+        # Each run has a graph of its own, of which TensorFlow would warn.
+        tf.get_logger().setLevel("ERROR")
         for gpu in tf.config.list_physical_devices("GPU"):
             with contextlib.suppress(RuntimeError):  # it is in use already
                 tf.config.experimental.set_memory_growth(gpu, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
 import html
 import io
@@ -65,6 +66,8 @@ _PAIRS = (
     ("rocket", "discs"),
     ("astronaut", "stained_glass"),
 )
+_MOST_RESULTS = 24  # that a session keeps
+_MOST_SESSIONS = 256
 _AXIS = "log10 of the loss"
 
 
@@ -89,11 +92,18 @@ class Session:
 
     folder: tempfile.TemporaryDirectory[str]
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
-    history: list[Entry] = dataclasses.field(default_factory=list)
+    history: collections.deque[Entry] = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=_MOST_RESULTS)
+    )
+
+    def end(self) -> None:
+        """Ends its run and forgets its results."""
+        self.stop.set()
+        self.folder.cleanup()
 
 
 class Sessions:
-    """The sessions of a server."""
+    """The sessions of a server, of which those least in use are forgotten."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
@@ -103,18 +113,20 @@ class Sessions:
         """The session of a tab."""
         key = str(request.session_hash)
         with self._lock:
-            if key not in self._sessions:
-                folder = tempfile.TemporaryDirectory(prefix="tfstyle-studio-")
-                self._sessions[key] = Session(folder)
-            return self._sessions[key]
+            session = self._sessions.pop(key, None)
+            if session is None:
+                session = Session(tempfile.TemporaryDirectory(prefix="tfstyle-studio-"))
+            self._sessions[key] = session  # the last one in use
+            if len(self._sessions) > _MOST_SESSIONS:
+                self._sessions.pop(next(iter(self._sessions))).end()
+            return session
 
     def end(self, request: gr.Request) -> None:
         """Ends the run of a tab that was closed, and forgets its results."""
         with self._lock:
             session = self._sessions.pop(str(request.session_hash), None)
         if session:
-            session.stop.set()
-            session.folder.cleanup()
+            session.end()
 
 
 class Page:
@@ -545,9 +557,9 @@ def _entry(entry: Entry) -> list[Any]:
     ]
 
 
-def _gallery(history: Sequence[Entry]) -> list[tuple[np.ndarray, str]]:
+def _gallery(history: collections.deque[Entry]) -> list[tuple[np.ndarray, str]]:
     """The last result first."""
-    return [(entry.preview, entry.update.files[0].stem) for entry in history[::-1]]
+    return [(e.preview, e.update.files[0].stem) for e in reversed(history)]
 
 
 def _refused() -> str:
