@@ -222,7 +222,7 @@ def main(argv: list[str]) -> None:
         "answers": dict(counts),
         "megabytes": [round(megabytes[0]), round(max(megabytes)), round(megabytes[-1])],
         "megabytes_per_minute": round(slope(minutes, megabytes), 2),
-        "exit_code": process.wait(30),
+        "exit_code": process.wait(120),
     }
     print(json.dumps(result, indent=2))
     if FLAGS.output:

@@ -446,14 +446,15 @@ def _entries(tensor: tf.Tensor) -> tf.Tensor:
     return tf.reduce_prod(tf.cast(tf.shape(tensor)[1:], dtype))
 
 
-@tf.custom_gradient
-def _self_product(matrix: tf.Tensor) -> tuple[tf.Tensor, Any]:
-    """``MᵀM`` of ``[N, P, C]``, whose gradient takes one product, not two."""
+def _self_product(matrix: tf.Tensor) -> tf.Tensor:
+    """``MᵀM`` of ``[N, P, C]``, whose gradient takes one product, not two.
 
-    def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(matrix, upstream + tf.linalg.matrix_transpose(upstream))
-
-    return tf.matmul(matrix, matrix, transpose_a=True), gradient
+    For a gradient G of the result, that of M is M(G + Gᵀ): twice what one factor gets
+    of a symmetric G. (`tf.custom_gradient` would keep every graph it is in for ever.)
+    """
+    product = tf.matmul(tf.stop_gradient(matrix), matrix, transpose_a=True)
+    symmetric = (product + tf.linalg.matrix_transpose(product)) / 2
+    return 2 * symmetric - tf.stop_gradient(symmetric)
 
 
 def _products(features: tf.Tensor) -> tf.Tensor:

@@ -128,9 +128,20 @@ class Sessions:
         if session:
             session.end()
 
+    def end_all(self) -> None:
+        """Ends every run."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.end()
+
 
 class Page:
-    """The page: what is on it, and what each part does."""
+    """The page: what is on it, and what each part does.
+
+    Attributes:
+      sessions: Those of its visitors.
+    """
 
     def __init__(self, limits: Limits, style_names: Sequence[str]):
         """Prepares the page.
@@ -140,7 +151,7 @@ class Page:
           style_names: The trained styles.
         """
         self._limits, self._style_names = limits, style_names
-        self._sessions = Sessions()
+        self.sessions = Sessions()
         self._options: dict[str, Any] = {}
 
     def build(self) -> gr.Blocks:
@@ -158,7 +169,7 @@ class Page:
                 with gr.Column(min_width=280):
                     self._build_choices()
             self._connect()
-            blocks.unload(self._sessions.end)
+            blocks.unload(self.sessions.end)
         return blocks
 
     def _build_inputs(self) -> None:
@@ -404,18 +415,18 @@ class Page:
 
     def _begin(self, request: gr.Request) -> list[Any]:
         """Before the run waits for its turn."""
-        self._sessions.of(request).stop = threading.Event()
+        self.sessions.of(request).stop = threading.Event()
         buttons = [gr.update(interactive=on) for on in (False, False, True)]
         hidden = [gr.update(visible=False)] * 4
         waiting = _status("Waiting for its turn…")
         return [*buttons, waiting, gr.update(visible=True), *hidden, gr.skip()]
 
     def _end_run(self, request: gr.Request) -> str:
-        self._sessions.of(request).stop.set()
+        self.sessions.of(request).stop.set()
         return _status("Stopping…")
 
     def _run(self, request: gr.Request, *given: Any) -> Iterator[list[Any]]:
-        session = self._sessions.of(request)
+        session = self.sessions.of(request)
         asked = self._request(given)
         folder = pathlib.Path(tempfile.mkdtemp(dir=session.folder.name))
         updates = jobs.run(asked, folder, session.stop, self._limits)
@@ -424,7 +435,7 @@ class Page:
     def _run_sweep(
         self, request: gr.Request, name: str, values: str, *given: Any
     ) -> Iterator[list[Any]]:
-        session = self._sessions.of(request)
+        session = self.sessions.of(request)
         asked = dataclasses.replace(self._request(given), content=given[1])
         folder = pathlib.Path(tempfile.mkdtemp(dir=session.folder.name))
         updates = jobs.run_sweep(
@@ -476,7 +487,7 @@ class Page:
 
     def _show_again(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
         """Shows a result of the history."""
-        history = self._sessions.of(request).history
+        history = self.sessions.of(request).history
         return [*_entry(history[len(history) - 1 - int(event.index)])]
 
 

@@ -55,7 +55,8 @@ def serving(
     Raises:
       UsageError: The port is taken, or the address is not this machine's.
     """
-    blocks = Page(limits, load_network().style_names).build()
+    page = Page(limits, load_network().style_names)
+    blocks = page.build()
     blocks.queue(max_size=_MOST_WAITING, api_open=False)
     fonts: dict[str, Any] = {
         # Gradio's own are fetched from elsewhere.
@@ -86,6 +87,7 @@ def serving(
     try:
         yield url
     finally:
+        page.sessions.end_all()
         blocks.close(verbose=False)
 
 
