@@ -6,10 +6,10 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,14 +23,6 @@ from tfstyle.plans import Plan
 SECONDS_BETWEEN = 30.0
 """Between checkpoints, unless told otherwise."""
 _FORMAT = 1
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    zipfile.BadZipFile,
-)
 _MOST_TIME = 0.1  # of a run that may go into writing checkpoints
 
 
@@ -95,21 +87,28 @@ class Checkpoint:
         """
         if not self.file.exists():
             return None
+        if not self.file.is_file():  # opening a pipe would wait for its other end
+            raise UsageError(f"{self.file}: is no file; choose another folder")
         try:
             with np.load(self.file, allow_pickle=False) as arrays:
+                # Then nothing unpacks to more than the file has.
+                if any(part.compress_type for part in arrays.zip.infolist()):
+                    raise ValueError("compressed, which `save` does not do")
                 facts = json.loads(str(arrays["facts"]))
                 _check_identity(self.file, facts["identity"], self._identity)
                 count = facts["variables"]
-                return State(
+                state = State(
                     scale=facts["scale"],
                     finished=facts["finished"],
                     seconds=facts["seconds"],
                     rows=arrays["rows"],
                     variables=[arrays[f"variable_{i}"] for i in range(count)],
                 )
+                _check_kinds(state)
+                return state
         except UsageError:
             raise
-        except _UNREADABLE as error:
+        except Exception as error:  # NumPy, zipfile and json raise whatever comes along
             raise TfstyleError(
                 f"{self.file}: the checkpoint is damaged; delete it to start afresh"
             ) from error
@@ -155,6 +154,27 @@ class Checkpoint:
         self._warned = True
 
 
+def _check_kinds(state: State) -> None:
+    """Refuses what is no state of a run, whoever wrote it.
+
+    Raises:
+      ValueError: It is none.
+    """
+    arrays = [*state.variables, state.rows]
+    if not (
+        type(state.scale) is int
+        and state.scale >= 0
+        and isinstance(state.finished, bool)
+        and isinstance(state.seconds, int | float)
+        and 0 <= state.seconds < math.inf
+        and state.variables
+        and state.rows.ndim == 2
+        and all(array.dtype.kind in "fiub" for array in arrays)
+        and np.isfinite(arrays[0]).all()  # an optimizer's own may be infinite
+    ):
+        raise ValueError("no state of a run")
+
+
 def identity(plan: Plan) -> dict[str, Any]:
     """What decides the result of a run: versions, options and digests of pictures."""
     import tensorflow as tf
@@ -197,8 +217,9 @@ def _check_identity(
     for name in ("format", "tfstyle", "tensorflow"):
         if saved.get(name) != now[name]:
             raise UsageError(
-                f"{file}: the checkpoint is of {name} {saved.get(name)}, and this is "
-                f"{now[name]}; go on with that version, or choose another folder"
+                f"{file}: the checkpoint is of {name} {_shown(saved.get(name))}, and "
+                f"this is {now[name]}; go on with that version, or choose another "
+                "folder"
             )
     differing = [name for name in now if saved.get(name) != now[name]]
     if differing:
@@ -213,7 +234,13 @@ def _difference(name: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> 
     before, after = str(saved.get(name)), str(now[name])
     if max(len(before), len(after)) > 40:  # a digest says nothing
         return name
-    return f"{name} ({before}, now {after})"
+    return f"{name} ({_shown(before)}, now {after})"
+
+
+def _shown(value: Any) -> str:
+    """What a file says, for a line of a message."""
+    text = str(value)[:40]
+    return text if text.isprintable() else ascii(text)
 
 
 def rows_of(history: Mapping[str, Sequence[float]]) -> np.ndarray:

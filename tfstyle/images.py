@@ -10,26 +10,31 @@ TensorFlow is not imported here, so that a command can refuse a bad input at onc
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import io
 import json
+import logging
 import operator
 import os
+import re
 import secrets
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from tfstyle.errors import ImageError, UsageError
@@ -37,20 +42,64 @@ from tfstyle.errors import ImageError, UsageError
 # Just under the 179 megapixels at which some of Pillow's decoders refuse by
 # themselves, so that one limit, ours, holds for every format.
 MAX_PIXELS = 175_000_000
+MAX_BYTES = 8 * MAX_PIXELS
+"""Of a file: what so many pixels take in 16-bit RGBA without compression."""
 
 SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 _READABLE = "PNG, JPEG, WebP, BMP, TIFF or GIF"
+# More than pictures need, and far less than what keeps Pillow busy for minutes.
+_HEADER_READS = 4_096
+_READS = 2**20
+_MOST_SCANS = 500
+_MOST_RUN_PIXELS = 2**24
+_MOST_TAG_NUMBERS = 300_000
+_MOST_EXIF_TEXT = 2**17
+
+
+class _Jpeg(JpegImageFile):
+    """Does not look into EXIF for a resolution, and takes few scans only.
+
+    Each scan of a progressive picture goes over all of it, and may be ten bytes long.
+    """
+
+    _scans = 0
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+    def load_read(self, read_bytes: int) -> bytes:
+        data = super().load_read(read_bytes)
+        self._scans += data.count(b"\xff\xda")
+        if self._scans > _MOST_SCANS:
+            raise OSError("it has too many scans")
+        return data
+
+
+class _Png(PngImageFile):
+    """Makes no remarks about what follows the pixels."""
+
+    def load_end(self) -> None:
+        with _quiet_pillow():
+            super().load_end()
+
+
+class _Tiff(TiffImageFile):
+    """Does not read directories beside the picture's own, such as that of EXIF."""
+
+    def load_end(self) -> None:
+        ImageOps.exif_transpose(self, in_place=True)
+
+
 _SIGNATURES: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PngImageFile),
-    (b"\xff\xd8\xff", JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", _Png),
+    (b"\xff\xd8\xff", _Jpeg),
     (b"GIF87a", GifImageFile),
     (b"GIF89a", GifImageFile),
     (b"BM", BmpImageFile),
-    (b"II*\0", TiffImageFile),
-    (b"MM\0*", TiffImageFile),
-    (b"II+\0", TiffImageFile),
-    (b"MM\0+", TiffImageFile),
+    (b"II*\0", _Tiff),
+    (b"MM\0*", _Tiff),
+    (b"II+\0", _Tiff),
     (b"RIFF", WebPImageFile),
 )
 _UPRIGHT = {
@@ -62,12 +111,22 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Bytes of a TIFF tag's number by its kind, and how many plain numbers it counts for:
+# Pillow keeps text as it is, and reduces fractions.
+_TAG_NUMBERS = {
+    **dict.fromkeys((1, 2, 7), (1, 0)),
+    **{6: (1, 1), 3: (2, 1), 8: (2, 1)},
+    **dict.fromkeys((4, 9, 11, 13), (4, 1)),
+    **dict.fromkeys((12, 16, 17, 18), (8, 1)),
+    **dict.fromkeys((5, 10), (8, 200)),
+}
 _GREY_MODES = ("1", "L", "LA", "La")
+_UNNAMED = "the picture"
 _ROUNDING = 1e-5
 
 
 def load_image(
-    source: str | os.PathLike[str] | Image.Image | npt.ArrayLike,
+    source: str | os.PathLike[str] | BinaryIO | Image.Image | npt.ArrayLike,
     size: int | None = None,
     *,
     size_of: Literal["longest", "shortest"] = "longest",
@@ -83,9 +142,10 @@ def load_image(
     files, reads 16-bit colour as 8-bit.
 
     Args:
-      source: A path, a `PIL.Image` (which is not closed), or an array or tensor of
-        shape [H, W], [H, W, 1|3|4] or [1, H, W, 1|3|4]: uint8 in [0, 255], uint16 in
-        [0, 65535], or bool or float in [0, 1]; a fourth channel is alpha.
+      source: A path, a file that is open for reading bytes and can `seek`, or a
+        `PIL.Image` (neither is closed), or an array or tensor of shape [H, W],
+        [H, W, 1|3|4] or [1, H, W, 1|3|4]: uint8 in [0, 255], uint16 in [0, 65535], or
+        bool or float in [0, 1]; a fourth channel is alpha.
       size: Length in pixels of the side that `size_of` names; the other side follows
         in proportion. None keeps the picture's own size.
       size_of: "longest" or "shortest" side.
@@ -110,8 +170,11 @@ def load_image(
         with _open_regular_file(path) as file:
             pixels = _decode(_open_picture(file, name), name)
     elif isinstance(source, Image.Image):
-        name = "the picture"
+        name = _UNNAMED
         pixels = _decode(source, name)
+    elif hasattr(source, "read") and hasattr(source, "seek"):
+        name = _name_of(source)
+        pixels = _decode(_open_picture(_rewound(source, name), name), name)
     else:
         name = "the array"
         pixels = _from_array(np.asarray(source), name)
@@ -200,20 +263,12 @@ def save_image(
     path = Path(path)
     name = _shown(path)
     target = _link_target(path)
-    if not 1 <= quality <= 100:
-        raise UsageError(f"{name}: quality {quality} is not within 1 to 100")
-    picture = Image.fromarray(_to_bytes(np.asarray(image), name))
+    picture = _to_picture(image, quality, name)
     temporary = target.parent / f".tfstyle-{secrets.token_hex(8)}.tmp"
     try:
         # Not `tempfile`, whose files only their owner may read.
         with temporary.open("xb") as file:
-            _encode(
-                picture,
-                file,
-                SAVE_FORMATS[path.suffix.lower()],
-                metadata or {},
-                quality,
-            )
+            _encode(picture, file, path.suffix, metadata, quality)
         temporary.replace(target)
     except (OSError, ValueError, KeyError) as error:
         raise ImageError(
@@ -222,6 +277,44 @@ def save_image(
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def encode_image(
+    image: npt.ArrayLike,
+    extension: str,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    quality: int = 95,
+) -> bytes:
+    """The bytes of the file that `save_image` would write.
+
+    Args:
+      image: As of `save_image`.
+      extension: .png, .jpg, .jpeg or .webp.
+      metadata: As of `save_image`.
+      quality: As of `save_image`.
+
+    Returns:
+      The file's content.
+
+    Raises:
+      UsageError: The extension, the image or the quality is of another kind.
+      ImageError: The image holds NaN or infinity, or the format cannot hold it.
+    """
+    if extension.lower() not in SAVE_FORMATS:
+        raise UsageError(
+            f"the extension {extension!r} is not supported; use one of "
+            f"{', '.join(SAVE_FORMATS)}"
+        )
+    picture, file = _to_picture(image, quality, _UNNAMED), io.BytesIO()
+    try:
+        _encode(picture, file, extension, metadata, quality)
+    except (OSError, ValueError, KeyError) as error:
+        raise ImageError(
+            f"{_UNNAMED} could not be encoded as {extension} ({_one_line(error)}); "
+            "make it a .png"
+        ) from error
+    return file.getvalue()
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -241,11 +334,11 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     name = _shown(path)
     with _open_regular_file(path) as file, _open_picture(file, name) as picture:
         if isinstance(picture, PngImageFile):
-            return {key: str(text) for key, text in picture.text.items()}
+            # Those before the pixels, which are not decoded.
+            info = picture.info.items()
+            return {str(k): str(text) for k, text in info if isinstance(text, str)}
         try:
-            with _quiet_pillow():
-                text = picture.getexif().get(ExifTags.Base.ImageDescription, "{}")
-            texts = json.loads(text)
+            texts = json.loads(_exif(picture).get(ExifTags.Base.ImageDescription, "{}"))
         except Exception:  # anything may stand there, from any program
             return {}
         return texts if isinstance(texts, dict) else {}
@@ -309,10 +402,28 @@ def check_writable(
         )
 
 
-def _shown(path: Path) -> str:
+def _shown(path: Path | str) -> str:
     """Returns the path as text for a one-line message."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
+
+
+def _name_of(file: Any) -> str:
+    """Returns what messages call an open file."""
+    name = getattr(file, "name", None)  # a number for a file without a path
+    return _shown(name) if name and isinstance(name, str) else _UNNAMED
+
+
+def _rewound(file: Any, name: str) -> BinaryIO:
+    """Returns an open file, at its beginning."""
+    try:
+        file.seek(0)
+    except OSError as error:
+        raise UsageError(
+            f"{name}: cannot be read from its beginning ({_one_line(error)}); read it "
+            "into an io.BytesIO first"
+        ) from error
+    return file
 
 
 def _link_target(path: Path) -> Path:
@@ -323,7 +434,7 @@ def _link_target(path: Path) -> Path:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return _shown(" ".join(str(error).split())[:200]) or type(error).__name__
 
 
 def _file_mode(path: Path) -> int | None:
@@ -403,8 +514,21 @@ def _open_picture(file: BinaryIO, name: str) -> Image.Image:
     `Image.open` is not used: its decompression bomb check has a limit of its own,
     global to the process, and it lets many more formats in.
     """
-    start = file.read(12)
-    file.seek(0)
+    try:
+        start = file.read(12)
+        if isinstance(start, str):
+            text = f"{name}: is open for reading text; open it with mode 'rb'"
+            raise UsageError(text)
+        file.seek(0, io.SEEK_END)
+        size = file.tell()
+        file.seek(0)
+    except OSError as error:
+        raise _damaged(name, error) from error
+    if size > MAX_BYTES:
+        raise ImageError(
+            f"{name}: has {size / 1e6:.0f} megabytes, over the limit of "
+            f"{MAX_BYTES / 1e6:.0f}; scale it down first"
+        )
     if not start:
         raise ImageError(f"{name}: the file is empty; get or save it again")
     kinds = [kind for signature, kind in _SIGNATURES if start.startswith(signature)]
@@ -413,10 +537,96 @@ def _open_picture(file: BinaryIO, name: str) -> Image.Image:
             f"{name}: not a {_READABLE} picture; convert it to PNG or JPEG first"
         )
     try:
+        if kinds[0] is _Tiff:
+            _silence_libtiff()
+            _check_tags(file)
+        metered = _Metered(file, size)
         with _quiet_pillow():
-            return kinds[0](file, name)
+            # Without its name: Pillow would open what is there now.
+            picture = kinds[0](cast(BinaryIO, metered))
+        runs = bool(picture.tile) and picture.tile[0][0] == "bmp_rle"
+        if runs:
+            _check_runs(*picture.size)
+        metered.reads = 2 * _MOST_RUN_PIXELS if runs else _READS
+        return picture
     except Exception as error:
         raise _damaged(name, error) from error
+
+
+class _Metered:
+    """A file that may be read in so many pieces only.
+
+    Pillow skips junk byte by byte, and goes through empty parts one by one.
+
+    Attributes:
+      reads: How many pieces are left.
+    """
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size, self.reads = file, size, _HEADER_READS
+
+    def read(self, size: int = -1) -> bytes:
+        self.reads -= 1
+        if self.reads < 0:
+            raise OSError("it has too many parts")
+        # Memory is taken for all that is asked for, whether it is there or not.
+        return self._file.read(min(size, self._size))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _check_runs(width: int, height: int) -> None:
+    """Refuses a large BMP of run lengths, which Pillow unpacks in Python."""
+    # Four bytes skip 255 rows, whether the picture has them or not.
+    if width * max(height, 256) > _MOST_RUN_PIXELS:
+        raise OSError(f"run lengths of {width}×{height} pixels")
+
+
+def _check_tags(file: BinaryIO) -> None:
+    """Refuses tags of a TIFF, or of EXIF, that together take more than the file has.
+
+    Any number of tags may name the same bytes, of which Pillow and libtiff would make
+    a copy for each. Tiles may be larger than the picture.
+
+    Raises:
+      OSError: They are, or there are more tags or numbers than a picture needs.
+      struct.error: The file ends before.
+    """
+    start = file.read(16)
+    file.seek(0, io.SEEK_END)
+    size = file.tell()
+    little, big = start.startswith(b"II"), b"+" in start[2:4]
+    order = "<" if little else ">"
+    place, count, tag = ("8xQ", "Q", "HHQ8s") if big else ("4xI", "H", "HHI4s")
+    file.seek(*struct.unpack_from(order + place, start))
+    (tags,) = struct.unpack(order + count, file.read(struct.calcsize(order + count)))
+    length = struct.calcsize(order + tag)
+    data = file.read(min(tags, _HEADER_READS) * length)
+    whole = data[: len(data) // length * length]
+    taken, numbers, tile = 0, 0, 1
+    for name, kind, number, value in struct.iter_unpack(order + tag, whole):
+        width, cost = _TAG_NUMBERS.get(kind, (0, 0))
+        taken, numbers = taken + number * width, numbers + number * cost
+        if name in (TILEWIDTH, TILELENGTH):
+            side = int.from_bytes(value[:width], "little" if little else "big")
+            tile *= max(side, 1)
+    file.seek(0)
+    most = tags <= _HEADER_READS and numbers <= _MOST_TAG_NUMBERS
+    if not most or taken > size or tile > MAX_PIXELS:
+        raise OSError("there is too much in its tags")
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Keeps libtiff from writing to standard error what Pillow raises anyway."""
+    # Pillow has no way to it, and not everywhere is it to be found in Pillow.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+
+# Pillow logs a few of the errors that it raises, by default to standard error.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
@@ -445,13 +655,12 @@ def _decode(picture: Image.Image, name: str) -> Image.Image | np.ndarray:
         )
     # Pillow's decoders raise a dozen unrelated types for damaged data.
     try:
-        # Only TIFF has remarks to make while it decodes; others may do so in parallel.
+        # Only TIFF has remarks to make while it decodes; others do so in parallel.
         if isinstance(picture, TiffImageFile):
             with _quiet_pillow():
                 picture.load()
         picture.load()
-        with _quiet_pillow():
-            orientation = picture.getexif().get(ExifTags.Base.Orientation)
+        orientation = _exif(picture).get(ExifTags.Base.Orientation)
         if orientation in _UPRIGHT:
             picture = picture.transpose(_UPRIGHT[orientation])
         if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
@@ -461,6 +670,23 @@ def _decode(picture: Image.Image, name: str) -> Image.Image | np.ndarray:
         raise
     except Exception as error:
         raise _damaged(name, error) from error
+
+
+def _exif(picture: Image.Image) -> Image.Exif:
+    """Reads EXIF; none is in it where it is broken, or made to take long."""
+    exif = picture.info.get("exif")
+    if exif:
+        tags = re.sub(rb"\A(Exif\0\0)+", b"", exif)
+        try:
+            _check_tags(io.BytesIO(tags))
+        except (OSError, struct.error):
+            return Image.Exif()
+        if len(tags) < len(exif) - 60:  # Pillow takes them off one by one
+            return Image.Exif()
+    elif len(picture.info.get("Raw profile type exif", "")) > _MOST_EXIF_TEXT:
+        return Image.Exif()
+    with _quiet_pillow():
+        return picture.getexif()
 
 
 def _from_deep(picture: Image.Image, name: str) -> np.ndarray:
@@ -582,6 +808,13 @@ def _on_white(values: np.ndarray, alpha: np.ndarray | None, name: str) -> np.nda
     return np.array(np.broadcast_to(values, shape), dtype=np.float32)
 
 
+def _to_picture(image: npt.ArrayLike, quality: int, name: str) -> Image.Image:
+    """Checks what is to be encoded, and rounds it."""
+    if not 1 <= quality <= 100:
+        raise UsageError(f"{name}: quality {quality} is not within 1 to 100")
+    return Image.fromarray(_to_bytes(np.asarray(image), name))
+
+
 def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
     """Rounds [1, H, W, 3] or [H, W, 3] in [0, 1] to uint8 [H, W, 3]."""
     if array.ndim == 4 and array.shape[0] == 1:
@@ -609,14 +842,16 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
 def _encode(
     picture: Image.Image,
     file: BinaryIO,
-    image_format: str,
-    metadata: Mapping[str, str],
+    extension: str,
+    metadata: Mapping[str, str] | None,
     quality: int,
 ) -> None:
+    image_format = SAVE_FORMATS[extension.lower()]
     if image_format == "PNG":
         texts = PngInfo()
-        for key, value in metadata.items():
-            texts.add_text(key, value)
+        for key, value in (metadata or {}).items():
+            # File names may hold what is no text; these are the escapes of JSON, too.
+            texts.add_text(key, value.encode("utf-8", "backslashreplace").decode())
         picture.save(file, image_format, pnginfo=texts)
         return
     options: dict[str, Any] = {"quality": quality}

@@ -12,15 +12,21 @@ the last step, so that pictures are in [0, 1].
 from __future__ import annotations
 
 import difflib
+import io
+import json
 import os
 import pathlib
+import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfstyle.backbones.weights import check_hdf5
 from tfstyle.errors import UsageError
 from tfstyle.features import Field
 from tfstyle.files import replaced
@@ -29,6 +35,7 @@ BUNDLED = "bundled"
 BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
 LEAST_SIDE = 6
 """Sides below cannot be reflected at each convolution."""
+_MOST_BLOCKS = 200
 
 Normalize = Callable[[int, tf.Tensor], tf.Tensor]
 
@@ -357,6 +364,9 @@ def parse_blend(text: str) -> dict[str, float]:
 def load_network(model: str | os.PathLike[str] = BUNDLED) -> TransformNet:
     """Reads a trained network.
 
+    Keras is not asked to, as it would build whatever a file says: nothing is taken from
+    a file but names, two sizes and numbers.
+
     Args:
       model: ``bundled`` for the styles that come with tfstyle, a ``.keras`` file, or
         the folder of a training run.
@@ -376,18 +386,69 @@ def load_network(model: str | os.PathLike[str] = BUNDLED) -> TransformNet:
             "wrote, or the folder of its run"
         )
     try:
-        network = keras.saving.load_model(path, compile=False)
+        with zipfile.ZipFile(path) as archive:
+            settings = json.loads(_member(archive, "config.json", 10**6))
+            if settings["registered_name"] != "tfstyle>TransformNet":
+                raise UsageError(
+                    f"{path}: a Keras model, but not one that tfstyle train wrote; "
+                    "give its model.keras"
+                )
+            weights = _member(archive, "model.weights.h5", 2**30)
+        network = _empty_network(settings["config"], len(weights))
+        _fill(network, weights, str(path))
+    except UsageError:
+        raise
     except Exception as error:  # Keras raises whatever comes along
         reason = " ".join(str(error).split())[:200]
         raise UsageError(
             f"{path}: cannot be read as a .keras file of tfstyle train ({reason})"
         ) from error
-    if not isinstance(network, TransformNet):
-        raise UsageError(
-            f"{path}: a Keras model, but not one that tfstyle train wrote; give its "
-            "model.keras"
-        )
     return network
+
+
+def _member(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
+    if archive.getinfo(name).file_size > most_bytes:
+        raise ValueError(f"{name} unpacks to more than {most_bytes} bytes")
+    return archive.read(name)
+
+
+def _empty_network(config: Mapping[str, Any], size: int) -> TransformNet:
+    """A network as a file describes it.
+
+    Args:
+      config: What ``TransformNet.get_config`` wrote, or someone else.
+      size: Bytes of its weights.
+
+    Raises:
+      ValueError: The description is none, or one of a larger network.
+    """
+    names, width, blocks = (config[key] for key in ("style_names", "width", "blocks"))
+    if not (
+        isinstance(names, list)
+        and names
+        and all(isinstance(name, str) and name.isprintable() for name in names)
+        and type(width) is type(blocks) is int
+        and width > 0
+        and 0 <= blocks <= _MOST_BLOCKS
+    ):
+        raise ValueError("no list of styles, or no width and blocks")
+    # Not all that it has: the third convolution, the blocks and a normalisation.
+    least = (2 + 8 * blocks) * (6 * width) ** 2 + 2 * len(names) * width
+    if 4 * least > size:
+        raise ValueError("fewer weights than the network has")
+    return TransformNet(names, width, blocks)
+
+
+def _fill(network: TransformNet, weights: bytes, source: str) -> None:
+    """Gives a network the weights of an HDF5 file, which Keras reads from disk only."""
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        check_hdf5(file, source, len(weights))
+    with tempfile.TemporaryDirectory(prefix="tfstyle-") as folder:
+        file_name = pathlib.Path(folder) / "model.weights.h5"
+        file_name.write_bytes(weights)
+        network.load_weights(file_name)
+    if not all(np.isfinite(part).all() for part in network.get_weights()):
+        raise ValueError("weights that are NaN or infinite")
 
 
 def save_network(network: TransformNet, path: str | os.PathLike[str]) -> None:

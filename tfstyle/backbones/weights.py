@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import pathlib
 import re
 import secrets
+import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from tfstyle.errors import TfstyleError, UsageError
 PREPROCESSING = ("caffe", "torch")
 
 _FORMATS = "a .npz, .h5 or .weights.h5 file"
+_MOST_BYTES = 2**31
+"""Of all weights, unpacked; VGG-19 with its classifier has a quarter."""
 _AUTOMATIC_NAME = re.compile(r"conv2d(_\d+)?")
 # What Keras 3 and TensorFlow 2.13 put around the name of a layer.
 _CONTAINERS = {"layers", "_layer_checkpoint_dependencies", "vars"}
@@ -48,10 +51,15 @@ def read_weights(
 
     Raises:
       UsageError: The file cannot be read, is of another format, holds pickled objects
-        (which could run code, and are not loaded) or has no convolution.
+        (which could run code, and are not loaded) or something that is no weight,
+        takes data from another file, is larger than any network, or has no convolution.
     """
     path = pathlib.Path(path)
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            # Opening a pipe would wait for its other end.
+            raise UsageError(f"{path}: is not a regular file; give {_FORMATS}")
         path.open("rb").close()
     except OSError as error:
         raise UsageError(
@@ -70,7 +78,30 @@ def read_weights(
             f"{path}: there is no convolution inside; give the weights of a network, "
             "in .npz as layer/kernel and layer/bias"
         )
-    return {name: a.astype("float32") for name, a in arrays.items()}, preprocessing
+    return {name: _numbers(path, name, a) for name, a in arrays.items()}, preprocessing
+
+
+def _numbers(path: pathlib.Path, name: str, array: np.ndarray) -> np.ndarray:
+    """An array of a file as float32, if it is one of numbers with a name to show."""
+    if not name.isprintable() or len(name) > 200:
+        wrong = "is no name of a layer"
+    elif array.dtype.kind not in "fiu":
+        wrong = f"holds {array.dtype}, not numbers"
+    else:
+        with np.errstate(over="ignore"):
+            array = array.astype("float32")
+        if np.isfinite(array).all():
+            return array
+        wrong = "holds NaN or infinity"
+    raise UsageError(f"{path}: {name!a:.60} {wrong}; give the weights of a network")
+
+
+def _check_bytes(source: str, count: float, most: float) -> None:
+    if count > most:
+        raise UsageError(
+            f"{source}: unpacks to {count / 1e6:.3g} megabytes, more than its network "
+            "may have; fetch it again"
+        )
 
 
 def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
@@ -78,8 +109,12 @@ def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
         raise UsageError(f"{path}: not an .npz file, or a damaged one; fetch it again")
     try:
         with np.load(path, allow_pickle=False) as file:
+            size = sum(part.file_size for part in file.zip.infolist())
+            _check_bytes(str(path), size, _MOST_BYTES)
             entries = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise whatever comes along
         if "allow_pickle" in str(error):
             raise UsageError(
                 f"{path}: holds pickled objects, which could run code and are not "
@@ -90,7 +125,7 @@ def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
     preprocessing = None if said is None else str(said)
     if preprocessing not in (*PREPROCESSING, None):
         raise UsageError(
-            f"{path}: asks for the preprocessing {preprocessing!r}; "
+            f"{path}: asks for the preprocessing {preprocessing!a:.40}; "
             f"save it with {' or '.join(PREPROCESSING)}"
         )
     # NumPy hands out the members that are no arrays as bytes.
@@ -105,16 +140,58 @@ def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
 def _read_h5(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
     try:
         with h5py.File(path, "r") as file:
+            check_hdf5(file, str(path), _MOST_BYTES)
             root = file.get("model_weights", file)
             layers = _keras_2 if "layer_names" in root.attrs else _keras_3
-            return dict(layers(root)), None
-    except (OSError, KeyError, RuntimeError) as error:
+            found = dict(layers(root))
+            # Many layers may share one dataset.
+            size = sum(dataset.nbytes for dataset in found.values())
+            _check_bytes(str(path), size, _MOST_BYTES)
+            return {name: dataset[()] for name, dataset in found.items()}, None
+    except UsageError:
+        raise
+    except Exception as error:  # HDF5 raises whatever comes along
         raise UsageError(
             f"{path}: not an HDF5 file, or a damaged one; fetch it again"
         ) from error
 
 
-def _keras_2(root: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:
+def check_hdf5(file: h5py.File, source: str, most_bytes: float) -> None:
+    """Refuses an HDF5 file that takes data from another place, or is too large.
+
+    Links and datasets may name any other file, whose bytes would be read as weights.
+
+    Args:
+      file: The file.
+      source: Its name, for messages.
+      most_bytes: What all datasets together may unpack to.
+
+    Raises:
+      UsageError: It does, or it is.
+    """
+    total = 0.0
+
+    def check(name: str, item: Any) -> None:
+        nonlocal total
+        outside = [getattr(item, "external", None), getattr(item, "is_virtual", False)]
+        if isinstance(item, h5py.Group):
+            links = (item.get(key, getlink=True) for key in item)
+            outside = [not isinstance(link, h5py.HardLink) for link in links]
+        if any(outside):
+            raise UsageError(
+                f"{source}: what {name!a:.60} holds is in another place, which is not "
+                "read; give a file that has the weights themselves"
+            )
+        if isinstance(item, h5py.Dataset):
+            chunk = math.prod(item.chunks or (0,)) * item.dtype.itemsize
+            total += max(item.nbytes, chunk)
+            _check_bytes(source, total, most_bytes)
+
+    check("/", file)
+    file.visititems(check)
+
+
+def _keras_2(root: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
     """The convolutions of the format in which attributes list layers and weights.
 
     The names of the weights say nothing: old Keras called them ``uniform1``.
@@ -125,16 +202,16 @@ def _keras_2(root: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:
         kernels = [weight for weight in weights if weight.ndim == 4]
         biases = [weight for weight in weights if weight.ndim == 1]
         if kernels:
-            yield f"{layer}/kernel", kernels[0][()]
+            yield f"{layer}/kernel", kernels[0]
             if biases:
-                yield f"{layer}/bias", biases[0][()]
+                yield f"{layer}/bias", biases[0]
 
 
 def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _keras_3(root: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:
+def _keras_3(root: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
     """The convolutions of ``layers/conv2d_1/vars/{0,1}``, in the order of the layers.
 
     The groups are numbered by class. From Keras 3.6 on, the attribute ``name`` of
@@ -151,9 +228,9 @@ def _keras_3(root: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:
         group = groups[path]
         parts = [part for part in path.split("/") if part not in _CONTAINERS]
         layer = _text(group.attrs.get("name", "/".join(parts)))
-        yield f"{layer}/kernel", group["0"][()]
+        yield f"{layer}/kernel", group["0"]
         if getattr(group.get("1"), "ndim", 0) == 1:
-            yield f"{layer}/bias", group["1"][()]
+            yield f"{layer}/bias", group["1"]
 
 
 def _natural(path: str) -> list[int | str]:
