@@ -24,6 +24,7 @@ COMMANDS = {
     "apply": "give pictures a trained style, in one pass",
     "video": "give a film a style, without flicker",
     "train": "train a network for styles of your own",
+    "batch": "give any number of pictures a style, on any number of machines",
     "studio": "open the studio in the browser",
     "export": "write a network for TensorFlow Serving, LiteRT or ONNX",
     "presets": "list the published experiments that --preset names",
