@@ -243,10 +243,12 @@ def compressed_tiff(compression):
         hostile.png(1, 1, bytes(4), hostile.chunk(b"acTL", bytes(8))),
     ],
 )
-def test_libraries_say_nothing_of_their_own(tmp_path, capfd, caplog, data):
+def test_libraries_say_nothing_of_their_own(
+    tmp_path, capfd, caplog, monkeypatch, data
+):
     (tmp_path / "a.tif").write_bytes(data)
     # What Python prints of a log that nobody has asked for.
-    caplog.handler.setLevel(logging.CRITICAL + 1)
+    monkeypatch.setattr(caplog.handler, "level", logging.CRITICAL + 1)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found(data, tmp_path / "a.tif")

@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.backbones.weights import check_hdf5
+from tfstyle.backbones.weights import check_hdf5, check_heaps
 from tfstyle.errors import UsageError
 from tfstyle.features import Field
 from tfstyle.files import replaced
@@ -441,6 +441,7 @@ def _empty_network(config: Mapping[str, Any], size: int) -> TransformNet:
 
 def _fill(network: TransformNet, weights: bytes, source: str) -> None:
     """Gives a network the weights of an HDF5 file, which Keras reads from disk only."""
+    check_heaps(weights)
     with h5py.File(io.BytesIO(weights), "r") as file:
         check_hdf5(file, source, len(weights))
     with tempfile.TemporaryDirectory(prefix="tfstyle-") as folder:

@@ -9,6 +9,7 @@ import pathlib
 import re
 import secrets
 import stat
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -139,6 +140,7 @@ def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
 
 def _read_h5(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
     try:
+        check_heaps(path.read_bytes())
         with h5py.File(path, "r") as file:
             check_hdf5(file, str(path), _MOST_BYTES)
             root = file.get("model_weights", file)
@@ -154,6 +156,26 @@ def _read_h5(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
         raise UsageError(
             f"{path}: not an HDF5 file, or a damaged one; fetch it again"
         ) from error
+
+
+def check_heaps(data: bytes) -> None:
+    """Refuses an HDF5 file whose texts are damaged in a way that HDF5 never ends at.
+
+    A single bit may do so: in the length of the room that a heap of texts has left.
+
+    Raises:
+      ValueError: They are.
+      struct.error: They are cut off.
+    """
+    for heap in re.finditer(rb"GCOL\x01\0\0\0", data):
+        at, end = heap.end() + 8, heap.start()
+        end += struct.unpack_from("<Q", data, heap.end())[0]
+        number = 1
+        while number and end - at >= 16:
+            number, length = struct.unpack_from("<H6xQ", data, at)
+            at += 16 + -(-length // 8) * 8 if number else length
+        if not 0 <= end - at < 16:
+            raise ValueError("a damaged heap")
 
 
 def check_hdf5(file: h5py.File, source: str, most_bytes: float) -> None:
