@@ -243,9 +243,7 @@ def compressed_tiff(compression):
         hostile.png(1, 1, bytes(4), hostile.chunk(b"acTL", bytes(8))),
     ],
 )
-def test_libraries_say_nothing_of_their_own(
-    tmp_path, capfd, caplog, monkeypatch, data
-):
+def test_libraries_say_nothing_of_their_own(tmp_path, capfd, caplog, monkeypatch, data):
     (tmp_path / "a.tif").write_bytes(data)
     # What Python prints of a log that nobody has asked for.
     monkeypatch.setattr(caplog.handler, "level", logging.CRITICAL + 1)
