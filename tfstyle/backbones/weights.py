@@ -140,6 +140,7 @@ def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
 
 def _read_h5(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
     try:
+        _check_bytes(str(path), path.stat().st_size, _MOST_BYTES)
         check_heaps(path.read_bytes())
         with h5py.File(path, "r") as file:
             check_hdf5(file, str(path), _MOST_BYTES)
