@@ -346,16 +346,43 @@ def test_paintings_are_what_pictures_are_optimised_to(run, place, tiny_backbone)
     assert load_image("out/1.png").shape == (1, 15, 20, 3)
 
 
+@pytest.mark.parametrize(("words", "size"), [((), 512), (("--size=20",), 20)])
+def test_pictures_are_read_at_the_size_of_the_result(
+    run, place, monkeypatch, tiny_backbone, words, size
+):
+    sizes = []
+
+    def load(file, size):
+        sizes.append(size)
+        return load_image(file, size)
+
+    def stylize(pixels, style, **options):
+        sizes.append(options["size"])
+        return type("Result", (), {"image": pixels})
+
+    monkeypatch.setattr(pipeline, "load_image", load)
+    monkeypatch.setattr(pipeline, "stylize", stylize)
+    paths = ("--style=photos/1.png", "--input=photos/3.bmp", "--output=out", HERE)
+    assert "1 stylized" in run("batch", *paths, *words)[1]
+    assert sizes == [size, size]
+
+
 def test_a_picture_that_cannot_be_optimised_is_a_failure(place, monkeypatch):
+    seen = []
+
     def refuse(pixels, style, **options):
         assert [load_image(file).shape for file, _ in style] == [(1, 24, 32, 3)]
+        seen.append(options)
         raise UsageError("too small\nfor this")
 
     monkeypatch.setattr(pipeline, "stylize", refuse)
-    layers = {"content_layers": ["relu2_1"], "style_layers": ["relu1_1"]}
-    model = OptimizerHandler("photos/1.png", **layers).load_model()
-    (failure,) = model([Picture("in", "out", picture(1))])
+    monkeypatch.setattr(pipeline, "make_repeatable", lambda o: seen.append(vars(o)))
+    options = {"content_layers": ["relu2_1"], "style_layers": ["relu1_1"], "seed": 5}
+    handler = OptimizerHandler("photos/1.png", max_memory=2.5, **options)
+    (failure,) = handler.load_model()([Picture("in", "out", picture(1))])
     assert failure == pipeline.Failure("in", "too small for this")
+    assert len(seen) == 2 and seen[0] == seen[1]
+    assert seen[0].items() >= {"max_memory": 2.5, **options}.items()
     with pytest.raises(UsageError, match="has no layer 'relu9_1'"):
         OptimizerHandler("photos/1.png", style_layers=["relu9_1"])
     with pytest.raises(UsageError, match="style_scale has 2 numbers for 1 styles"):
