@@ -325,6 +325,30 @@ def test_adam_stops_where_a_term_breaks_and_takes_the_step_back(
     np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("clamp_until", [0, 2])
+def test_taking_back_follows_the_schedule_and_keeps_to_the_box(clamp_until):
+    def evaluate(x, scale):
+        loss, _ = bowl_and_waves(x)
+        return scale * loss, scale * (2 * x - 0.6), [scale * loss]
+
+    variable = start()
+    rate = keras.optimizers.schedules.ExponentialDecay(0.3, 1, 0.7)
+    box = {"clamp": (0.2, 0.7), "clamp_until": clamp_until}
+    adam = Adam(variable, learning_rate=rate, **box)
+    for _ in range(3):
+        before = variable.numpy()
+        adam.step(lambda x: evaluate(x, 1.0), 1)
+    after = variable.numpy()
+    assert not adam.step(lambda x: evaluate(x, np.nan), 1).moved
+    boxed = not clamp_until
+    kept = (after > 0.2) & (after < 0.7) if boxed else np.full(after.shape, True)
+    assert kept.any() and kept.all() != boxed
+    np.testing.assert_allclose(variable.numpy()[kept], before[kept], atol=1e-6)
+    assert np.abs(after - before)[kept].max() > 0.05
+    if boxed:
+        assert (variable.numpy() >= 0.2).all() and (variable.numpy() <= 0.7).all()
+
+
 def test_a_loss_that_is_never_finite_leaves_the_first_picture():
     variable = start()
     with pytest.raises(NonFiniteLossError, match="at step 1 in bowl;"):

@@ -22,7 +22,7 @@ from tfstyle.plans import Plan
 
 SECONDS_BETWEEN = 30.0
 """Between checkpoints, unless told otherwise."""
-_FORMAT = 1
+_FORMAT = 2
 _MOST_TIME = 0.1  # of a run that may go into writing checkpoints
 
 

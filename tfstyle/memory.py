@@ -28,7 +28,7 @@ RUNTIME = 0.75e9
 """What TensorFlow takes before the first picture."""
 _ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
 # Of the picture: in the host's hands, the optimizer's, the gradient, passing ones.
-_ADAM_COPIES = 11.0
+_ADAM_COPIES = 6.5
 _LBFGS_COPIES = 20.0
 _COPIES_PER_PAIR = 2.4
 _LEAST_PAIRS = 4  # with fewer, L-BFGS is hardly better than Adam
@@ -158,7 +158,7 @@ class MemoryPlanner:
         """What does not depend on tiles."""
         copies = _LBFGS_COPIES + pairs * _COPIES_PER_PAIR if pairs else _ADAM_COPIES
         pixels = copies * batch * math.prod(size)
-        pixels += 2 * sum(math.prod(style) for style in style_sizes)
+        pixels += sum(math.prod(style) for style in style_sizes)
         return RUNTIME + 12 * pixels + self._guides_per_pixel * math.prod(size)
 
     @property

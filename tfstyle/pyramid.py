@@ -211,7 +211,12 @@ def from_space(value: tf.Tensor, space: str) -> tf.Tensor:
 
 
 def with_margin(picture: np.ndarray, margin: int) -> np.ndarray:
-    """Pictures ``[N, H, W, 3]`` with their mirror images around them."""
+    """Pictures ``[N, H, W, 3]`` with their mirror images around them.
+
+    The array itself if there is no margin.
+    """
+    if not margin:
+        return picture
     sides = [(margin, margin)] * 2
     return np.pad(picture, [(0, 0), *sides, (0, 0)], mode="reflect")
 
@@ -329,7 +334,10 @@ class PyramidRun:
         # Enlarging makes no fine detail; the first picture has some at no cost.
         start = resize_image(self.plan.start, size)
         blurred = resize_image(resize_image(self.plan.start, coarser), size)
-        return np.clip(resize_image(picture, size) + start - blurred, 0.0, 1.0)
+        enlarged = resize_image(picture, size)
+        enlarged += start  # in place, for a large picture is as large as anything here
+        enlarged -= blurred
+        return np.clip(enlarged, 0.0, 1.0, out=enlarged)
 
     def _protected(self, picture: np.ndarray) -> np.ndarray:
         """A picture with the original in its protected part."""
@@ -414,10 +422,11 @@ class PyramidRun:
         return self.encoder.targets(key, lambda: self._computed_targets(cut, size))
 
     def _computed_targets(self, cut: Cut, size: tuple[int, int]) -> Targets:
+        # Tensors of pictures, unlike constants, share the memory of the arrays.
         content = None
         if self.plan.content is not None:
             resized = resize_image(self.plan.content, size)
-            content = tf.constant(with_margin(resized, self.options.margin))
+            content = tf.convert_to_tensor(with_margin(resized, self.options.margin))
         kept = cut_content_targets(self.encoder.loss, cut, content)
         styles = [
             self._grams(style, style_size, cut, grid)
@@ -433,7 +442,7 @@ class PyramidRun:
     def _grams(
         self, style: Style, size: tuple[int, int], cut: Cut, grid: Grid
     ) -> dict[str, tf.Tensor]:
-        picture = tf.constant(resize_image(style.picture, size))
+        picture = tf.convert_to_tensor(resize_image(style.picture, size))
         guides = self._guides(style.regions, size)
         return cut_grams(self.encoder.loss, cut, grid, picture, guides)
 
@@ -480,7 +489,8 @@ class PyramidRun:
 
     def _picture(self, variable: tf.Variable) -> np.ndarray:
         canvas = from_space(variable.value(), self.options.space).numpy()
-        return without_margin(np.clip(canvas, 0.0, 1.0), self.options.margin)
+        np.clip(canvas, 0.0, 1.0, out=canvas)
+        return without_margin(canvas, self.options.margin)
 
     def _result(self, picture: np.ndarray) -> Result:
         if picture.shape[1:3] != self.plan.size:
