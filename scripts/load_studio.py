@@ -26,8 +26,8 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 from absl import app, flags
+from memory_watch import MemoryWatch
 from PIL import Image
 
 from tfstyle.samples import SAMPLES
@@ -39,6 +39,8 @@ flags.DEFINE_integer("runs_per_tab", 5, "Runs until a user opens a new tab.", 1)
 flags.DEFINE_string("output", None, "JSON to write.")
 
 STYLE = SAMPLES / "style" / "waves.jpg"
+KINDS = ("apply", "apply", "stylize", "wrong", "damaged")
+"""What users ask for, each as likely; a right answer is counted under its name."""
 
 
 def start_studio() -> tuple[subprocess.Popen[str], str]:
@@ -108,7 +110,7 @@ class User:
             self._session = f"{self._random.getrandbits(60):x}"
         self._runs += 1
         content = self._picture()
-        kind = self._random.choice(["apply", "apply", "stylize", "wrong", "damaged"])
+        kind = self._random.choice(KINDS)
         given = {
             "Method": "stylize" if kind == "stylize" else "apply",
             "Content picture": self._upload("photo.png", content),
@@ -191,44 +193,37 @@ def _merged(shown: list[Any], news: list[Any]) -> list[Any]:
     ]
 
 
-def slope(minutes: list[float], megabytes: list[float]) -> float:
-    """Megabytes a minute, by least squares over the second half."""
-    half = len(minutes) // 2
-    return float(np.polyfit(minutes[half:], megabytes[half:], 1)[0])
-
-
 def main(argv: list[str]) -> None:
-    """Runs the load and prints what came of it."""
+    """Runs the load and prints what came of it; exits with 1 if anything was wrong."""
     del argv
     logging.getLogger("httpx").setLevel(logging.WARNING)
     process, address = start_studio()
-    page, watched = Page(address), psutil.Process(process.pid)
+    page, watch = Page(address), MemoryWatch(process.pid)
     users = [User(address, page, seed) for seed in range(FLAGS.users)]
     began = time.monotonic()
     until = began + 60 * FLAGS.minutes
     threads = [threading.Thread(target=user.work, args=[until]) for user in users]
     for thread in threads:
         thread.start()
-    minutes, megabytes = [], []
-    while any(thread.is_alive() for thread in threads):
-        time.sleep(2)
-        minutes.append((time.monotonic() - began) / 60)
-        megabytes.append(watched.memory_info().rss / 2**20)
+    for thread in threads:
+        thread.join()
+    watch.stop()
     counts = sum((user.counts for user in users), collections.Counter())
     process.terminate()
     result = {
         "users": FLAGS.users,
-        "minutes": round(minutes[-1], 2),
+        "minutes": round((time.monotonic() - began) / 60, 2),
         "answers": dict(counts),
-        "megabytes": [round(megabytes[0]), round(max(megabytes)), round(megabytes[-1])],
-        "megabytes_per_minute": round(slope(minutes, megabytes), 2),
+        "most_megabytes": round(watch.most),
+        "megabytes_per_minute": round(watch.growth, 2),
         "exit_code": process.wait(120),
     }
     print(json.dumps(result, indent=2))
     if FLAGS.output:
-        rows = [list(row) for row in zip(minutes, megabytes, strict=True)]
+        rows = list(zip(watch.minutes, watch.megabytes, strict=True))
         text = json.dumps({**result, "memory": rows}, indent=2)
         pathlib.Path(FLAGS.output).write_text(text + "\n")
+    sys.exit(bool(result["exit_code"] or set(counts) - set(KINDS)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Pictures are cut from the photographs of ``data/``. Each command is run on all of them
 and on one alone, in turns; what one takes is the time to start, and the rest is the
-time that the others take.
+time that the others take. Memory is that of all processes together.
 
 Example:
   python scripts/measure_batch.py --pictures=2000 --side=128
@@ -23,6 +23,7 @@ import time
 
 import numpy as np
 from absl import app, flags
+from memory_watch import MemoryWatch
 
 import tfstyle
 
@@ -56,18 +57,20 @@ class Cost:
     Attributes:
       seconds: From the beginning to the end.
       work: Seconds of all cores together.
+      megabytes: The most memory.
+      growth: Megabytes a minute in the second half of the time.
     """
 
     seconds: float
     work: float
+    megabytes: float
+    growth: float
 
     @classmethod
     def median(cls, costs: list[Cost]) -> Cost:
         """The middle of several runs, of each measure."""
-        return cls(
-            statistics.median(cost.seconds for cost in costs),
-            statistics.median(cost.work for cost in costs),
-        )
+        measures = zip(*map(dataclasses.astuple, costs), strict=True)
+        return cls(*map(statistics.median, measures))
 
 
 def run(command: str, pictures: pathlib.Path, words: list[str]) -> Cost:
@@ -80,12 +83,16 @@ def run(command: str, pictures: pathlib.Path, words: list[str]) -> Cost:
     shutil.rmtree(output, ignore_errors=True)
     program = [sys.executable, "-m", "tfstyle.cli.main", command, f"--output={output}"]
     before, began = _work(), time.monotonic()
-    done = subprocess.run([*program, *words], capture_output=True, text=True)
-    cost = Cost(time.monotonic() - began, _work() - before)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*program, *words], **pipes) as process:
+        watch = MemoryWatch(process.pid)
+        _, said = process.communicate()
+    seconds, work = time.monotonic() - began, _work() - before
+    watch.stop()
     missing = len(list(pictures.iterdir())) - len(list(output.glob("*.jpg")))
-    if done.returncode or missing:
-        raise RuntimeError(f"{command}: {missing} results missing: {done.stderr}")
-    return cost
+    if process.returncode or missing:
+        raise RuntimeError(f"{command}: {missing} results missing: {said}")
+    return Cost(seconds, work, watch.most, watch.growth)
 
 
 def _work() -> float:
@@ -126,15 +133,20 @@ def main(_: list[str]) -> None:
         f"{FLAGS.pictures} pictures of {FLAGS.side}×{FLAGS.side}, medians of ", end=""
     )
     print(f"{FLAGS.repeats}, {FLAGS.workers} workers, {os.cpu_count()} cores\n")
-    print("| | seconds | of them to start | pictures/s then | per second of a core |")
-    print("|---|---|---|---|---|")
+    print(
+        "| | seconds | of them to start | pictures/s then | per second of a core ",
+        end="",
+    )
+    print("| most memory | its growth |")
+    print("|---|---|---|---|---|---|---|")
     rates = {}
     for command, (one, every) in measured.items():
         others = FLAGS.pictures - 1
         seconds, work = every.seconds - one.seconds, every.work - one.work
         rates[command] = others / seconds, others / work
         print(f"| {command} | {every.seconds:.1f} | {one.seconds:.1f} ", end="")
-        print(f"| {others / seconds:.1f} | {others / work:.1f} |")
+        print(f"| {others / seconds:.1f} | {others / work:.1f} ", end="")
+        print(f"| {every.megabytes:.0f} MB | {every.growth:+.1f} MB/min |")
     whole = measured["batch"][1].seconds / measured["apply"][1].seconds
     each, core = (a / b for a, b in zip(*rates.values(), strict=True))
     print(
