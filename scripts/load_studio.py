@@ -18,6 +18,7 @@ import logging
 import pathlib
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -223,7 +224,8 @@ def main(argv: list[str]) -> None:
         rows = list(zip(watch.minutes, watch.megabytes, strict=True))
         text = json.dumps({**result, "memory": rows}, indent=2)
         pathlib.Path(FLAGS.output).write_text(text + "\n")
-    sys.exit(bool(result["exit_code"] or set(counts) - set(KINDS)))
+    ended = result["exit_code"] == 128 + signal.SIGTERM
+    sys.exit(not ended or bool(set(counts) - set(KINDS)))
 
 
 if __name__ == "__main__":

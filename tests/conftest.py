@@ -10,10 +10,13 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import psutil
 import pytest
 from absl import flags
 
 _ROOT = Path(__file__).resolve().parents[1]
+_MARK = "TFSTYLE_TESTED_BY"
+os.environ[_MARK] = str(os.getpid())  # processes that tests begin inherit it
 
 
 def load_script(name: str) -> ModuleType:
@@ -24,13 +27,29 @@ def load_script(name: str) -> ModuleType:
         name, _ROOT / "scripts" / f"{name}.py"
     )
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name while they are being defined, and one
-    # script imports another.
+    # Dataclasses look their module up by name while they are being defined.
     sys.modules[name] = module
     spec.loader.exec_module(module)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["test"])
     return module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_is_left():
+    """Processes of tfstyle end with the tests that begin them, orphans among them."""
+    yield
+    left = [
+        process
+        for process in psutil.process_iter(["environ", "cmdline"])
+        if (process.info["environ"] or {}).get(_MARK) == str(os.getpid())
+        and "tfstyle.cli" in " ".join(process.info["cmdline"] or [])
+        and process.pid != os.getpid()
+    ]
+    _, alive = psutil.wait_procs(left, timeout=10)
+    for process in alive:
+        process.kill()
+    assert not alive
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +175,19 @@ def lively_network(style_names, **options):
         norm.offset.assign(random.normal(0, 0.5, norm.offset.shape))
     network.last.kernel.assign(random.normal(0, 0.1, network.last.kernel.shape))
     return network
+
+
+def no_memory() -> tuple[Exception, ...]:
+    """What NumPy, TensorFlow and its oneDNN raise where memory is full."""
+    import tensorflow as tf
+
+    oom = "OOM when allocating tensor"
+    onednn = "Operation received an exception:Status: 1, message: could not create a"
+    return (
+        MemoryError(),
+        tf.errors.ResourceExhaustedError(None, None, oom),
+        tf.errors.AbortedError(None, None, onednn),
+    )
 
 
 @pytest.fixture

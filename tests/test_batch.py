@@ -1,9 +1,11 @@
 """Tests of tfstyle/pipeline.py and the command batch."""
 
+import faulthandler
 import io
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,10 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+import hostile
 import numpy as np
 import psutil
 import pytest
-from conftest import draw, lively_network, load_script
+from conftest import draw, lively_network, load_script, no_memory
+from hostile import PICTURE, REFUSED
 from PIL import Image
 
 import tfstyle
@@ -22,9 +26,11 @@ from tfstyle import load_image, save_image
 from tfstyle.apply import apply_style
 from tfstyle.cli import batch as command
 from tfstyle.errors import UsageError
+from tfstyle.images import SAVE_FORMATS
 from tfstyle.transform_net import save_network
 
 beam = pytest.importorskip("apache_beam")
+from apache_beam.io.filesystem import CompressionTypes  # noqa: E402
 from apache_beam.io.filesystems import FileSystems  # noqa: E402
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # noqa: E402
 from apache_beam.testing.util import assert_that  # noqa: E402
@@ -237,6 +243,99 @@ def test_a_file_system_that_does_not_replace_files(place, monkeypatch):
     assert files(".tfstyle-batch") == []
 
 
+# Hostile pictures
+
+
+@pytest.fixture
+def corpus(place):
+    """What to expect of the hostile pictures in ``corpus``, by path."""
+    Path("flat").mkdir()
+    expected = {case.name: case.expected for case in hostile.write_corpus("flat")}
+    for path in Path("flat").iterdir():
+        # A folder for each format, as results of one name would be refused.
+        folder = Path("corpus", path.suffix.removeprefix("."))
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / path.name)
+    paths = Path("corpus").rglob("*")
+    return {path: expected[path.name] for path in paths if path.name in expected}
+
+
+def outside():
+    """What there is besides results, with what would tell of changes."""
+    paths = (path for path in Path().rglob("*") if "out" not in path.parts)
+    return {path: path.lstat()[6:7] + path.lstat()[8:] for path in paths}
+
+
+def test_hostile_pictures_become_results_or_lines(run, corpus):
+    before = outside()
+    hostile._reset_peak()
+    memory = hostile._peak()
+    # A run that hangs could not be told to end.
+    faulthandler.dump_traceback_later(300, exit=True, file=sys.__stderr__)
+    try:
+        code, out, err = run(*batch("--input=corpus/**", "--size=16"))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert hostile._peak() - memory < 300  # megabytes
+
+    failed, results = failures(), files()
+    results.remove("unreadable.jsonl")
+    said = f"{len(results)} stylized, 0 done before, {len(failed)} unreadable"
+    found = f"{len(results) + len(failed)} pictures found, {said}"
+    assert (code, err) == (0, "")
+    assert out == f"out: {found}, see out/unreadable.jsonl\n"
+    left_out = []
+    for path, outcome in corpus.items():
+        result = path if path.suffix in SAVE_FORMATS else path.with_suffix(".png")
+        name = os.path.relpath(result, "corpus")
+        reason = failed.get(str(path), "")
+        if name in results:
+            assert not reason and outcome != REFUSED, path
+            assert max(load_image(f"out/{name}").shape[1:3]) <= 16
+        elif not reason:
+            left_out.append(path.name)
+        elif outcome == PICTURE:
+            assert "pixels is too small: each side needs" in reason
+        assert reason.isprintable() and len(reason) < 900
+        assert not re.match(r"\w+Error", reason)
+    # Beam lists files, and those that links lead to.
+    assert sorted(left_out) == [
+        "folder.png",
+        "link-to-folder.png",
+        "link-to-itself.png",
+        "link-to-nowhere.png",
+    ]
+    assert outside() == before
+
+
+def test_pictures_from_elsewhere_come_as_they_are(place, monkeypatch):
+    def opened(path, compression_type):
+        assert path == "gs://bucket/1.png.gz"
+        assert compression_type == CompressionTypes.UNCOMPRESSED
+        return Path("photos/1.png").open("rb")
+
+    monkeypatch.setattr(FileSystems, "open", opened)
+    pixels = pipeline._loaded("gs://bucket/1.png.gz", 16)
+    np.testing.assert_array_equal(pixels, load_image("photos/1.png", 16))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_picture_that_takes_too_much_memory_is_a_failure(
+    run, place, monkeypatch, which
+):
+    def stylized(self, images):
+        if images.shape[1] == 30:
+            raise no_memory()[which]
+        return images
+
+    monkeypatch.setattr(pipeline._Network, "_stylized", stylized)
+    code, out, _ = run(*batch("--input=photos/**.png,photos/**.PNG"))
+    assert code == 0
+    assert "3 pictures found, 1 stylized, 0 done before, 2 unreadable" in out
+    reason = failures()["photos/deep/2.PNG"]
+    assert reason.startswith("there is not enough memory; choose a smaller size")
+
+
 # Models
 
 
@@ -344,6 +443,18 @@ def test_paintings_are_what_pictures_are_optimised_to(run, place, tiny_backbone)
     )
     assert_same("out/deep/2.PNG", result.image)
     assert load_image("out/1.png").shape == (1, 15, 20, 3)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_run_that_takes_too_much_memory_is_a_failure(place, monkeypatch, which):
+    def full(pixels, style, **options):
+        raise no_memory()[which]
+
+    monkeypatch.setattr(pipeline, "stylize", full)
+    (failure,) = OptimizerHandler("photos/1.png").load_model()(
+        [Picture("in", "out", picture(1))]
+    )
+    assert failure.reason.startswith("there is not enough memory")
 
 
 @pytest.mark.parametrize(("words", "size"), [((), 512), (("--size=20",), 20)])

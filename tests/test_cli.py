@@ -418,6 +418,33 @@ def test_interrupt_before_the_run_is_one_line(refused, folder, monkeypatch):
     assert refused(*STYLIZE) == (130, "tfstyle: interrupted\n")
 
 
+def test_an_interrupt_that_python_would_drop_in_an_import_ends_the_program(folder):
+    code = f"""
+import os, signal, sys
+
+# A shell lets programs in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Interrupts:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name in ("keras", "PIL"):
+            Interrupts()
+
+sys.meta_path.insert(0, Finder())
+from tfstyle.cli.main import main
+sys.exit(main({[*STYLIZE, *SMALL]}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, stderr=-1)
+
+    assert done.returncode == 130
+    assert done.stderr.endswith(b"\ntfstyle: interrupted\n")  # after Python's own
+    assert not (folder / "out.png").exists()
+
+
 # Bad input, refused before TensorFlow is imported.
 
 

@@ -1,7 +1,9 @@
 """What runs do when the machine fails them."""
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import no_memory
 
-from tfstyle import load_image, save_image, stylize
+from tfstyle import load_image, pyramid, save_image, stylize
+from tfstyle.backbones.weights import save_weights
 from tfstyle.callbacks import TensorBoard, outliving
 from tfstyle.cli import main as cli
+from tfstyle.cli import run as cli_run
+from tfstyle.errors import UsageError, user_error
 from tfstyle.optimize import NonFiniteLossError
 from tfstyle.samples import SAMPLES
 
@@ -31,37 +37,65 @@ def folder(tmp_path, monkeypatch, content, style):
     return tmp_path
 
 
-@pytest.fixture
-def full(folder):
-    """A file system without room, which holds a picture."""
-    place = folder / "full"
+@contextlib.contextmanager
+def mounted(place):
+    """A small file system, which holds a picture."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("needs the right to mount")
-    save_image(load_image("art.png"), place / "out.png")
+    try:
+        save_image(load_image("art.png"), place / "out.png")
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def full(folder):
+    """A file system without room, which holds a picture."""
+    with mounted(folder / "full") as place:
+        fill(place)
+        yield place
+
+
+def fill(place):
     with (place / "filler").open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(512))
         except OSError:
             pass
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def sealed(folder):
+    """A file system that holds a picture, and becomes read-only when ``seal`` says."""
+    with mounted(folder / "sealed") as place:
+        yield place
+
+
+def seal(*_):
+    subprocess.run(["mount", "-o", "remount,ro", "sealed"], check=True)
+
+
+def rescued_picture(capsys, problem):
+    """A run has told where the picture is that could not be kept in its place."""
+    error = capsys.readouterr().err
+    assert error.startswith(f"tfstyle: {problem}") and error.count("\n") == 1
+    rescued = Path(re.search(r"; meanwhile the picture is (\S+)\n$", error)[1])
+    assert load_image(rescued).shape == (1, 26, 32, 3)
+    rescued.unlink()
 
 
 def test_a_picture_that_finds_no_room_is_rescued(full, tiny_backbone, capsys):
     before = (full / "out.png").read_bytes()
     assert cli.main(["stylize", *SHORT, "--steps=3", "--output=full/out.png"]) == 1
-    error = capsys.readouterr().err
-    rescued = re.search(r"No space left .* the picture is (\S+)\n$", error)[1]
-    assert error.count("\n") == 1
-    assert load_image(rescued).shape == (1, 26, 32, 3)
+    rescued_picture(capsys, "full/out.png: could not be written (No space left")
     assert (full / "out.png").read_bytes() == before
     assert sorted(p.name for p in full.iterdir()) == ["filler", "out.png"]
-    Path(rescued).unlink()
 
 
 @pytest.mark.parametrize(
@@ -96,6 +130,166 @@ def test_no_room_for_tensorboard_is_told_at_once(full, tiny_backbone, capsys):
     words = ["stylize", *SHORT, "--output=o.png", "--log_dir=full"]
     assert cli.main(words) == 1
     assert "full: TensorBoard's file could not be made" in capsys.readouterr().err
+
+
+WRITTEN = ["--steps=8", "--snapshot_every=1", "--checkpoint_every=0"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stylize", *SHORT, f"--{flag}"]
+        for flag in (
+            "output=sealed/out.png",
+            "output=sealed/new.png",
+            "snapshot_dir=sealed",
+            "snapshot_dir=sealed/new",
+            "checkpoint=sealed",
+            "log_dir=sealed",
+            "report=sealed/r.json",
+            "loss_plot=sealed/p.png",
+            "animate=sealed/a.gif",
+        )
+    ]
+    + [
+        ["apply", "--input=photo.png", "--output=sealed/new.png"],
+        ["apply", "--input=photo.png,art.png", "--output=sealed/new"],
+        ["batch", "--input=*.png", "--output=sealed/new"],
+        ["batch", "--input=*.png", "--dead_letter=sealed/new/bad.jsonl"],
+        ["export", "--output=sealed"],
+        ["export", "--format=keras", "--output=sealed/n.keras"],
+        ["train", "--style=art.png", "--photos=.", "--output=sealed/new"],
+    ],
+    ids=" ".join,
+)
+def test_a_place_that_is_read_only_is_told_at_once(
+    sealed, tiny_backbone, capsys, words
+):
+    seal()
+    if not any(word.startswith("--output") for word in words):
+        words = [*words, "--output=made" + ".png" * (words[0] == "stylize")]
+    assert cli.main(words) == (1 if words[0] == "export" else 2)
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n")) == ("", 1)
+    assert error.startswith("tfstyle: ") and "sealed" in error
+    assert "Error" not in error
+    assert [p.name for p in sealed.iterdir()] == ["out.png"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "code", "problem"),
+    [
+        ("--snapshot_dir=sealed", 0, ""),
+        ("--checkpoint=sealed", 0, ""),
+        ("--report=sealed/r.json", 1, "sealed/r.json: could not be written"),
+        ("--loss_plot=sealed/p.png", 1, "sealed/p.png: could not be written"),
+        ("--animate=sealed/a.gif", 1, "sealed/a.gif: could not be written"),
+    ],
+)
+def test_a_place_that_becomes_read_only_does_not_cost_the_picture(
+    sealed, tiny_backbone, capsys, caplog, monkeypatch, flag, code, problem
+):
+    monkeypatch.setattr(cli_run.StopOnSignal, "__call__", seal)
+    assert cli.main(["stylize", *SHORT, *WRITTEN, "--output=o.png", flag]) == code
+    error = capsys.readouterr().err
+    assert problem in error and error.count("\n") == code
+    assert load_image("o.png").shape == (1, 26, 32, 3)
+    assert [p.name for p in sealed.iterdir()] == ["out.png"]
+    if not code:
+        assert [r for r in caplog.records if "without" in r.getMessage()]
+
+
+def test_a_picture_whose_place_becomes_read_only_is_rescued(
+    sealed, tiny_backbone, capsys, monkeypatch
+):
+    before = (sealed / "out.png").read_bytes()
+    monkeypatch.setattr(cli_run.StopOnSignal, "__call__", seal)
+    assert cli.main(["stylize", *SHORT, *WRITTEN, "--output=sealed/out.png"]) == 1
+    rescued_picture(capsys, "sealed/out.png: you may not write to the folder")
+    assert (sealed / "out.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--output=gone/o.png"], "gone/o.png: the folder gone does not exist"),
+        (["--output=o.png", "--snapshot_dir=gone"], ""),
+        (["--output=o.png", "--checkpoint=gone"], ""),
+    ],
+)
+def test_a_folder_that_is_removed_does_not_cost_the_picture(
+    folder, tiny_backbone, capsys, monkeypatch, flags, problem
+):
+    def remove(*_):
+        shutil.rmtree("gone", ignore_errors=True)
+
+    Path("gone").mkdir()
+    monkeypatch.setattr(cli_run.StopOnSignal, "__call__", remove)
+    code = cli.main(["stylize", *SHORT, *WRITTEN, *flags])
+    assert code == bool(problem)
+    if problem:
+        rescued_picture(capsys, problem)
+    else:
+        assert capsys.readouterr().err == ""
+        assert load_image("o.png").shape == (1, 26, 32, 3)
+
+
+def test_weights_whose_place_becomes_read_only(sealed):
+    seal()
+    with pytest.raises(UsageError, match=r"cannot be written \(Read-only file sys"):
+        save_weights(sealed / "w.npz", {}, preprocessing="torch")
+
+
+def test_memory_that_never_is_enough(
+    folder, tiny_backbone, capsys, caplog, monkeypatch
+):
+    def full(*_, **__):
+        raise no_memory()[1]
+
+    monkeypatch.setattr(pyramid, "optimize", full)
+    assert cli.main(["stylize", *SHORT, "--output=o.png"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tfstyle: a tile of ") and error.count("\n") == 1
+    assert "more memory than is left; raise max_memory, use" in error
+    assert 0 < len(caplog.records) < 30
+    assert not Path("o.png").exists()
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("stylize", "tfstyle.plans.load_image"),
+        ("stylize", "tfstyle.pyramid.FeatureExtractor"),
+        ("stylize", "tfstyle.pyramid.PyramidRun._variable"),
+        ("apply", "tfstyle.apply.load_image"),
+        ("apply", "tfstyle.apply._whole"),
+    ],
+)
+def test_full_memory_is_told_with_a_way_out(
+    folder, tiny_backbone, capsys, monkeypatch, command, place, which
+):
+    def full(*_, **__):
+        raise no_memory()[which]
+
+    monkeypatch.setattr(place, full)
+    words = SHORT if command == "stylize" else ["--input=photo.png"]
+    assert cli.main([command, *words, "--output=o.png"]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        "tfstyle: there is not enough memory; choose a smaller size, or end other "
+        "programs\n"
+    )
+    assert not Path("o.png").exists()
+
+
+def test_a_full_disk_is_not_taken_for_full_memory():
+    import tensorflow as tf
+
+    text = "logs; No space left on device"
+    assert user_error(tf.errors.ResourceExhaustedError(None, None, text)) is None
+    assert user_error(ValueError("OOM")) is None
+    assert user_error(tf.errors.AbortedError(None, None, "Status: 2")) is None
 
 
 def test_a_disk_that_fills_up_does_not_end_the_run(
@@ -193,10 +387,15 @@ def test_signals_at_any_moment(folder, number, delay):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        # What a shell begins in the background is deaf to SIGINT, and so are its heirs.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(delay)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     # A shell shows a process that a signal ended as 128 and its number, too.
     assert process.returncode in (128 + number, -number)
     assert "Traceback" not in error

@@ -278,8 +278,37 @@ def test_a_tile_may_not_be_larger_than_any_picture(monkeypatch):
     start = len(hostile.tiff(9, 9, *tile, *sizes))
     data = hostile.tiff(9, 9, *tile, (324, 4, 1, start), sizes[1]) + packed
     assert found(data).outcome == PICTURE
+    monkeypatch.setattr(images, "MAX_PIXELS", 300 * 300)
+    assert found(data).outcome == PICTURE
     monkeypatch.setattr(images, "MAX_PIXELS", 300 * 300 - 1)
     assert "there is too much in its tags" in found(data).detail
+
+
+@pytest.mark.parametrize(
+    ("kinds", "width", "cost"),
+    [
+        ((1, 2, 7), 1, 0),
+        ((6,), 1, 1),
+        ((3, 8), 2, 1),
+        ((4, 9, 11, 13), 4, 1),
+        ((12, 16, 17, 18), 8, 1),
+        ((5, 10), 8, 200),
+    ],
+)
+def test_tags_take_what_a_file_has_and_a_picture_needs(monkeypatch, kinds, width, cost):
+    def is_refused(kind, number):
+        detail = found(hostile.tiff(3, 2, (65000, kind, number, 8))).detail
+        return "there is too much in its tags" in detail
+
+    # The nine other tags are a number each, and take 28 bytes.
+    room = (len(hostile.tiff(3, 2, (65000, 1, 1, 8))) - 28) // width
+    for kind in kinds:
+        assert not is_refused(kind, room)
+        assert is_refused(kind, room + 1)
+        for most in (9 + 5 * cost, 8 + 5 * cost):
+            with monkeypatch.context() as patch:
+                patch.setattr(images, "_MOST_TAG_NUMBERS", most)
+                assert is_refused(kind, 5) == (most < 9 + 5 * cost)
 
 
 # What is large or odd, and honest

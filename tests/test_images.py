@@ -1069,3 +1069,15 @@ def test_what_cannot_be_encoded(image, extension, quality, error, text):
     with pytest.raises(error, match=text) as excinfo:
         encode_image(image, extension, quality=quality)
     message(excinfo)
+
+
+def test_full_memory_is_not_taken_for_a_damaged_picture(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+
+    def load(self):
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(ImageError, match=r"a\.png: there is not enough memory to"):
+        load_image(path)

@@ -10,6 +10,7 @@ from tfstyle.losses import (
     NORMALIZATIONS,
     PerceptualLoss,
     Targets,
+    blend_grams,
     content_loss,
     gram_matrix,
     style_loss,
@@ -190,6 +191,18 @@ def test_total_variation_is_that_of_the_assignment(shared):
     np.testing.assert_allclose(ours[0], checks["tv_out"], rtol=1e-4)
 
 
+def test_a_blend_of_one_style_is_that_style():
+    grams = {
+        "x": tf.constant(random((2, 3, 4, 4))),
+        "y": tf.constant(random((2, 3, 2, 2))),
+    }
+    for normalization in NORMALIZATIONS:
+        blend = blend_grams([grams], np.full([1, 3], 0.3, "float32"), normalization)
+        assert list(blend) == ["x", "y"]
+        for layer, gram in grams.items():
+            np.testing.assert_allclose(blend[layer], gram, rtol=1e-6)
+
+
 # Precision, shapes, gradients.
 
 
@@ -206,14 +219,15 @@ def test_relative_losses_do_not_depend_on_the_scale_of_features(scale):
     np.testing.assert_allclose(scaled["x"], grams["x"], rtol=1e-4)
 
 
-def test_relative_losses_of_a_blank_target_are_finite():
+def test_relative_losses_of_a_blank_target_are_finite_and_positive():
     zeros = np.zeros(SHAPE, "float32")
-    assert np.isfinite(content_loss(random(), zeros)).all()
     assert content_loss(zeros, zeros).numpy().tolist() == [0.0, 0.0]
-    losses = style_loss(
-        {"x": gram_matrix(random())}, {"x": gram_matrix(zeros)}, {"x": 1}
-    )
-    assert np.isfinite(losses["x"]).all()
+    blank, grams = {"x": gram_matrix(zeros)}, {"x": gram_matrix(random())}
+    for losses in (
+        content_loss(random(), zeros),
+        style_loss(grams, blank, {"x": 1})["x"],
+    ):
+        assert np.isfinite(losses).all() and np.all(losses > 0)
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])

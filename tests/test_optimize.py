@@ -285,6 +285,12 @@ def test_the_host_hears_of_it_about_as_often_as_wanted(monkeypatch):
     assert 2 <= max(sizes) <= 20  # a step takes at least 0.01 seconds
 
 
+def test_slow_steps_are_told_one_by_one(monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_REPORTS", 0.0)
+    _, reports, _ = run("adam", 9)
+    assert reports.calls == 9
+
+
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
 def test_a_report_can_stop_the_run(kind, monkeypatch):
     monkeypatch.setattr(module, "_MOST_STEPS_PER_CALL", 1)
@@ -349,16 +355,28 @@ def test_taking_back_follows_the_schedule_and_keeps_to_the_box(clamp_until):
         assert (variable.numpy() >= 0.2).all() and (variable.numpy() <= 0.7).all()
 
 
+@pytest.mark.parametrize("clamp_until", [0, 1])
+def test_taking_back_a_step_that_is_wider_than_the_box(clamp_until):
+    variable = tf.Variable(tf.fill(SHAPE, 0.6))
+    box = {"clamp": (0.2, 0.7), "clamp_until": clamp_until}
+    adam = Adam(variable, learning_rate=1.0, **box)
+    for loss, expected in ((1.0, 0.2), (np.nan, 0.7)):
+        adam.step(lambda x, loss=loss: (tf.constant(loss), tf.ones_like(x), [loss]), 1)
+        np.testing.assert_allclose(variable, tf.fill(SHAPE, expected), rtol=1e-6)
+
+
 def test_a_loss_that_is_never_finite_leaves_the_first_picture():
-    variable = start()
+    variable, reports = start(), Reports()
     with pytest.raises(NonFiniteLossError, match="at step 1 in bowl;"):
         optimize(
             differentiated(Counted(broken_at=1, broken="bowl")),
             Adam(variable, learning_rate=0.02),
             steps=9,
             term_names=NAMES,
+            report=reports,
         )
     np.testing.assert_array_equal(variable, start())
+    assert reports.calls == 0
 
 
 def test_a_gradient_that_is_not_finite_is_named():
@@ -404,8 +422,8 @@ def test_progress_gives_the_last_row_by_name():
         scale=0,
         scales=2,
         columns=("total", "content/x", "style/y"),
-        rows=np.float32([[9, 8, 1], [6, 4, 2]]),
-        row_steps=np.array([11, 12]),
+        rows=np.float32([[9, 8, 1], [8, 6, 2], [6, 4, 2]]),
+        row_steps=np.array([10, 11, 12]),
         seconds=1.0,
         size=(2, 2),
         image=lambda: np.zeros([1, 2, 2, 3]),

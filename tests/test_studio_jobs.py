@@ -1,10 +1,17 @@
+import importlib
 import threading
+import time
+from pathlib import Path
 
+import hostile
 import numpy as np
 import pytest
+from conftest import no_memory
+from hostile import EITHER, PICTURE, REFUSED
 
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
+from tfstyle.errors import UsageError
 from tfstyle.origins import read_origin
 from tfstyle.presets import preset_names
 from tfstyle.studio import jobs
@@ -162,12 +169,79 @@ def test_wrong_requests_are_answered(pictures, results, fields, message):
     assert not updates[-1].files
 
 
-def test_messages_do_not_tell_where_uploads_are(pictures, results):
-    (pictures / "photo.png").write_text("not a picture")
-    updates = carry_out(ask(pictures), results)
-    assert updates[-1].status.startswith("photo.png: not a PNG")
-    with pytest.raises(jobs.TfstyleError, match=r"^photo\.png: not a PNG"):
-        check_picture(str(pictures / "photo.png"))
+@pytest.mark.parametrize(
+    ("name", "shown"), [("photo.png", "photo.png"), ("a\nb.png", r"'a\nb.png'")]
+)
+def test_messages_do_not_tell_where_uploads_are(pictures, results, name, shown):
+    path = pictures / name
+    path.write_text("not a picture")
+    request = Request("stylize", str(path), (str(pictures / "art.png"),))
+    *_, last = carry_out(request, results)
+    with pytest.raises(jobs.TfstyleError) as caught:
+        check_picture(str(path))
+    for text in (last.status, str(caught.value)):
+        assert text.startswith(f"{shown}: not a PNG")
+        assert str(pictures) not in text
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return hostile.write_corpus(tmp_path_factory.mktemp("uploads"))
+
+
+def said_of(case, act):
+    """What a user is told of an upload, which must be clear; with what it costs."""
+    hostile._reset_peak()
+    memory, began = hostile._peak(), time.process_time()
+    text = act()
+    assert time.process_time() - began < 5, case
+    assert hostile._peak() - memory < 200, case
+    if text:
+        name = case.path.name
+        assert text.startswith(f"{name if name.isprintable() else ascii(name)}: ")
+        assert text.isprintable() and "; " in text and len(text) < 900
+        assert str(case.path.parent) not in text
+    assert case.expected in (EITHER, REFUSED if text else PICTURE), (case, text)
+    return text
+
+
+def test_hostile_uploads_are_read_or_refused_in_one_line(corpus, results, monkeypatch):
+    def checked():
+        try:
+            check_picture(str(case.path))
+        except jobs.TfstyleError as error:
+            return str(error)
+        return ""
+
+    def asked():
+        *_, last = carry_out(Request("stylize", str(case.path), (art,)), results)
+        assert last.failed and not last.files
+        return last.status.removeprefix("all pictures were read")
+
+    def reached(*_):
+        raise UsageError("all pictures were read")
+
+    importlib.import_module("tfstyle.pyramid")  # takes more memory than any upload
+    monkeypatch.setattr(jobs, "make_repeatable", reached)
+    art = next(str(case.path) for case in corpus if case.name == "whole.png")
+    for number, case in enumerate(corpus):
+        said = said_of(case, checked)
+        if said or number % 10 == 0:
+            assert said_of(case, asked) == said
+    assert not list(results.iterdir())
+    there = {case.path.name for case in corpus}
+    assert {path.name for path in Path(art).parent.iterdir()} <= there
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_full_memory_is_told(pictures, results, tiny_backbone, monkeypatch, which):
+    def full(*_):
+        raise no_memory()[which]
+
+    monkeypatch.setattr(jobs, "run_plan", full)
+    *_, last = carry_out(ask(pictures), results)
+    assert last.failed
+    assert last.status.startswith("there is not enough memory; choose a smaller size")
 
 
 def test_a_loss_of_nan_leaves_the_last_good_picture(pictures, results, tiny_backbone):

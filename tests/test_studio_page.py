@@ -5,10 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 
+import hostile
+import httpx
 import numpy as np
 import pytest
+from hostile import PICTURE
 from PIL import Image
 
 from tfstyle import load_image, save_image
@@ -19,10 +23,7 @@ from tfstyle.samples import SAMPLES
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    pytest.mark.xdist_group("studio"),  # one server for all
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 LONG = 60_000  # milliseconds; a busy machine takes its time
 NEVER_ENDS = "5000"  # steps
 
@@ -175,6 +176,54 @@ def test_wrong_files_are_told_and_leave_the_page_alive(open_page, pictures):
     set_options(page)
     page.click("#start")
     status(page, "^Done")
+
+
+@pytest.fixture(scope="module")
+def check(server):
+    """Has the server look at a file of its own, as a page does after an upload."""
+    client = httpx.Client(base_url=server, timeout=LONG / 1000)
+    functions = client.get("config").json()["dependencies"]
+    number = next(f["id"] for f in functions if f["api_name"] == "_check")
+
+    def check(path):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        call = {"fn_index": number, "data": [file], "session_hash": "hostile"}
+        return client.post("gradio_api/run/predict", json=call)
+
+    check.client = client
+    yield check
+    client.close()
+
+
+def test_hostile_uploads(check):
+    chosen = (
+        *("bomb.png", "bomb-frame.gif", "exif-many.jpg", "truncated-5.webp"),
+        *("really-png.jpg", "really-text.png", "mode-cmyk.jpg", "animated.gif"),
+        *("scans.jpg", "runs-skip.bmp", "junk.jpg"),
+    )
+    files = [file for file in hostile.hostile_files() if file[0] in chosen]
+    assert len(files) == len(chosen)
+    for name, data, expected in files:
+        began = time.monotonic()
+        answer = check.client.post("gradio_api/upload", files={"files": (name, data)})
+        if len(data) > 2e6:
+            assert answer.status_code == 413
+            continue
+        path = answer.json()[0]
+        kept, said = check(path).json()["data"]
+        assert time.monotonic() - began < 20, name
+        if expected == PICTURE:
+            assert said == '<p role="status"></p>', name
+        else:
+            assert said.startswith(f'<p class="failed" role="alert">{name}: '), said
+            assert kept is None and "\n" not in said and "Error" not in said
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/dev/zero", "/proc/self/mem", "."])
+def test_files_of_the_server_are_not_looked_at(check, path):
+    answer = check(path)
+    assert answer.status_code == 500
+    assert "data" not in answer.json()
 
 
 def test_two_tabs_take_turns(open_page, pictures):

@@ -17,7 +17,7 @@ from tfstyle.images import load_image
 from tfstyle.losses import NORMALIZATIONS, PerceptualLoss, Targets, guide_areas
 from tfstyle.optimize import Adam, optimize
 from tfstyle.regions import guides
-from tfstyle.tiling import Grid, TiledLoss, choose_grid, cut
+from tfstyle.tiling import Grid, Side, Span, TiledLoss, choose_grid, cut, widest_halo
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 VGG_LAYERS = {
@@ -356,6 +356,37 @@ def test_targets_by_tiles_are_those_of_whole_pictures(float64, tiny_backbone, ke
         np.testing.assert_allclose(ours.content[layer], feature, rtol=1e-10, atol=1e-12)
 
 
+def test_regions_of_a_single_layer_are_exact(float64, tiny_backbone):
+    layers = {"block2_conv1": 1.0}
+    loss = PerceptualLoss(
+        FeatureExtractor(tiny_backbone, [*layers], precision="float64"),
+        content_layers={},
+        style_layers=layers,
+        content_weight=0.0,
+        style_weight=1.0,
+        tv_weight=0.0,
+    )
+    style, regions = random(1, 50, 39, 3), random(1, 50, 39, 2, seed=1).numpy()
+    made = guides(regions, loss.features, layers)
+    made = {layer: tf.constant(guide, tf.float64) for layer, guide in made.items()}
+    tiled = TiledLoss(loss)
+    grid = Grid(cut(50, 2, tiled.halo), cut(39, 2, tiled.halo))
+    ours, theirs = tiled.grams(style, grid, made), loss.grams(style, made)
+    assert ours.keys() == theirs.keys() == layers.keys()
+    np.testing.assert_allclose(ours["block2_conv1"], theirs["block2_conv1"], rtol=1e-11)
+
+
+def test_targets_of_what_does_not_count_are_empty(tiny_backbone):
+    weights = {"content_weight": 0.0, "style_weight": 0.0}
+    tiled = TiledLoss(
+        make_tiny_loss(tiny_backbone, changes=weights), keep_content=False
+    )
+    grid = Grid(cut(38, 2, tiled.halo), cut(45, 3, tiled.halo))
+    for picture in (None, random(1, 38, 45, 3, dtype="float32")):
+        targets = tiled.targets(picture, picture, grid, grid)
+        assert targets == Targets({}, {}, {})
+
+
 # In float32 and less, with weights as they are used.
 
 
@@ -465,6 +496,12 @@ def test_a_side_is_cut_without_gap_or_overlap(length, tiles, halo):
         assert end == length or end - span.core_end >= halo.after
 
 
+def test_a_side_that_is_not_cut_may_be_shorter_than_the_halo():
+    halo = Field(16, 70, 70)
+    assert cut(50, 1, halo) == Side(50, 50, (Span(0, 0, 50),))
+    assert cut(50, 2, halo) is None
+
+
 def test_the_grid_with_the_least_work_is_chosen():
     halo = Field(8, 10, 10)
     assert len(choose_grid((300, 400), halo, 120_000)) == 1
@@ -536,6 +573,12 @@ def test_a_refusal_is_one_line_with_remedies_and_begins_a_pixel_below_the_least(
 
 
 # What the network sees.
+
+
+def test_the_halo_is_as_wide_as_the_widest_field_and_a_pixel_at_least():
+    fields = [Field(1, 3, 0), Field(4, 2, 0)]
+    assert widest_halo(fields) == Field(4, 3, 1)
+    assert widest_halo([*fields, Field(2, 0, 5)]) == Field(4, 3, 5)
 
 
 def test_fields_of_the_networks():

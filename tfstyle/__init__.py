@@ -1,6 +1,7 @@
 """Neural style transfer for TensorFlow and Keras.
 
-Importing this package does not import TensorFlow; the first run does.
+Importing this package imports nothing else: each name brings what it needs when it is
+first used, and TensorFlow comes with the first run.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from tfstyle.backbones import check_backend
 from tfstyle.errors import ImageError, TfstyleError, UsageError
-from tfstyle.images import load_image, resize_image, save_image
-from tfstyle.options import Options, TrainingOptions
-from tfstyle.recipes import invert_features, stylize, synthesize_texture
-from tfstyle.sweeps import sweep
 
 if TYPE_CHECKING:
     from tfstyle import losses
     from tfstyle.apply import apply_style
     from tfstyle.export import export_network, export_optimizer
     from tfstyle.features import FeatureExtractor
+    from tfstyle.images import load_image, resize_image, save_image
     from tfstyle.losses import PerceptualLoss
     from tfstyle.optimize import NonFiniteLossError, Progress
+    from tfstyle.options import Options, TrainingOptions
     from tfstyle.pyramid import Result
+    from tfstyle.recipes import invert_features, stylize, synthesize_texture
+    from tfstyle.sweeps import sweep
     from tfstyle.training import train
     from tfstyle.transform_net import TransformNet, load_network
 
@@ -60,15 +61,28 @@ _IMPORTED_WHEN_USED = {
     "PerceptualLoss": "tfstyle.losses",
     "losses": "tfstyle.losses",
     "NonFiniteLossError": "tfstyle.optimize",
+    "Options": "tfstyle.options",
     "Progress": "tfstyle.optimize",
     "Result": "tfstyle.pyramid",
+    "TrainingOptions": "tfstyle.options",
     "TransformNet": "tfstyle.transform_net",
     "apply_style": "tfstyle.apply",
     "export_network": "tfstyle.export",
     "export_optimizer": "tfstyle.export",
+    "invert_features": "tfstyle.recipes",
+    "load_image": "tfstyle.images",
     "load_network": "tfstyle.transform_net",
+    "resize_image": "tfstyle.images",
+    "save_image": "tfstyle.images",
+    "stylize": "tfstyle.recipes",
+    "sweep": "tfstyle.sweeps",
+    "synthesize_texture": "tfstyle.recipes",
     "train": "tfstyle.training",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

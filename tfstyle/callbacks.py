@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import ImageError, TfstyleError
+from tfstyle.errors import TfstyleError
 from tfstyle.images import save_image
 from tfstyle.optimize import Callback, Progress
 
@@ -89,7 +89,7 @@ def outliving(callback: Callback, what: str) -> Callback:
         try:
             return callback(progress)
         # TensorFlow calls a full disk ResourceExhaustedError, as it calls full memory.
-        except (ImageError, OSError, tf.errors.OpError) as error:
+        except (TfstyleError, OSError, tf.errors.OpError) as error:
             failed = True
             reason = " ".join(str(error).split())[:200]
             logging.getLogger("tfstyle").warning(

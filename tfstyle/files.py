@@ -30,4 +30,6 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     except (OSError, ValueError) as error:
         raise TfstyleError(f"{target}: could not be written: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A read-only file system says so of a file that is not there, too.
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -276,7 +276,9 @@ def save_image(
             "before; check the free space and the folder, or save a .png elsewhere"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A read-only file system says so of a file that is not there, too.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def encode_image(
@@ -630,6 +632,11 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
+    if isinstance(error, MemoryError):
+        return ImageError(
+            f"{name}: there is not enough memory to read it; scale it down first, or "
+            "end other programs"
+        )
     return ImageError(
         f"{name}: the picture is damaged or cut off ({_one_line(error)}); "
         "get or save it again"

@@ -140,8 +140,9 @@ class Adam:
         """
         del budget
         loss, gradient, terms = value_and_gradient(self.variable.read_value())
-        # A sum is finite only if all its parts are, and takes no memory.
-        finite = tf.math.is_finite(loss + tf.reduce_sum(gradient))
+        # A sum of squares is finite only if they all are, of which the second moment
+        # consists, and takes no memory.
+        finite = tf.math.is_finite(loss + tf.nn.l2_loss(gradient))
         with tf.control_dependencies([finite]):  # a failed evaluation does not count
             self.evaluations.assign_add(1)
         tf.cond(finite, lambda: self._move(gradient), self._take_back)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from tfstyle.colors import keep_colors
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import TfstyleError, UsageError, user_error
 from tfstyle.images import SAVE_FORMATS, encode_image, load_image
 from tfstyle.options import APPLY_COLORS, Options
 from tfstyle.plans import plan_stylize, weighted_sources
@@ -95,11 +95,11 @@ class Failure:
     @classmethod
     def of(cls, path: str, error: Exception) -> Failure:
         """What an error says about a picture."""
-        text = " ".join(str(error).split())
+        told = user_error(error) or f"{type(error).__name__}: {error}"
+        text = " ".join(str(told).split())
         for name in (path, "the picture"):
             text = text.removeprefix(f"{name}: ")
-        expected = isinstance(error, TfstyleError)
-        return cls(path, text if expected else f"{type(error).__name__}: {text}")
+        return cls(path, text)
 
     def line(self) -> str:
         """The failure as a line of JSON, in ASCII."""
@@ -300,14 +300,18 @@ class _Read(beam.DoFn):
             _count("skipped")
             return
         try:
-            with FileSystems.open(
-                path, compression_type=CompressionTypes.UNCOMPRESSED
-            ) as file:
-                pixels = load_image(file, self._size)
+            pixels = _loaded(path, self._size)
         except Exception as error:  # file systems raise whatever comes along
             yield _failed(Failure.of(path, error))
             return
         yield Picture(path, target, pixels)
+
+
+def _loaded(path: str, size: int | None) -> np.ndarray:
+    if "://" not in path:
+        return load_image(path, size)  # a pipe would never open
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return load_image(file, size)
 
 
 def _failed(failure: Failure) -> beam.pvalue.TaggedOutput:
@@ -535,16 +539,20 @@ class _Network:
 
     def __call__(self, batch: Sequence[Picture]) -> Iterator[Picture | Failure]:
         for group in _by_shape(batch):
-            images = np.concatenate([picture.pixels for picture in group])
             try:
-                results = self._stylized(images)
-            except UsageError as error:
+                results = self._results(group)
+            except Exception as error:
+                if not user_error(error):
+                    raise
                 yield from (Failure.of(picture.path, error) for picture in group)
                 continue
-            if self._color == "content":
-                results = keep_colors(results, images)
             for picture, result in zip(group, results, strict=True):
                 yield dataclasses.replace(picture, pixels=result[None])
+
+    def _results(self, group: Sequence[Picture]) -> np.ndarray:
+        images = np.concatenate([picture.pixels for picture in group])
+        results = self._stylized(images)
+        return keep_colors(results, images) if self._color == "content" else results
 
     def _stylized(self, images: np.ndarray) -> np.ndarray:
         from tfstyle.apply import apply_network
@@ -626,7 +634,9 @@ class _Optimizer:
             style = [(io.BytesIO(content), weight) for content, weight in self._style]
             try:
                 result = stylize(picture.pixels, style, **self._options)
-            except TfstyleError as error:
+            except Exception as error:
+                if not user_error(error):
+                    raise
                 yield Failure.of(picture.path, error)
             else:
                 yield dataclasses.replace(picture, pixels=result.image)

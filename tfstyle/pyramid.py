@@ -14,7 +14,7 @@ from tfstyle.backbones import get_backbone
 from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB
 from tfstyle.checkpoint import Checkpoint, State, rows_of
 from tfstyle.colors import keep_colors
-from tfstyle.errors import UsageError
+from tfstyle.errors import UsageError, is_full_memory
 from tfstyle.features import LAPLACIAN, FeatureExtractor
 from tfstyle.images import resize_image
 from tfstyle.lbfgs import LBFGS
@@ -376,7 +376,9 @@ class PyramidRun:
                     report=lambda rows, at: self._report(rows, at, scale, optimizer),
                 )
                 break
-            except tf.errors.ResourceExhaustedError:
+            except tf.errors.OpError as error:
+                if not is_full_memory(error):
+                    raise
                 self.planner.shrink(cut, batch)
         self._save(optimizer, scale, finished=not self.stopped)
 

@@ -201,7 +201,7 @@ class TiledLoss:
         self, content: tf.Tensor | None, grid: Grid
     ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         """See ``PerceptualLoss.content_targets``, and ``targets``."""
-        if content is None or not self.loss.content_layers:
+        if not self.loss.content_layers:
             return {}, {}
         kept, norms = self._content_features(content, grid)
         return kept if self.keep_content else {IMAGE: content}, norms
@@ -210,8 +210,6 @@ class TiledLoss:
         self, style: tf.Tensor | None, grid: Grid, guides: Features | None = None
     ) -> dict[str, tf.Tensor]:
         """See ``PerceptualLoss.grams``."""
-        if style is None or not self.loss.style_layers:
-            return {}
         guides = guides or {}
         products = self._products(style, grid, lambda crop: crop, guides)
         return self.loss.normalized(products, guide_areas(guides), self._entries(grid))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -355,7 +356,9 @@ def save_weights(
             "check the folder and its free space"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A read-only file system says so of a file that is not there, too.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -38,6 +38,7 @@ from absl import flags
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
+from tfstyle.cli.signals import check_interrupts
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.options import APPLY_COLORS, Options
@@ -413,6 +414,7 @@ class _Watch:
     def __enter__(self) -> _Watch:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._receive)
+        check_interrupts()
         self._hook, threading.excepthook = threading.excepthook, self._hear
         return self
 

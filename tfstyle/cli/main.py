@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from absl import flags
 
 import tfstyle
-from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.option_flags import parse
+from tfstyle.cli.signals import remembering_interrupts
+from tfstyle.errors import UsageError, user_error
 
 COMMANDS = {
     "stylize": "give a picture the style of another",
@@ -57,18 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = any(word in ("--debug", "-debug", "--debug=true") for word in words)
     try:
-        code = _dispatch(words)
+        with remembering_interrupts():
+            code = _dispatch(words)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # as in `tfstyle presets | head -1`
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 141
-    except TfstyleError as error:
-        if debug:
-            raise
-        print(f"tfstyle: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         if debug:
             raise
@@ -77,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if told := user_error(error):
+            print(f"tfstyle: {told}", file=sys.stderr)
+            return told.exit_code
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         print(f"tfstyle: {line} (--debug shows where)", file=sys.stderr)
         return 1
@@ -92,6 +91,9 @@ def _dispatch(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         names = ", ".join(COMMANDS)
         raise UsageError(f"there is no command {words[0]!r}; the commands are {names}")
+    # NumPy and Pillow are imported from here on, where no Ctrl-C gets lost.
+    from tfstyle.option_flags import parse
+
     command = importlib.import_module(f"tfstyle.cli.{words[0]}")
     values = flags.FlagValues()
     command.define_flags(values)

@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterator
 
 from tfstyle.backbones import check_backend
+from tfstyle.cli.signals import check_interrupts
 
 
 def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
@@ -23,6 +24,7 @@ def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
 
     Raises:
       UsageError: Keras is told to use another backend.
+      KeyboardInterrupt: Ctrl-C came meanwhile.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     check_backend()
@@ -36,6 +38,7 @@ def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
                 tf.config.experimental.set_memory_growth(gpu, True)
         if find_devices:
             tf.zeros([1])  # the first tensor makes the devices, and their messages
+    check_interrupts()
     return tf
 
 

@@ -1,11 +1,10 @@
-"""What the commands that optimise a picture share: flags, outputs, signals."""
+"""What the commands that optimise a picture share: flags and outputs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from tfstyle.animation import Animation
 from tfstyle.backbones import check_backend
 from tfstyle.checkpoint import SECONDS_BETWEEN
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
+from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.option_flags import options_from, recorded_options
@@ -26,7 +26,7 @@ from tfstyle.plans import Plan, make_options, weighted_sources
 from tfstyle.recipes import make_repeatable, run_plan
 
 if TYPE_CHECKING:
-    from tfstyle.optimize import Callback, Progress
+    from tfstyle.optimize import Callback
     from tfstyle.pyramid import BrokenRunError, Result
 
 PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
@@ -373,35 +373,3 @@ def _facts(values: flags.FlagValues, plan: Plan) -> dict[str, Any]:
         "weights_sha256": file and sha256(file),
         "device": device(),
     }
-
-
-class StopOnSignal:
-    """Ends a run after SIGINT or SIGTERM with the picture so far; a context manager.
-
-    A second signal ends the program at once.
-
-    Attributes:
-      received: Number of the signal that came, or 0.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopOnSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __call__(self, progress: Progress) -> bool:
-        """Tells the run to stop once a signal came."""
-        return bool(self.received)
-
-    def _receive(self, number: int, _: object) -> None:
-        if self.received:
-            sys.exit(128 + number)
-        self.received = number

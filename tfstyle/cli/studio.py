@@ -17,6 +17,7 @@ from absl import flags
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
+from tfstyle.cli.signals import check_interrupts
 from tfstyle.errors import UsageError
 from tfstyle.studio.jobs import Limits
 
@@ -87,6 +88,7 @@ def run(values: flags.FlagValues) -> int:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
+        check_interrupts()
         with (
             quiet_libraries(),
             serving(

@@ -24,6 +24,7 @@ from absl import flags
 
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
+from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import save_image
@@ -61,7 +62,7 @@ def run(values: flags.FlagValues) -> int:
     grid, fixed = _grid(values, fixed)
     runs.check_folder_name(str(folder), "the pictures of a sweep")
     runs.make_folder("output", folder)
-    signals, bars = runs.StopOnSignal(), ExitStack()
+    signals, bars = StopOnSignal(), ExitStack()
     results = sweep(
         runs.required(values, "content"),
         runs.parse_styles(runs.required(values, "style")),
@@ -125,7 +126,7 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     return options_from(values)
 
 
-def _callbacks(bars: ExitStack, signals: runs.StopOnSignal) -> list[Callback]:
+def _callbacks(bars: ExitStack, signals: StopOnSignal) -> list[Callback]:
     from tfstyle.callbacks import ProgressBar
 
     return [bars.enter_context(ProgressBar()), signals]

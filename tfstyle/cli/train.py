@@ -21,6 +21,7 @@ from absl import flags
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
+from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.options import TrainingOptions
@@ -81,7 +82,7 @@ def run(values: flags.FlagValues) -> int:
     from tfstyle.callbacks import ProgressBar, TensorBoard, outliving
     from tfstyle.training import train
 
-    with quiet_libraries(), runs.StopOnSignal() as signals, ProgressBar() as bar:
+    with quiet_libraries(), StopOnSignal() as signals, ProgressBar() as bar:
         callbacks: list[Any] = [bar, signals]
         if log_dir := values["log_dir"].value:
             board = TensorBoard(log_dir, image_every=500)

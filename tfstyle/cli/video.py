@@ -23,6 +23,7 @@ from absl import flags
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
+from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image
 from tfstyle.option_flags import define_option_flags, options_from
@@ -107,7 +108,7 @@ def run(values: flags.FlagValues) -> int:
     _check_styles(values)
     import_tensorflow()
     make_repeatable(options)  # else going on would show
-    with quiet_libraries(), runs.StopOnSignal() as signals, closing(FrameBar()) as bar:
+    with quiet_libraries(), StopOnSignal() as signals, closing(FrameBar()) as bar:
         stylize_frame, settings = _stylizer(values)
         film = stylize_video(
             source,

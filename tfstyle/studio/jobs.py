@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import queue
 import shlex
@@ -15,7 +16,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import TfstyleError, UsageError, user_error
 from tfstyle.images import load_image, save_image
 from tfstyle.option_flags import (
     define_recipe_flags,
@@ -246,8 +247,10 @@ def _telling(
     """Updates, and a last one for what went wrong."""
     try:
         yield from start()
-    except TfstyleError as error:
-        text = str(error)
+    except Exception as error:
+        if not (told := user_error(error)):
+            raise
+        text = str(told)
         for path in (request.content, *request.styles):
             text = _without_folder(text, path)
         yield Update(text, failed=True)
@@ -255,7 +258,8 @@ def _telling(
 
 def _without_folder(text: str, path: str | None) -> str:
     """A message that does not tell where uploads are kept."""
-    return text.replace(path, pathlib.Path(path).name) if path else text
+    # Only the folder, for a name that cannot be shown stands there with escapes.
+    return text.replace(f"{pathlib.Path(path).parent}{os.sep}", "") if path else text
 
 
 def _read(request: Request, folder: pathlib.Path, limits: Limits) -> _Job:

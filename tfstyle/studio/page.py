@@ -495,11 +495,17 @@ _EMPTY = '<div class="empty">The picture appears here while it forms.</div>'
 
 
 def _picture(label: str) -> gr.Image:
-    """A picture whose file reaches tfstyle as it was chosen, to the byte."""
-    image = gr.Image(label=label, type="filepath", height=220, sources=["upload"])
-    # Gradio would decode and convert it; `load_image` is what decides about files.
-    image.preprocess = lambda payload: payload and payload.path  # type: ignore
-    return image
+    return gr.Image(label=label, type="filepath", height=220, sources=["upload"])
+
+
+def _as_chosen(self: gr.Image, payload: Any) -> str | None:
+    """The path of a picture, whose file reaches tfstyle as it was, to the byte."""
+    return payload and payload.path
+
+
+# Gradio would decode and convert it; `load_image` is what decides about files. Set on
+# the class, for a session makes a part of its own where one is updated or skipped.
+gr.Image.preprocess = _as_chosen  # type: ignore[method-assign]
 
 
 def _presets(command: str) -> list[str]:
@@ -555,7 +561,9 @@ def _entry(entry: Entry) -> list[Any]:
     slider = gr.update(visible=False)
     if entry.content:
         shape = entry.preview.shape[:2]
-        before = np.rint(resize_image(load_image(entry.content), shape)[0] * 255)
+        # Scaled down where it is read: whole, it may have a hundred times the memory.
+        before = load_image(entry.content, max(shape))
+        before = np.rint(resize_image(before, shape)[0] * 255)
         slider = gr.update(value=(before.astype("uint8"), entry.preview), visible=True)
     files = [str(file) for file in update.files]
     return [

@@ -1,0 +1,82 @@
+"""What Ctrl-C and SIGTERM do: none is lost, and no picture with it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfstyle.optimize import Progress
+
+_interrupts: list[int] = []
+
+
+@contextlib.contextmanager
+def remembering_interrupts() -> Iterator[None]:
+    """Lets Ctrl-C raise KeyboardInterrupt as ever, and remembers it for the check.
+
+    Python drops an exception that comes up in a destructor or a native callback, of
+    which the import of large libraries has many.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def receive(number: int, _: object) -> None:
+        _interrupts.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, receive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _interrupts.clear()
+
+
+def check_interrupts() -> None:
+    """Raises what Python has dropped.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C has come.
+    """
+    if _interrupts:
+        raise KeyboardInterrupt
+
+
+class StopOnSignal:
+    """Ends a run after SIGINT or SIGTERM with the picture so far; a context manager.
+
+    A second signal ends the program at once.
+
+    Attributes:
+      received: Number of the signal that came, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._receive)
+        check_interrupts()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self, progress: Progress) -> bool:
+        """Tells the run to stop once a signal came."""
+        return bool(self.received)
+
+    def _receive(self, number: int, _: object) -> None:
+        if self.received:
+            sys.exit(128 + number)
+        self.received = number
