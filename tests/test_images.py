@@ -1081,3 +1081,13 @@ def test_full_memory_is_not_taken_for_a_damaged_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
     with pytest.raises(ImageError, match=r"a\.png: there is not enough memory to"):
         load_image(path)
+
+
+def test_every_row_of_a_tall_picture_is_rounded(tmp_path):
+    image = np.random.default_rng(0).uniform(-0.1, 1.1, (1, 600, 2, 3)).astype("f4")
+    save_image(image, tmp_path / "a.png")
+    expected = np.rint(np.clip(image[0], 0, 1) * np.float32(255))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), expected)
+    image[0, 599, 1, 2] = np.nan
+    with pytest.raises(ImageError, match="NaN or infinity"):
+        save_image(image, tmp_path / "b.png")

@@ -55,6 +55,7 @@ _MOST_SCANS = 500
 _MOST_RUN_PIXELS = 2**24
 _MOST_TAG_NUMBERS = 300_000
 _MOST_EXIF_TEXT = 2**17
+_ROWS_AT_ONCE = 256  # that are rounded, lest a large picture is there twice
 
 
 class _Jpeg(JpegImageFile):
@@ -835,15 +836,17 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
         raise UsageError(
             f"{name}: the picture holds {array.dtype}; give float in [0, 1]"
         )
-    values = array.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ImageError(
-            f"{name}: the picture holds NaN or infinity and was not written; "
-            "lower the learning rate or the weights"
-        )
-    np.clip(values, 0, 1, out=values)
-    np.rint(np.multiply(values, 255, out=values), out=values)
-    return values.astype(np.uint8)
+    levels = np.empty(array.shape, np.uint8)
+    for row in range(0, len(array), _ROWS_AT_ONCE):
+        values = array[row : row + _ROWS_AT_ONCE].astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ImageError(
+                f"{name}: the picture holds NaN or infinity and was not written; "
+                "lower the learning rate or the weights"
+            )
+        np.clip(values, 0, 1, out=values)
+        levels[row : row + _ROWS_AT_ONCE] = np.rint(values * 255)
+    return levels
 
 
 def _encode(
