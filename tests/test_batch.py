@@ -755,14 +755,15 @@ def test_what_is_measured_is_compared_after_the_start(measure, monkeypatch, caps
         sizes = {load_image(file).shape for file in pictures.iterdir()}
         calls.append((command, number, sizes, words[0]))
         start, each = {"apply": (3.0, 0.5), "batch": (11.0, 0.2)}[command]
-        return measure.Cost(start + each * (number - 1), 2 * each * (number - 1))
+        seconds = start + each * (number - 1)
+        return measure.Cost(seconds, 2 * each * (number - 1), 700.0 + number, 0.25)
 
     monkeypatch.setattr(measure, "run", run_here)
     measure.main([])
     out = capsys.readouterr().out
     assert "11 pictures of 16×16, medians of 2, 2 workers" in out
-    assert "| apply | 8.0 | 3.0 | 2.0 | 1.0 |" in out
-    assert "| batch | 13.0 | 11.0 | 5.0 | 2.5 |" in out
+    assert "| apply | 8.0 | 3.0 | 2.0 | 1.0 | 711 MB | +0.2 MB/min |" in out
+    assert "| batch | 13.0 | 11.0 | 5.0 | 2.5 | 711 MB | +0.2 MB/min |" in out
     assert "batch takes 1.62 of apply's time, 0.40 after the start, and 0.40" in out
     shape = {(1, 16, 16, 3)}
     assert calls == 2 * [

@@ -14,7 +14,7 @@ import pytest
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.cli import train as train_command
-from tfstyle.option_flags import options_from
+from tfstyle.option_flags import options_from, parse
 from tfstyle.options import TrainingOptions
 from tfstyle.presets import preset_names
 from tfstyle.transform_net import TransformNet, load_network, save_network
@@ -104,7 +104,7 @@ def test_the_preset_is_the_paper():
     assert preset_names("train") == ["johnson"]
     values = cli.flags.FlagValues()
     train_command.define_flags(values)
-    cli.parse(values, ["train", "--preset=johnson", "--steps=7"])
+    parse(values, ["train", "--preset=johnson", "--steps=7"])
     options = TrainingOptions(**options_from(values, TrainingOptions))
     assert (options.backbone, options.width, options.blocks) == ("vgg16", 32, 5)
     assert options.content_layers == {"relu3_3": 1}

@@ -6,7 +6,7 @@ from absl import flags
 from tfstyle.cli import main as cli
 from tfstyle.cli import stylize
 from tfstyle.errors import UsageError
-from tfstyle.option_flags import options_from
+from tfstyle.option_flags import options_from, parse
 from tfstyle.options import Options
 from tfstyle.presets import preset_names, preset_path, preset_source
 
@@ -26,7 +26,7 @@ def options_of(preset: str, *words: str) -> Options:
     """What ``tfstyle stylize --preset=...`` would run with."""
     values = flags.FlagValues()
     stylize.define_flags(values)
-    cli.parse(values, ["stylize", f"--preset={preset}", *words])
+    parse(values, ["stylize", f"--preset={preset}", *words])
     return Options(**options_from(values))
 
 

@@ -91,8 +91,18 @@ def choose(page, label, path):
 
 def set_options(page, size="64", steps="4"):
     page.get_by_role("button", name="Options").click()
-    page.locator("#option_size input[type=number]").fill(size)
-    page.locator("#option_steps").get_by_role("textbox").fill(steps)
+    fill(page.locator("#option_size input[type=number]"), size)
+    fill(page.locator("#option_steps").get_by_role("textbox"), steps)
+
+
+def fill(box, text):
+    """Fills a box for good: a busy server's first answer puts the default back."""
+    for _ in range(20):
+        box.fill(text)
+        box.press("Tab")
+        box.page.wait_for_timeout(300)
+        if box.input_value() == text:
+            return
 
 
 def give_pictures(page, pictures):
