@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,12 @@ def run_plan(
     from tfstyle.pyramid import PyramidRun
 
     kept = Checkpoint(checkpoint, plan, checkpoint_every) if checkpoint else None
-    return PyramidRun(plan, callbacks, kept).run()
+    try:
+        return PyramidRun(plan, callbacks, kept).run()
+    finally:
+        # The graphs of a run, tens of megabytes, are in cycles of references, for which
+        # Python rarely looks where a process has as many objects as TensorFlow makes.
+        gc.collect()
 
 
 def make_repeatable(options: LossOptions) -> None:
