@@ -17,6 +17,8 @@ from absl import flags
 _ROOT = Path(__file__).resolve().parents[1]
 _MARK = "TFSTYLE_TESTED_BY"
 os.environ[_MARK] = str(os.getpid())  # processes that tests begin inherit it
+# Beam's gRPC would write into the pipes of ffmpeg, which is begun in the same process.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 def load_script(name: str) -> ModuleType:
