@@ -1,6 +1,6 @@
 """Tries all that docs/reliability.md tells of, one thing after another.
 
-All of it takes about six hours on two cores; each part can be run alone. What a part
+All of it takes hours on two cores; each part can be run alone. What a part
 prints goes to the screen, and at the end a table says what each came to.
 
 Example:

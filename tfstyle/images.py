@@ -18,7 +18,6 @@ import logging
 import operator
 import os
 import re
-import secrets
 import stat
 import struct
 import threading
@@ -38,6 +37,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from tfstyle.errors import ImageError, UsageError
+from tfstyle.files import beside
 
 # Just under the 179 megapixels at which some of Pillow's decoders refuse by
 # themselves, so that one limit, ours, holds for every format.
@@ -265,21 +265,14 @@ def save_image(
     name = _shown(path)
     target = _link_target(path)
     picture = _to_picture(image, quality, name)
-    temporary = target.parent / f".tfstyle-{secrets.token_hex(8)}.tmp"
     try:
-        # Not `tempfile`, whose files only their owner may read.
-        with temporary.open("xb") as file:
+        with beside(target) as temporary, temporary.open("xb") as file:
             _encode(picture, file, path.suffix, metadata, quality)
-        temporary.replace(target)
     except (OSError, ValueError, KeyError) as error:
         raise ImageError(
             f"{name}: could not be written ({_one_line(error)}) and is as it was "
             "before; check the free space and the folder, or save a .png elsewhere"
         ) from error
-    finally:
-        # A read-only file system says so of a file that is not there, too.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def encode_image(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
 import pathlib
 import re
-import secrets
 import stat
 import struct
 import zipfile
@@ -21,6 +19,7 @@ import numpy as np
 
 from tfstyle.backbones.backbone import Weights
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.files import beside
 
 PREPROCESSING = ("caffe", "torch")
 
@@ -344,21 +343,14 @@ def save_weights(
     entries = dict(weights)
     if preprocessing is not None:
         entries["preprocessing"] = np.array(preprocessing)
-    # Not `tempfile`, whose files only their owner may read.
-    temporary = path.parent / f".tfstyle-{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("xb") as file:
+        with beside(path) as temporary, temporary.open("xb") as file:
             np.savez(file, **entries)  # type: ignore[arg-type]
-        temporary.replace(path)
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be written ({error.strerror}); "
             "check the folder and its free space"
         ) from error
-    finally:
-        # A read-only file system says so of a file that is not there, too.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

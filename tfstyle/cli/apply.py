@@ -40,12 +40,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "under their names.",
         values,
     )
-    text(
-        "style_name",
-        None,
-        "A style, or a blend as name:weight,... Default: the first of the network.",
-        values,
-    )
+    runs.define_style_name_flag(values)
     runs.define_model_flag(values)
     runs.define_from_image_flag(values)
     flags.DEFINE_integer(

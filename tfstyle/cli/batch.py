@@ -86,13 +86,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "lines of JSON; empty if there is none. Default: OUTPUT/unreadable.jsonl.",
         values,
     )
-    text(
-        "style_name",
-        None,
-        "A trained style, or a blend as name:weight,... Default: the first of the "
-        "network.",
-        values,
-    )
+    runs.define_style_name_flag(values)
     runs.define_style_flag(values)
     runs.define_model_flag(values)
     whole(

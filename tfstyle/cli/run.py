@@ -90,6 +90,15 @@ def define_style_flag(values: flags.FlagValues) -> None:
     flags.DEFINE_string("style", None, text, values)
 
 
+def define_style_name_flag(values: flags.FlagValues) -> None:
+    """The flag for a style of a trained network."""
+    text = (
+        "A trained style, or a blend as name:weight,... Default: the first of the "
+        "network."
+    )
+    flags.DEFINE_string("style_name", None, text, values)
+
+
 def define_style_mask_flag(values: flags.FlagValues) -> None:
     """The flag for the regions of style pictures."""
     text = (

@@ -52,13 +52,7 @@ def define_flags(values: flags.FlagValues) -> None:
     text = flags.DEFINE_string
     text("input", None, "A film, of whatever kind ffmpeg reads.", values)
     text("output", None, "Film to write: .mp4, .mov or .mkv.", values)
-    text(
-        "style_name",
-        None,
-        "A trained style, or a blend as name:weight,... Default: the first of the "
-        "network.",
-        values,
-    )
+    runs.define_style_name_flag(values)
     runs.define_style_flag(values)
     runs.define_model_flag(values)
     define_option_flags(values)
