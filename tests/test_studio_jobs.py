@@ -1,4 +1,5 @@
 import importlib
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import no_memory
 from hostile import EITHER, PICTURE, REFUSED
+from PIL import Image
 
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
@@ -15,7 +17,7 @@ from tfstyle.errors import UsageError
 from tfstyle.origins import read_origin
 from tfstyle.presets import preset_names
 from tfstyle.studio import jobs
-from tfstyle.studio.jobs import Limits, Request, check_picture, flag_values, run
+from tfstyle.studio.jobs import Limits, Request, flag_values, load_upload, run
 
 SMALL = {"size": "32", "steps": "3", "margin": "0"}
 
@@ -178,10 +180,27 @@ def test_messages_do_not_tell_where_uploads_are(pictures, results, name, shown):
     request = Request("stylize", str(path), (str(pictures / "art.png"),))
     *_, last = carry_out(request, results)
     with pytest.raises(jobs.TfstyleError) as caught:
-        check_picture(str(path))
+        load_upload(str(path), 16)
     for text in (last.status, str(caught.value)):
         assert text.startswith(f"{shown}: not a PNG")
         assert str(pictures) not in text
+
+
+def test_the_history_is_on_disk_and_the_oldest_makes_room(tmp_path):
+    page = pytest.importorskip("tfstyle.studio.page")
+    session = page.Session(tempfile.TemporaryDirectory(dir=tmp_path))
+    folders = []
+    for number in range(page._MOST_RESULTS + 3):
+        folders.append(Path(tempfile.mkdtemp(dir=session.folder.name)))
+        preview = np.full([4, 6, 3], number, "uint8")
+        update = jobs.Update("Done", preview=preview, files=(folders[-1] / "a.png",))
+        session.keep(preview, None, update)
+    kept = [entry.preview.parent for entry in session.history]
+    assert kept == folders[3:] == [each for each in folders if each.exists()]
+    assert all(entry.update.preview is None for entry in session.history)
+    assert np.array(Image.open(session.history[-1].preview)).min() == number
+    session.end()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +227,7 @@ def said_of(case, act):
 def test_hostile_uploads_are_read_or_refused_in_one_line(corpus, results, monkeypatch):
     def checked():
         try:
-            check_picture(str(case.path))
+            load_upload(str(case.path), 16)
         except jobs.TfstyleError as error:
             return str(error)
         return ""

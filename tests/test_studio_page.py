@@ -1,5 +1,7 @@
 """The studio as a person sees it, in a real browser."""
 
+import contextlib
+import os
 import re
 import shutil
 import signal
@@ -28,21 +30,31 @@ LONG = 60_000  # milliseconds; a busy machine takes its time
 NEVER_ENDS = "5000"  # steps
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of a studio, started as a person starts it."""
-    folder = tmp_path_factory.mktemp("studio")
+@contextlib.contextmanager
+def studio(folder, number):
+    """The address of a studio, started as a person starts it; a signal ends it."""
     words = ["studio", "--nobrowser", "--max_size=256", "--max_upload=2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "tfstyle.cli.main", *words],
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder)},
     )
-    line = process.stdout.readline()
-    yield re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    try:
+        line = process.stdout.readline()
+        yield re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+    finally:
+        process.kill()
+    assert not list(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with studio(tmp_path_factory.mktemp("studio"), signal.SIGINT) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -368,6 +380,19 @@ def test_a_sweep_and_the_history(open_page, pictures):
     thumbnails.nth(1).click()
     status(page, "^Done in")
     download(page, pictures, "photo_art.png")
+
+
+def test_a_signal_ends_the_studio_in_the_middle_of_a_run(browser, pictures, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with browser.new_context() as context, studio(folder, signal.SIGTERM) as address:
+        page = context.new_page()
+        page.goto(address)
+        give_pictures(page, pictures)
+        set_options(page, steps=NEVER_ENDS)
+        page.click("#start")
+        status(page, "^Step")
+        assert list(folder.rglob("*.png"))
 
 
 def test_a_published_experiment_fills_the_options(open_page):

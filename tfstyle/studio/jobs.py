@@ -53,6 +53,7 @@ _SECONDS_BETWEEN = 0.4
 _MOST_POINTS = 150  # of a curve
 _LEAST_SHARE = 1e-4  # of the total; a picture that starts as its content has less
 _MOST_CELLS = 16  # of a sweep
+_READING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,14 +209,22 @@ def run_sweep(
     return _telling(request, lambda: _sweep(request, name, texts, folder, stop, limits))
 
 
-def check_picture(path: str) -> None:
-    """Refuses a file that is no picture.
+def load_upload(path: str, size: int) -> np.ndarray:
+    """Reads a visitor's picture; one after the other, as each may take a gigabyte.
+
+    Args:
+      path: Of the picture.
+      size: Its longest side in pixels, at most.
+
+    Returns:
+      float32 [1, H, W, 3], RGB in [0, 1].
 
     Raises:
-      TfstyleError: It is not one; the message has its name only.
+      TfstyleError: It is no picture; the message has its name only.
     """
     try:
-        load_image(path, 16)
+        with _READING:
+            return load_image(path, size)
     except TfstyleError as error:
         raise TfstyleError(_without_folder(str(error), path)) from None
 

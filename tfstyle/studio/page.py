@@ -9,6 +9,7 @@ import html
 import io
 import math
 import pathlib
+import shutil
 import tempfile
 import threading
 import traceback
@@ -21,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from tfstyle.errors import TfstyleError
-from tfstyle.images import load_image, resize_image
+from tfstyle.images import resize_image
 from tfstyle.options import CHOICES, Options
 from tfstyle.presets import preset_names
 from tfstyle.samples import SAMPLES
@@ -46,6 +47,9 @@ CSS = """
 SWEPT = ("style_weight", "content_weight", "tv_weight", "style_scale", "size", "seed")
 """The options that the page offers to go through."""
 
+MOST_SESSIONS = 256
+"""Tabs that the server remembers."""
+
 _LABELS = {
     "size": "Size",
     "steps": "Steps",
@@ -67,15 +71,20 @@ _PAIRS = (
     ("astronaut", "stained_glass"),
 )
 _MOST_RESULTS = 24  # that a session keeps
-_MOST_SESSIONS = 256
 _AXIS = "log10 of the loss"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A result of a session, as its history has it."""
+    """A result of a session, as its history has it.
 
-    preview: np.ndarray
+    Attributes:
+      preview: File of the result, no larger than the page shows it.
+      content: File of the content picture, if there is one to compare with.
+      update: What the page was told at last.
+    """
+
+    preview: pathlib.Path
     content: str | None
     update: Update
 
@@ -93,8 +102,18 @@ class Session:
     folder: tempfile.TemporaryDirectory[str]
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     history: collections.deque[Entry] = dataclasses.field(
-        default_factory=lambda: collections.deque(maxlen=_MOST_RESULTS)
+        default_factory=collections.deque
     )
+
+    def keep(self, preview: np.ndarray, content: str | None, update: Update) -> Entry:
+        """Puts a result in the history, on disk, where the oldest makes room."""
+        if len(self.history) == _MOST_RESULTS:
+            shutil.rmtree(self.history.popleft().preview.parent, ignore_errors=True)
+        file = update.files[0].with_suffix(".preview.png")
+        Image.fromarray(preview).save(file)
+        told = dataclasses.replace(update, preview=None, losses=None)
+        self.history.append(Entry(file, content, told))
+        return self.history[-1]
 
     def end(self) -> None:
         """Ends its run and forgets its results."""
@@ -117,7 +136,7 @@ class Sessions:
             if session is None:
                 session = Session(tempfile.TemporaryDirectory(prefix="tfstyle-studio-"))
             self._sessions[key] = session  # the last one in use
-            if len(self._sessions) > _MOST_SESSIONS:
+            if len(self._sessions) > MOST_SESSIONS:
                 self._sessions.pop(next(iter(self._sessions))).end()
             return session
 
@@ -397,7 +416,7 @@ class Page:
         """Sends back a file that is no picture."""
         try:
             if path:
-                jobs.check_picture(path)
+                jobs.load_upload(path, 16)
         except TfstyleError as error:
             return None, _status(str(error), failed=True)
         return gr.skip(), _status("")
@@ -405,7 +424,7 @@ class Page:
     def _canvas(self, path: str | None) -> Any:
         """The content picture to paint on."""
         try:
-            picture = load_image(path, _CANVAS_SIDE)[0] if path else None
+            picture = jobs.load_upload(path, _CANVAS_SIDE)[0] if path else None
         except TfstyleError:
             picture = None  # what is wrong has been told
         if picture is None:
@@ -475,8 +494,8 @@ class Page:
             for update in updates:
                 last = update.preview if update.preview is not None else last
                 if update.files and last is not None:
-                    session.history.append(Entry(last, asked.content, update))
-                    yield [*_entry(session.history[-1]), _gallery(session.history)]
+                    entry = session.keep(last, asked.content, update)
+                    yield [*_entry(entry), _gallery(session.history)]
                 else:
                     yield _progress(update)
         except Exception as error:
@@ -559,16 +578,17 @@ def _entry(entry: Entry) -> list[Any]:
     """Status, preview, slider, files, command and curves of a result."""
     update = entry.update
     slider = gr.update(visible=False)
+    preview = np.asarray(Image.open(entry.preview))
     if entry.content:
-        shape = entry.preview.shape[:2]
+        shape = preview.shape[:2]
         # Scaled down where it is read: whole, it may have a hundred times the memory.
-        before = load_image(entry.content, max(shape))
+        before = jobs.load_upload(entry.content, max(shape))
         before = np.rint(resize_image(before, shape)[0] * 255)
-        slider = gr.update(value=(before.astype("uint8"), entry.preview), visible=True)
+        slider = gr.update(value=(before.astype("uint8"), preview), visible=True)
     files = [str(file) for file in update.files]
     return [
         _status(update.status, update.failed),
-        gr.update(value=_image(entry.preview), visible=not entry.content),
+        gr.update(value=_image(preview), visible=not entry.content),
         slider,
         gr.update(value=files, visible=True),
         gr.update(value=update.command, visible=True),
@@ -576,9 +596,9 @@ def _entry(entry: Entry) -> list[Any]:
     ]
 
 
-def _gallery(history: collections.deque[Entry]) -> list[tuple[np.ndarray, str]]:
+def _gallery(history: collections.deque[Entry]) -> list[tuple[str, str]]:
     """The last result first."""
-    return [(e.preview, e.update.files[0].stem) for e in reversed(history)]
+    return [(str(e.preview), e.update.files[0].stem) for e in reversed(history)]
 
 
 def _refused() -> str:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfstyle.errors import UsageError
 from tfstyle.studio.jobs import Limits
-from tfstyle.studio.page import CSS, Page
+from tfstyle.studio.page import CSS, MOST_SESSIONS, Page
 from tfstyle.transform_net import load_network
 
 _MOST_WAITING = 64  # runs, before the page says that the queue is full
@@ -75,6 +75,8 @@ def serving(
             enable_monitoring=False,
             footer_links=[],
             max_file_size=f"{max_upload}mb",
+            # Of every tab, open or closed, Gradio keeps what each part shows.
+            state_session_capacity=MOST_SESSIONS,
             theme=gr.themes.Soft(**fonts),
             css=CSS,
             app_kwargs={"middleware": [Middleware(_OwnServerOnly)]},
