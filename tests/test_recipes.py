@@ -223,6 +223,18 @@ def test_runs_leave_no_graphs_behind(tiny_backbone, content, style, optimizer):
         gc.enable()
 
 
+def test_cells_of_a_sweep_leave_no_graphs_behind(tiny_backbone, content, style):
+    counts = []
+    gc.disable()
+    try:
+        for _ in tfstyle.sweep(content, style, {"seed": [1, 2, 3, 4]}, **FEW):
+            kinds = [type(item).__name__ for item in gc.get_objects()]
+            counts.append(kinds.count("FuncGraph"))
+    finally:
+        gc.enable()
+    assert counts[1:] == counts[1:2] * 3
+
+
 def test_stylize_calls_back_and_counts(tiny_backbone, content, style):
     steps = []
     result = tfstyle.stylize(

@@ -14,7 +14,7 @@ from tfstyle.plans import Plan, plan_inversion, plan_stylize, plan_texture
 
 if TYPE_CHECKING:
     from tfstyle.optimize import Callback
-    from tfstyle.pyramid import Result
+    from tfstyle.pyramid import Encoder, Result
 
 
 def run_plan(
@@ -22,15 +22,16 @@ def run_plan(
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = SECONDS_BETWEEN,
+    encoder: Encoder | None = None,
 ) -> Result:
-    """Carries a plan out; see ``stylize``."""
+    """Carries a plan out; see ``stylize``, and ``PyramidRun`` for the encoder."""
     check_backend()
     # TensorFlow takes seconds to import; what is wrong has been refused by now.
     from tfstyle.pyramid import PyramidRun
 
     kept = Checkpoint(checkpoint, plan, checkpoint_every) if checkpoint else None
     try:
-        return PyramidRun(plan, callbacks, kept).run()
+        return PyramidRun(plan, callbacks, kept, encoder).run()
     finally:
         # The graphs of a run, tens of megabytes, are in cycles of references, for which
         # Python rarely looks where a process has as many objects as TensorFlow makes.

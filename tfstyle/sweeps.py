@@ -15,6 +15,7 @@ from tfstyle.backbones import check_backend
 from tfstyle.errors import UsageError
 from tfstyle.options import Options
 from tfstyle.plans import Plan, make_options, plan_stylize
+from tfstyle.recipes import run_plan
 
 if TYPE_CHECKING:
     from tfstyle.optimize import Callback
@@ -117,7 +118,7 @@ def _run_all(
     callbacks: Callable[[dict[str, Any]], Sequence[Callback]],
 ) -> Iterator[Cell]:
     check_backend()
-    from tfstyle.pyramid import Encoder, PyramidRun
+    from tfstyle.pyramid import Encoder
 
     encoders: dict[Any, Encoder] = {}
     for settings, each in zip(cells, chosen, strict=True):
@@ -126,7 +127,7 @@ def _run_all(
             # Features of other pictures or of another network are done with.
             encoders = {key: Encoder([o for o in chosen if _shared(o) == key])}
         plan = dataclasses.replace(plans[key], options=each)
-        result = PyramidRun(plan, callbacks(settings), encoder=encoders[key]).run()
+        result = run_plan(plan, callbacks(settings), encoder=encoders[key])
         yield Cell(settings, result)
         if result.stopped:
             return
