@@ -109,8 +109,8 @@ class Session:
         """Puts a result in the history, on disk, where the oldest makes room."""
         if len(self.history) == _MOST_RESULTS:
             shutil.rmtree(self.history.popleft().preview.parent, ignore_errors=True)
-        file = update.files[0].with_suffix(".preview.png")
-        Image.fromarray(preview).save(file)
+        file = update.files[0].with_name("preview.webp")
+        Image.fromarray(preview).save(file, lossless=True)
         told = dataclasses.replace(update, preview=None, losses=None)
         self.history.append(Entry(file, content, told))
         return self.history[-1]
