@@ -203,6 +203,20 @@ def test_the_history_is_on_disk_and_the_oldest_makes_room(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_old_files_of_visitors_are_deleted_and_samples_stay(tmp_path):
+    server = pytest.importorskip("tfstyle.studio.server")
+    for name in ("sample", "given"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photo.jpg").write_text("a picture")
+    samples = set((tmp_path / "sample").rglob("*"))
+    server._delete_old(tmp_path, samples, time.time() - 60)
+    assert (tmp_path / "given" / "photo.jpg").exists()
+    for _ in range(2):  # a folder is as old as its last change
+        server._delete_old(tmp_path, samples, time.time() + 60)
+    assert list(tmp_path.rglob("*.jpg")) == [tmp_path / "sample" / "photo.jpg"]
+    assert not (tmp_path / "given").exists()
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return hostile.write_corpus(tmp_path_factory.mktemp("uploads"))

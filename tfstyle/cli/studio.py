@@ -8,6 +8,7 @@ tfstyle studio --port=8080 --nobrowser --max_size=1024
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import tempfile
 import threading
@@ -96,6 +97,7 @@ def run(values: flags.FlagValues) -> int:
                 values["port"].value,
                 limits,
                 values["max_upload"].value or 50,
+                pathlib.Path(folder),
                 bool(values["browser"].value),
             ) as url,
         ):

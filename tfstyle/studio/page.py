@@ -175,9 +175,7 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """Lays the page out and connects its parts."""
-        with gr.Blocks(
-            title="tfstyle studio", analytics_enabled=False, delete_cache=(3600, 86400)
-        ) as blocks:
+        with gr.Blocks(title="tfstyle studio", analytics_enabled=False) as blocks:
             gr.Markdown("# tfstyle studio")
             # On a phone the result stands right below the button, options after it.
             with gr.Row(elem_id="studio"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +20,8 @@ from tfstyle.studio.page import CSS, MOST_SESSIONS, Page
 from tfstyle.transform_net import load_network
 
 _MOST_WAITING = 64  # runs, before the page says that the queue is full
+_KEPT_FOR = 24 * 3600.0  # seconds, of files that visitors have brought or got
+_LOOKS_BETWEEN = 3600.0
 
 _POLICY = "; ".join(
     (
@@ -38,6 +43,7 @@ def serving(
     port: int | None,
     limits: Limits,
     max_upload: int,
+    folder: pathlib.Path,
     browser: bool = False,
 ) -> Iterator[str]:
     """Serves the studio while the block runs.
@@ -47,6 +53,7 @@ def serving(
       port: The port; None for the first free one from 7860.
       limits: What may be asked for.
       max_upload: Megabytes of a picture file at most.
+      folder: Gradio's own, as ``GRADIO_TEMP_DIR`` has it; what is a day old is deleted.
       browser: Whether to open the page.
 
     Yields:
@@ -57,6 +64,7 @@ def serving(
     """
     page = Page(limits, load_network().style_names)
     blocks = page.build()
+    samples = set(folder.rglob("*"))
     blocks.queue(max_size=_MOST_WAITING, api_open=False)
     fonts: dict[str, Any] = {
         # Gradio's own are fetched from elsewhere.
@@ -86,11 +94,31 @@ def serving(
             f"--host={host} --port={port or 7860}: the studio cannot listen there "
             f"({error}); choose another port"
         ) from error
+    ended = threading.Event()
+    watch = [folder, samples, ended]
+    threading.Thread(target=_forget_files, args=watch, daemon=True).start()
     try:
         yield url
     finally:
+        ended.set()
         page.sessions.end_all()
         blocks.close(verbose=False)
+
+
+def _forget_files(
+    folder: pathlib.Path, samples: set[pathlib.Path], ended: threading.Event
+) -> None:
+    """Deletes old files until the studio ends; Gradio's own deletion misses some."""
+    while not ended.wait(_LOOKS_BETWEEN):
+        _delete_old(folder, samples, time.time() - _KEPT_FOR)
+
+
+def _delete_old(folder: pathlib.Path, kept: set[pathlib.Path], oldest: float) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+        with contextlib.suppress(OSError):  # gone, or a folder with newer files
+            if path in kept or path.lstat().st_ctime >= oldest:
+                continue
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 class _OwnServerOnly:
