@@ -22,7 +22,7 @@ PARTS = {
     "tests": "-m pytest",
     "slow": "-m pytest -m slow",
     "fuzz": "scripts/fuzz_images.py --minutes=31",
-    "load": "scripts/load_studio.py --users=20 --minutes=10",
+    "load": "scripts/load_studio.py --users=20 --minutes=10 --runs_per_tab=1",
     "batch": "scripts/measure_batch.py --pictures=10000 --side=64 --repeats=1",
     "versions": "scripts/check_versions.py",
     "mutants": "scripts/check_mutants.py",

@@ -27,6 +27,7 @@ pytest.importorskip("gradio")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 LONG = 60_000  # milliseconds; a busy machine takes its time
+sync_api.expect.set_options(timeout=LONG)
 NEVER_ENDS = "5000"  # steps
 
 
