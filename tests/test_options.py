@@ -161,6 +161,10 @@ def test_names_alone_weigh_1_together(layers):
     assert weighted_layers("style_layers", layers, {"x": 1.0}) == expected
 
 
+def test_one_name_is_one_layer():
+    assert weighted_layers("style_layers", "relu1_1", {"x": 1.0}) == {"relu1_1": 1.0}
+
+
 def test_default_layers_weigh_1_together():
     default = {"x": 1.0, "y": 1.0}
     layers = weighted_layers("style_layers", None, default)

@@ -124,6 +124,27 @@ def test_the_command_writes_pictures_sheet_and_table(run, folder):
     assert Image.open(folder / "all" / "sheet.png").size[0] == 2 * 48 + 8
 
 
+def test_a_picture_of_a_sweep_keeps_its_mask_and_is_made_again(run, folder):
+    mask = np.zeros([1, 32, 40, 3], "float32")
+    mask[:, :, 20:] = 1
+    tfstyle.save_image(mask, folder / "mask.png")
+    code, _, err = run(
+        "sweep",
+        *("--content=content.png", "--style=style.png", "--protect=mask.png"),
+        *("--content_layers=relu2_1", "--style_layers=relu1_1+relu2_1", "--scales=1"),
+        *("--steps=4", "--style_weight=1,100", "--output=all"),
+    )
+    assert (code, err) == (0, "")
+    first, second = sorted((folder / "all").glob("0*.png"))
+    assert run("stylize", f"--from_image={second}", "--output=again.png")[0] == 0
+    again, swept, other = (
+        np.asarray(Image.open(path)) for path in (folder / "again.png", second, first)
+    )
+    np.testing.assert_array_equal(again, swept)
+    np.testing.assert_array_equal(swept[:, 20:], other[:, 20:])
+    assert np.abs(swept[:, :20].astype(int) - other[:, :20]).max() > 0
+
+
 def test_a_preset_is_for_what_is_not_swept(run, folder, monkeypatch):
     from tfstyle.cli import sweep as command
 

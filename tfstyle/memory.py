@@ -31,6 +31,7 @@ _ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
 _ADAM_COPIES = 9.5
 _LBFGS_COPIES = 20.0
 _COPIES_PER_PAIR = 2.4
+_KEPT_COPIES = 2.8  # of the content features, which tiles are written into
 _LEAST_PAIRS = 4  # with fewer, L-BFGS is hardly better than Adam
 _LEAST_TILE = 384**2  # smaller ones are mostly halo
 _GOOD_TILE = 768**2
@@ -123,7 +124,7 @@ class MemoryPlanner:
         """
         area = math.prod(size)
         fixed = self._fixed(size, style_sizes, batch, pairs)
-        kept = batch * area * self._kept_per_pixel()
+        kept = _KEPT_COPIES * batch * area * self._kept_per_pixel()
         least = batch * min(_LEAST_TILE, area) * self._per_pixel
         keep = self._planned - fixed - kept >= least
         # Tiles of a useful size may take what is otherwise set aside.

@@ -311,7 +311,7 @@ def weighted_layers(
 
     Args:
       name: What the option is called, for the message.
-      layers: A mapping, or names alone, or None for the default.
+      layers: A mapping, names or a name alone, or None for the default.
       default: The backbone's own.
 
     Returns:
@@ -322,6 +322,8 @@ def weighted_layers(
     """
     if layers is None:
         layers = list(default)
+    if isinstance(layers, str):
+        layers = [layers]
     if not isinstance(layers, Mapping):
         layers = {layer: 1 / len(layers) for layer in layers}
     for layer, weight in layers.items():

@@ -24,6 +24,7 @@ from tfstyle.option_flags import options_from, recorded_options
 from tfstyle.origins import PICTURES, Origin, origin_of
 from tfstyle.plans import Plan, make_options, weighted_sources
 from tfstyle.recipes import make_repeatable, run_plan
+from tfstyle.regions import LABELS
 
 if TYPE_CHECKING:
     from tfstyle.optimize import Callback
@@ -106,6 +107,32 @@ def define_style_mask_flag(values: flags.FlagValues) -> None:
         "between them; without content_mask, what is white counts."
     )
     flags.DEFINE_string("style_mask", None, text, values)
+
+
+def define_mask_flags(values: flags.FlagValues) -> None:
+    """--content_mask, --style_mask and --protect."""
+    flags.DEFINE_string(
+        "content_mask",
+        None,
+        "Picture of the content picture's regions: white, grey and black, or several "
+        f"of the colours {', '.join(LABELS)}. Each region takes the style at its place "
+        "in that order, or what has its colour in style_mask. With one style and no "
+        "style_mask, black is left as it is.",
+        values,
+    )
+    define_style_mask_flag(values)
+    flags.DEFINE_string(
+        "protect", None, "Grey picture; what is white stays as it is.", values
+    )
+
+
+def masks(values: flags.FlagValues) -> dict[str, Any]:
+    """What ``define_mask_flags`` has defined, as ``tfstyle.stylize`` takes it."""
+    return {
+        "content_mask": values["content_mask"].value,
+        "style_mask": picture_paths(values["style_mask"].value) or None,
+        "protect": values["protect"].value,
+    }
 
 
 def define_model_flag(values: flags.FlagValues) -> None:

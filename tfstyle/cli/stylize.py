@@ -20,7 +20,6 @@ from tfstyle.cli import run as runs
 from tfstyle.errors import UsageError
 from tfstyle.option_flags import define_recipe_flags, options_from
 from tfstyle.plans import plan_stylize
-from tfstyle.regions import LABELS
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -34,19 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
         values,
     )
     runs.define_style_flag(values)
-    flags.DEFINE_string(
-        "content_mask",
-        None,
-        "Picture of the content picture's regions: white, grey and black, or several "
-        f"of the colours {', '.join(LABELS)}. Each region takes the style at its place "
-        "in that order, or what has its colour in style_mask. With one style and no "
-        "style_mask, black is left as it is.",
-        values,
-    )
-    runs.define_style_mask_flag(values)
-    flags.DEFINE_string(
-        "protect", None, "Grey picture; what is white stays as it is.", values
-    )
+    runs.define_mask_flags(values)
     runs.define_output_flags(values)
     define_recipe_flags(values, "stylize")
 
@@ -62,9 +49,7 @@ def run(values: flags.FlagValues) -> int:
         lambda: plan_stylize(
             contents if several else values["content"].value,
             runs.parse_styles(values["style"].value),
-            content_mask=values["content_mask"].value,
-            style_mask=runs.picture_paths(values["style_mask"].value) or None,
-            protect=values["protect"].value,
+            **runs.masks(values),
             **options_from(values),
         ),
         outputs=output_files(runs.required(values, "output"), contents)

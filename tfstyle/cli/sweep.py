@@ -13,22 +13,24 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from tfstyle.cli import run as runs
+from tfstyle.cli import stylize
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import save_image
-from tfstyle.option_flags import define_option_flags, options_from, parse
+from tfstyle.option_flags import options_from, parse
 from tfstyle.options import Options
 from tfstyle.recipes import make_repeatable
 from tfstyle.sweeps import Cell, contact_sheet, sweep
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from tfstyle.optimize import Callback
 
 READS_PRESETS = False  # their values may have commas
+_SHARED = ("preset", "content", "style", "content_mask", "style_mask", "protect")
 SHEET, TABLE = "sheet.png", "losses.csv"
 _LONGEST_NAME = 120
 
@@ -45,6 +48,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Pictures, folder, and every option as a list of values."""
     flags.DEFINE_string("content", None, "Content picture.", values)
     runs.define_style_flag(values)
+    runs.define_mask_flags(values)
     flags.DEFINE_string("output", None, "Folder for pictures, sheet and table.", values)
     flags.DEFINE_string(
         "preset", None, "A published experiment for all that is not swept.", values
@@ -56,10 +60,8 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Runs the sweep."""
     folder = pathlib.Path(runs.required(values, "output"))
-    fixed = _options(
-        [f"--preset={values['preset'].value}"] if values["preset"].value else []
-    )
-    grid, fixed = _grid(values, fixed)
+    texts = _texts(values)
+    grid, fixed = _grid(values, texts)
     runs.check_folder_name(str(folder), "the pictures of a sweep")
     runs.make_folder("output", folder)
     signals, bars = StopOnSignal(), ExitStack()
@@ -68,16 +70,19 @@ def run(values: flags.FlagValues) -> int:
         runs.parse_styles(runs.required(values, "style")),
         grid,
         callbacks=lambda _: _callbacks(bars, signals),
+        **runs.masks(values),
         **fixed,
     )
     import_tensorflow()
     make_repeatable(Options(**fixed))
     with quiet_libraries(), signals, bars:
         cells = []
-        for cell in results:
+        for cell, chosen in zip(results, _combinations(texts), strict=False):
             bars.close()
             cells.append(cell)
-            save_image(cell.result.image, folder / _file_name(len(cells), cell))
+            path = folder / _file_name(len(cells), cell)
+            made = runs.origin("stylize", _as_stylize(values, chosen))
+            save_image(cell.result.image, path, metadata=made.metadata())
             print(f"{_caption(cell.settings, ', ')}: {_summary(cell)}", flush=True)
     _write_table(cells, folder / TABLE)
     sheet = contact_sheet(
@@ -93,23 +98,35 @@ def run(values: flags.FlagValues) -> int:
     return 0
 
 
+def _texts(values: flags.FlagValues) -> dict[str, list[str]]:
+    """The values of each option that is given."""
+    return {
+        field.name: [part.strip().replace("+", ",") for part in text.split(",")]
+        for field in dataclasses.fields(Options)
+        if (text := values[field.name].value) is not None
+    }
+
+
+def _combinations(texts: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
+    """One text for each option, in the order of ``sweep``."""
+    for chosen in itertools.product(*texts.values()):
+        yield dict(zip(texts, chosen, strict=True))
+
+
 def _grid(
-    values: flags.FlagValues, fixed: dict[str, Any]
+    values: flags.FlagValues, texts: Mapping[str, list[str]]
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """The options with several values, and all others."""
+    fixed = options_from(_as_stylize(values, {}))
     grid = {}
-    for field in dataclasses.fields(Options):
-        text = values[field.name].value
-        if text is None:
-            continue
+    for name, parts in texts.items():
         found = [
-            _options([f"--{field.name}={part.strip().replace('+', ',')}"])[field.name]
-            for part in text.split(",")
+            options_from(_as_stylize(values, {name: part}))[name] for part in parts
         ]
         if len(found) > 1:
-            grid[field.name] = found
+            grid[name] = found
         else:
-            fixed[field.name] = found[0]
+            fixed[name] = found[0]
     if not grid:
         raise UsageError(
             "no flag has several values; give one with commas, as --style_weight=1,10"
@@ -117,13 +134,17 @@ def _grid(
     return grid, fixed
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
-    """Options as flags of ``tfstyle stylize`` say them."""
-    values = flags.FlagValues()
-    runs.define_output_flags(values)
-    define_option_flags(values)
-    parse(values, ["sweep", *words])
-    return options_from(values)
+def _as_stylize(
+    values: flags.FlagValues, options: Mapping[str, str]
+) -> flags.FlagValues:
+    """The flags of ``tfstyle stylize`` that make one of the pictures."""
+    texts = {name: values[name].value for name in _SHARED}
+    texts.update(options)
+    made = flags.FlagValues()
+    stylize.define_flags(made)
+    words = [f"--{name}={text}" for name, text in texts.items() if text is not None]
+    parse(made, ["sweep", *words])
+    return made
 
 
 def _callbacks(bars: ExitStack, signals: StopOnSignal) -> list[Callback]:
