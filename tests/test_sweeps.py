@@ -1,6 +1,7 @@
 """Tests of tfstyle/sweeps.py and tfstyle/cli/sweep.py."""
 
 import csv
+import hashlib
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 import tfstyle
 from tfstyle.errors import UsageError
 from tfstyle.losses import PerceptualLoss
+from tfstyle.origins import read_origin
 from tfstyle.sweeps import contact_sheet, sweep
 
 OPTIONS = {"scales": 2, "steps": 6, "margin": 2, "optimizer": "adam"}
@@ -143,6 +145,29 @@ def test_a_picture_of_a_sweep_keeps_its_mask_and_is_made_again(run, folder):
     np.testing.assert_array_equal(again, swept)
     np.testing.assert_array_equal(swept[:, 20:], other[:, 20:])
     assert np.abs(swept[:, :20].astype(int) - other[:, :20]).max() > 0
+
+
+def test_a_picture_that_goes_during_a_sweep_costs_no_result(run, folder, monkeypatch):
+    from tfstyle.cli import sweep as command
+
+    def sweep_and_remove(*args, **kwargs):
+        cells = sweep(*args, **kwargs)
+
+        def remove_and_run():
+            (folder / "content.png").unlink()
+            yield from cells
+
+        return remove_and_run()
+
+    monkeypatch.setattr(command, "sweep", sweep_and_remove)
+    sha256 = hashlib.sha256((folder / "content.png").read_bytes()).hexdigest()
+    layers = ("--content_layers=relu2_1", "--style_layers=relu1_1", "--scales=1")
+    pictures = ("--content=content.png", "--style=style.png", "--output=all")
+    code, _, err = run("sweep", *pictures, *layers, "--steps=2", "--seed=0,5")
+    assert (code, err) == (0, "")
+    origins = [read_origin(path) for path in sorted((folder / "all").glob("0*.png"))]
+    assert [origin.options.get("seed", "0") for origin in origins] == ["0", "5"]
+    assert {origin.pictures["content"][0].sha256 for origin in origins} == {sha256}
 
 
 def test_a_preset_is_for_what_is_not_swept(run, folder, monkeypatch):

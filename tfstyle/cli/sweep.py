@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import itertools
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +29,9 @@ from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import save_image
-from tfstyle.option_flags import options_from, parse
+from tfstyle.option_flags import options_from, parse, recorded_options
 from tfstyle.options import Options
+from tfstyle.origins import PICTURES, Origin, origin_of
 from tfstyle.recipes import make_repeatable
 from tfstyle.sweeps import Cell, contact_sheet, sweep
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from tfstyle.optimize import Callback
 
 READS_PRESETS = False  # their values may have commas
-_SHARED = ("preset", "content", "style", "content_mask", "style_mask", "protect")
 SHEET, TABLE = "sheet.png", "losses.csv"
 _LONGEST_NAME = 120
 
@@ -73,15 +72,17 @@ def run(values: flags.FlagValues) -> int:
         **runs.masks(values),
         **fixed,
     )
+    # Before the first run: pictures may change or go while it lasts.
+    origin = runs.origin("stylize", _as_stylize(values, {}))
     import_tensorflow()
     make_repeatable(Options(**fixed))
     with quiet_libraries(), signals, bars:
         cells = []
-        for cell, chosen in zip(results, _combinations(texts), strict=False):
+        for cell in results:
             bars.close()
             cells.append(cell)
+            made = _origin(origin, values, _chosen(texts, grid, cell))
             path = folder / _file_name(len(cells), cell)
-            made = runs.origin("stylize", _as_stylize(values, chosen))
             save_image(cell.result.image, path, metadata=made.metadata())
             print(f"{_caption(cell.settings, ', ')}: {_summary(cell)}", flush=True)
     _write_table(cells, folder / TABLE)
@@ -107,10 +108,21 @@ def _texts(values: flags.FlagValues) -> dict[str, list[str]]:
     }
 
 
-def _combinations(texts: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
-    """One text for each option, in the order of ``sweep``."""
-    for chosen in itertools.product(*texts.values()):
-        yield dict(zip(texts, chosen, strict=True))
+def _chosen(
+    texts: Mapping[str, list[str]], grid: Mapping[str, list[Any]], cell: Cell
+) -> dict[str, str]:
+    """The text of each option that made a picture."""
+    places = {name: grid[name].index(value) for name, value in cell.settings.items()}
+    return {name: parts[places.get(name, 0)] for name, parts in texts.items()}
+
+
+def _origin(
+    shared: Origin, values: flags.FlagValues, chosen: Mapping[str, str]
+) -> Origin:
+    """How one of the pictures is made, of what all have in common."""
+    recorded = recorded_options(_as_stylize(values, chosen))
+    options = origin_of(shared.command, recorded, {}).options
+    return dataclasses.replace(shared, options=options)
 
 
 def _grid(
@@ -138,8 +150,8 @@ def _as_stylize(
     values: flags.FlagValues, options: Mapping[str, str]
 ) -> flags.FlagValues:
     """The flags of ``tfstyle stylize`` that make one of the pictures."""
-    texts = {name: values[name].value for name in _SHARED}
-    texts.update(options)
+    shared = [name for name in ("preset", *PICTURES) if name in values]
+    texts = {name: values[name].value for name in shared} | dict(options)
     made = flags.FlagValues()
     stylize.define_flags(made)
     words = [f"--{name}={text}" for name, text in texts.items() if text is not None]
