@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 import tfstyle
+from tfstyle import pyramid
 from tfstyle.errors import ImageError, UsageError
 from tfstyle.plans import plan_inversion, plan_stylize, plan_texture
 from tfstyle.recipes import run_plan
@@ -20,6 +21,10 @@ FEW = {"steps": 4, "scales": 1, "margin": 0, "color": "free", "optimizer": "adam
 
 def levels(picture):
     return np.rint(255 * picture[0]).astype("uint8")
+
+
+def graphs():
+    return sum(type(item).__name__ == "FuncGraph" for item in gc.get_objects())
 
 
 @pytest.fixture
@@ -206,9 +211,6 @@ def test_content_may_be_a_start_only(tiny_backbone, content, style):
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_runs_leave_no_graphs_behind(tiny_backbone, content, style, optimizer):
-    def graphs():
-        return sum(type(item).__name__ == "FuncGraph" for item in gc.get_objects())
-
     def runs(count):
         for _ in range(count):
             tfstyle.stylize(content, style, **{**FEW, "optimizer": optimizer})
@@ -223,13 +225,40 @@ def test_runs_leave_no_graphs_behind(tiny_backbone, content, style, optimizer):
         gc.enable()
 
 
+def test_a_large_picture_is_finished_without_the_optimizers_state(
+    tiny_backbone, content, style, monkeypatch
+):
+    def picture(run, variable):
+        # The moments live as long as the graph that they are captured by.
+        counts.append(graphs())
+        return taken(run, variable)
+
+    taken, counts = pyramid.PyramidRun._picture, []
+    monkeypatch.setattr(pyramid.PyramidRun, "_picture", picture)
+    gc.disable()
+    try:
+        for large in (10**9, 1):
+            monkeypatch.setattr(pyramid, "_LARGE", large)
+            tfstyle.stylize(content, style, **FEW)
+    finally:
+        gc.enable()
+    small, large = counts
+    assert large < small
+
+
+def test_the_result_is_a_view_that_cannot_be_written(tiny_backbone, content, style):
+    result = tfstyle.stylize(content, style, **FEW)
+    assert isinstance(result.image, np.ndarray)
+    assert not result.image.flags.writeable
+    assert result.image.copy().flags.writeable
+
+
 def test_cells_of_a_sweep_leave_no_graphs_behind(tiny_backbone, content, style):
     counts = []
     gc.disable()
     try:
         for _ in tfstyle.sweep(content, style, {"seed": [1, 2, 3, 4]}, **FEW):
-            kinds = [type(item).__name__ for item in gc.get_objects()]
-            counts.append(kinds.count("FuncGraph"))
+            counts.append(graphs())
     finally:
         gc.enable()
     assert counts[1:] == counts[1:2] * 3

@@ -28,7 +28,7 @@ RUNTIME = 0.75e9
 """What TensorFlow takes before the first picture."""
 _ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
 # Of the picture: in the host's hands, the optimizer's, the gradient, passing ones.
-_ADAM_COPIES = 9.5
+_ADAM_COPIES = 7.5
 _LBFGS_COPIES = 20.0
 _COPIES_PER_PAIR = 2.4
 _KEPT_COPIES = 2.8  # of the content features, which tiles are written into

@@ -36,7 +36,7 @@ class Progress:
       row_steps: The step of each row.
       seconds: Since the run began.
       size: Height and width of the picture so far.
-      image: Gives the picture so far, float32 ``[N, H, W, 3]`` in [0, 1].
+      image: Gives the picture so far, float32 ``[N, H, W, 3]`` in [0, 1], read-only.
     """
 
     step: int

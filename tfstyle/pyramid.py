@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,6 +39,8 @@ from tfstyle.regions import protected
 from tfstyle.tiling import Grid, TiledLoss
 
 SCALE_FACTOR = 2
+_LARGE = 3 * 2048**2
+"""Numbers in a picture whose memory is worth a fifth of a second."""
 
 
 @dataclasses.dataclass
@@ -45,7 +48,8 @@ class Result:
     """What a run came to.
 
     Attributes:
-      image: The picture or pictures, float32 ``[N, H, W, 3]``, RGB in [0, 1].
+      image: The picture or pictures, float32 ``[N, H, W, 3]``, RGB in [0, 1];
+        read-only, as a tensor is.
       history: Columns ``step``, ``scale``, ``total`` and one per term; a row per
         recorded step.
       seconds: How long the run took.
@@ -278,6 +282,10 @@ class PyramidRun:
                 steps_before = sum(self.steps[:scale])
                 result = self._result(self._picture(variable))
                 raise BrokenRunError(error, steps_before, result) from error
+            if variable.shape.num_elements() >= _LARGE:
+                # The graph, in cycles of references, holds the optimizer's state, of
+                # several times the picture's size.
+                gc.collect()
             picture = self._picture(variable)
             if self.stopped:
                 break
@@ -405,7 +413,7 @@ class PyramidRun:
                 finished=finished,
                 seconds=time.monotonic() - self.began,
                 rows=rows_of(self.history),
-                variables=[variable.numpy() for variable in optimizer.state],
+                variables=[_view(variable.value()) for variable in optimizer.state],
             )
             self.checkpoint.save(state)
 
@@ -490,15 +498,20 @@ class PyramidRun:
         return self.stopped
 
     def _picture(self, variable: tf.Variable) -> np.ndarray:
-        canvas = from_space(variable.value(), self.options.space).numpy()
-        np.clip(canvas, 0.0, 1.0, out=canvas)
-        return without_margin(canvas, self.options.margin)
+        canvas = from_space(variable.value(), self.options.space)
+        view = _view(tf.clip_by_value(canvas, 0.0, 1.0))
+        return without_margin(view, self.options.margin)
 
     def _result(self, picture: np.ndarray) -> Result:
         if picture.shape[1:3] != self.plan.size:
             picture = resize_image(picture, self.plan.size)
         seconds = time.monotonic() - self.began
         return Result(self._finished(picture), self.history, seconds, self.stopped)
+
+
+def _view(tensor: tf.Tensor) -> np.ndarray:
+    """A tensor's own memory, read-only, where ``numpy()`` takes as much again."""
+    return np.asarray(memoryview(tensor))
 
 
 def cut_objective(

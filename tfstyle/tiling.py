@@ -267,7 +267,7 @@ class TiledLoss:
             return [gradient, *sums]
 
         nothing = [
-            tf.zeros_like(value),
+            _blank(tf.shape(value), value.dtype),
             *[tf.zeros(batch, self._dtype) for _ in linear],
         ]
         gradient, *added = self._over_tiles(grid, of_tile, nothing)
