@@ -29,8 +29,9 @@ RUNTIME = 0.75e9
 _ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
 # Of the picture: in the host's hands, the optimizer's, the gradient, passing ones.
 _ADAM_COPIES = 7.5
-_LBFGS_COPIES = 20.0
+_LBFGS_COPIES = 6.0  # without passing ones
 _COPIES_PER_PAIR = 2.4
+_PASSING_COPIES = 12.0  # of L-BFGS, between one pass over the tiles and the next
 _KEPT_COPIES = 2.8  # of the content features, which tiles are written into
 _LEAST_PAIRS = 4  # with fewer, L-BFGS is hardly better than Adam
 _LEAST_TILE = 384**2  # smaller ones are mostly halo
@@ -97,7 +98,8 @@ class MemoryPlanner:
         if options.optimizer != "auto":
             return options.history if options.optimizer == "lbfgs" else 0
         tile = min(batch * _GOOD_TILE, area) * self._per_pixel
-        free = self._planned - tile - self._fixed(size, style_sizes, batch, 1)
+        room = max(tile, _passing(size, batch, 1))
+        free = self._planned - room - self._fixed(size, style_sizes, batch, 1)
         pairs = 1 + int(free / (_COPIES_PER_PAIR * 12 * area))
         return min(pairs, options.history) if pairs >= _LEAST_PAIRS else 0
 
@@ -126,6 +128,7 @@ class MemoryPlanner:
         fixed = self._fixed(size, style_sizes, batch, pairs)
         kept = _KEPT_COPIES * batch * area * self._kept_per_pixel()
         least = batch * min(_LEAST_TILE, area) * self._per_pixel
+        least = max(least, _passing(size, batch, pairs))
         keep = self._planned - fixed - kept >= least
         # Tiles of a useful size may take what is otherwise set aside.
         room = max(self._planned - fixed - kept * keep, least)
@@ -156,7 +159,7 @@ class MemoryPlanner:
         batch: int,
         pairs: int,
     ) -> float:
-        """What does not depend on tiles."""
+        """What is there besides tiles."""
         copies = _LBFGS_COPIES + pairs * _COPIES_PER_PAIR if pairs else _ADAM_COPIES
         pixels = copies * batch * math.prod(size)
         pixels += sum(math.prod(style) for style in style_sizes)
@@ -206,6 +209,11 @@ class MemoryPlanner:
             f"{name} needs {needed / GIGABYTE:.1f} GB for {size[1]}×{size[0]} pixels, "
             f"of {self.limit / GIGABYTE:.1f} GB that the run may take; {remedy}"
         )
+
+
+def _passing(size: tuple[int, int], batch: int, pairs: int) -> float:
+    """Bytes of passing copies, which take turns with tiles."""
+    return 12 * _PASSING_COPIES * batch * math.prod(size) if pairs else 0.0
 
 
 def memory_limit(max_memory: float) -> float:
