@@ -127,8 +127,8 @@ class MemoryPlanner:
         area = math.prod(size)
         fixed = self._fixed(size, style_sizes, batch, pairs)
         kept = _KEPT_COPIES * batch * area * self._kept_per_pixel()
-        least = batch * min(_LEAST_TILE, area) * self._per_pixel
-        least = max(least, _passing(size, batch, pairs))
+        tile = batch * min(_LEAST_TILE, area) * self._per_pixel
+        least = max(tile, _passing(size, batch, pairs))
         keep = self._planned - fixed - kept >= least
         # Tiles of a useful size may take what is otherwise set aside.
         room = max(self._planned - fixed - kept * keep, least)

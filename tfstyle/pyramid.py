@@ -432,7 +432,6 @@ class PyramidRun:
         return self.encoder.targets(key, lambda: self._computed_targets(cut, size))
 
     def _computed_targets(self, cut: Cut, size: tuple[int, int]) -> Targets:
-        # Tensors of pictures, unlike constants, share the memory of the arrays.
         content = None
         if self.plan.content is not None:
             resized = resize_image(self.plan.content, size)
