@@ -42,7 +42,7 @@ def test_every_option_has_a_help_text():
         ("size_of", "width", "size_of='width': choose one of longest, shortest"),
         (
             *("precision", "float16"),
-            "precision='float16': choose one of float32, bfloat16",
+            "precision='float16': choose one of auto, float32, bfloat16",
         ),
         ("max_memory", -0.5, "max_memory=-0.5: give a number of at least 0"),
         ("max_memory", float("nan"), "max_memory=nan: give a number of at least 0"),

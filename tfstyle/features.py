@@ -18,13 +18,12 @@ from tfstyle.backbones import get_backbone
 from tfstyle.backbones.backbone import Backbone, preprocess
 from tfstyle.backbones.weights import assign_weights, read_weights
 from tfstyle.errors import UsageError
+from tfstyle.precision import dtype_policy
 
 IMAGENET = "imagenet"
 LAPLACIAN = "laplacian"
 """The layer of every network that has the edges of the picture itself."""
 _LAPLACIAN_POOL = 4
-POLICIES = {"bfloat16": "mixed_bfloat16"}
-"""Keras's name of a precision, where it is another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +85,8 @@ class FeatureExtractor:
           pooling: ``max`` as published, or ``avg`` (Gatys et al. 2016, section 2).
           preprocessing: ``caffe`` or ``torch``, where a file does not say and does
             not follow the published weights.
-          precision: Of the network: ``float32``, or ``bfloat16`` with weights in
-            float32, for hardware that is faster at it. float16 is not offered: the
-            products of a Gram matrix overflow in it.
+          precision: Of the network, see ``tfstyle.precision.dtype_policy``. float16
+            is not offered: the products of a Gram matrix overflow in it.
           jit_compile: Whether XLA compiles the network.
 
         Raises:
@@ -101,7 +99,7 @@ class FeatureExtractor:
         self.layers = tuple(dict.fromkeys(layers))
         taps = resolve_layers(self.backbone, self.layers)
         arrays, convention = self._read(str(weights))
-        with _dtype_policy(POLICIES.get(precision, precision)):
+        with _dtype_policy(dtype_policy(precision)):
             inputs = keras.Input([None, None, 3])
             x = preprocess(
                 inputs, preprocessing or convention or self.backbone.preprocessing

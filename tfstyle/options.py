@@ -26,7 +26,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("constant", "cosine", "exponential", "piecewise"),
     "space": ("rgb", "normalized"),
     "size_of": ("longest", "shortest"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16"),
     "color": ("style", "content", "match", "free"),
     "color_matching": MATCHINGS,
 }
@@ -87,7 +87,9 @@ class LossOptions:
     )
     seed: int = _option(0, "Seed of all random numbers.")
     precision: str = _option(
-        "float32", "Precision of the backbone; losses and picture are in float32."
+        "auto",
+        "Precision of the backbone; losses and picture are in float32. 'auto' is "
+        "'bfloat16' on CPUs that multiply it, twice as fast.",
     )
     jit_compile: bool = _option(
         False,
@@ -256,6 +258,7 @@ class TrainingOptions(LossOptions):
         "Give each photograph the mean and covariance of its style picture's colours "
         "first, so that content and style do not contend for colours.",
     )
+    precision: str = _option("float32", "Precision of both networks.")
     size: int = _option(256, "Side in pixels of the crops of photographs.")
     style_size: int = _option(
         256, "Longest side of the style pictures in pixels: the scale of strokes."

@@ -26,7 +26,6 @@ import tensorflow as tf
 from tfstyle.apply import apply_network
 from tfstyle.colors import match_colors
 from tfstyle.errors import ImageError, TfstyleError, UsageError
-from tfstyle.features import POLICIES
 from tfstyle.files import replaced
 from tfstyle.images import load_image, save_image
 from tfstyle.losses import Targets
@@ -38,6 +37,7 @@ from tfstyle.optimize import (
 )
 from tfstyle.options import TrainingOptions
 from tfstyle.photos import Photos, picture_files
+from tfstyle.precision import dtype_policy
 from tfstyle.pyramid import perceptual_loss
 from tfstyle.reports import save_loss_plot
 from tfstyle.transform_net import TransformNet, save_network
@@ -158,8 +158,8 @@ class _Training:
     def _build(self) -> None:
         options = self.options
         keras.utils.set_random_seed(options.seed)
-        policy = POLICIES.get(options.precision, options.precision)
         shape = list(self.styles), options.width, options.blocks
+        policy = dtype_policy(options.precision)
         self.network = TransformNet(*shape, dtype=policy)
         self.averaged = TransformNet(*shape)
         self.averaged.set_weights(self.network.get_weights())
