@@ -15,7 +15,7 @@ from tfstyle.errors import UsageError
 from tfstyle.features import LAPLACIAN, FeatureExtractor, Field, receptive_fields
 from tfstyle.images import load_image
 from tfstyle.losses import NORMALIZATIONS, PerceptualLoss, Targets, guide_areas
-from tfstyle.optimize import Adam, optimize
+from tfstyle.optimize import Adam, differentiated, optimize, own_graph
 from tfstyle.regions import guides
 from tfstyle.tiling import Grid, Side, Span, TiledLoss, choose_grid, cut, widest_halo
 
@@ -136,10 +136,9 @@ def normalized(value):
 def whole_and_tiled(loss, value, content, style, tiles, keep=True, of=lambda x: x):
     """Total, gradient and terms: of the whole picture, and by tiles."""
     targets = loss.targets(content, style)
-    with tf.GradientTape() as tape:
-        tape.watch(value)
-        total, terms = loss(of(value), targets, tv_images=value)
-    whole = total, tape.gradient(total, value), terms
+    objective = differentiated(lambda x: loss(of(x), targets, tv_images=x))
+    # Eagerly, other kernels round, and break the ties of a pool, in other ways.
+    whole = own_graph(objective)(tf.convert_to_tensor(value))
     tiled = TiledLoss(loss, keep_content=keep)
     size, style_size = value.shape[1:3], style.shape[1:3]
     sides = [cut(n, k, tiled.halo) for n, k in zip(size, tiles, strict=True)]

@@ -219,6 +219,18 @@ def learning_rate_schedule(
     return schedules.PiecewiseConstantDecay([decay_step], [first, last])
 
 
+def own_graph(function: Callable) -> tf.types.experimental.PolymorphicFunction:
+    """A function that is called, not copied into the graph that calls it.
+
+    In the graph of a loop, TensorFlow's pass for oneDNN meets the gradients of some
+    pools before the pools, and leaves them a kernel of one core, which may take a sixth
+    of a step. A gradient and what it is the gradient of belong in one such function.
+    """
+    return tf.function(
+        function, autograph=False, experimental_attributes={"_noinline": True}
+    )
+
+
 def differentiated(evaluate: Evaluate) -> Objective:
     """The objective that is a loss with its derivative."""
 
@@ -317,6 +329,7 @@ def optimize(
 def _graph_loop(
     objective: Objective, optimizer: Adam | LBFGS, steps: int
 ) -> tf.types.experimental.PolymorphicFunction:
+    @own_graph
     def value_and_gradient(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         total, gradient, terms = objective(x)
         return total, gradient, tf.stack(list(terms.values()))

@@ -30,8 +30,10 @@ from tfstyle.losses import (
     PerceptualLoss,
     Targets,
     guide_areas,
+    part,
     sum_of_squares,
 )
+from tfstyle.optimize import own_graph
 
 _MOST_TILES_PER_SIDE = 256
 
@@ -248,23 +250,26 @@ class TiledLoss:
         def of_tile(
             tile: _Tile, gradient: tf.Tensor, *added: tf.Tensor
         ) -> list[tf.Tensor]:
-            crop = tile.crop(value)
-            with tf.GradientTape() as tape:
-                tape.watch(crop)
-                tile_sums = loss.sums(
-                    tile.cores(self.extract(picture_of(crop))),
-                    self._targets_of(tile, targets),
-                    *tile.framed_core(crop),
-                )
-                slope = tf.add_n(
-                    [
-                        tf.reduce_sum(slopes[name] * tile_sums[name])
-                        for name in loss.term_names
-                    ]
-                )
-            gradient = tile.add(gradient, tape.gradient(slope, crop))
-            sums = [a + tile_sums[n] for a, n in zip(added, linear, strict=True)]
-            return [gradient, *sums]
+            @own_graph
+            def of_crop(crop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+                with tf.GradientTape() as tape:
+                    tape.watch(crop)
+                    sums = loss.sums(
+                        tile.cores(self.extract(picture_of(crop))),
+                        self._targets_of(tile, targets),
+                        *tile.framed_core(crop),
+                    )
+                    slope = tf.add_n(
+                        [
+                            tf.reduce_sum(slopes[name] * sums[name])
+                            for name in loss.term_names
+                        ]
+                    )
+                return tape.gradient(slope, crop), [sums[name] for name in linear]
+
+            change, sums = of_crop(tile.crop(value))
+            sums = [a + s for a, s in zip(added, sums, strict=True)]
+            return [tile.add(gradient, change), *sums]
 
         nothing = [
             _blank(tf.shape(value), value.dtype),
@@ -406,10 +411,8 @@ class _Tile:
 
     def crop(self, value: tf.Tensor) -> tf.Tensor:
         """The tile of a picture."""
-        height, width = self.shape
-        y, x = tf.unstack(self.begin)
-        part = value[:, y : y + height, x : x + width]
-        return tf.ensure_shape(part, [value.shape[0], height, width, value.shape[3]])
+        shape = [value.shape[0], *self.shape, value.shape[3]]
+        return tf.ensure_shape(part(value, self.begin, self.shape), shape)
 
     def add(self, whole: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
         """Adds the tile to what is in the whole picture at its place."""
@@ -418,20 +421,21 @@ class _Tile:
     def cores(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The features of the core."""
         return {
-            layer: self._core(feature, layer) for layer, feature in features.items()
+            layer: part(feature, *self._core_place(layer))
+            for layer, feature in features.items()
         }
 
     def framed_core(
         self, picture: tf.Tensor
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         """The core with a row and a column more, and its own height and width."""
-        y, x, y_end, x_end = tf.unstack(self.place[IMAGE][:4])
-        return picture[:, y : y_end + 1, x : x_end + 1], (y_end - y, x_end - x)
+        begin, size = self._core_place(IMAGE)
+        framed = tf.minimum(size + 1, tf.shape(picture)[1:3] - begin)
+        return part(picture, begin, framed), (size[0], size[1])
 
     def read(self, whole: tf.Tensor, layer: str) -> tf.Tensor:
         """The core's part of a layer's features of the whole picture."""
-        y, x, y_end, x_end, top, left = tf.unstack(self.place[layer])
-        return whole[:, top : top + y_end - y, left : left + x_end - x]
+        return part(whole, self.place[layer][4:], self._core_place(layer)[1])
 
     def read_all(self, wholes: Features) -> dict[str, tf.Tensor]:
         """``read`` of every layer."""
@@ -441,9 +445,10 @@ class _Tile:
         """Puts the core's features into those of the whole picture."""
         return _updated(whole, self.place[layer][4:], part)
 
-    def _core(self, feature: tf.Tensor, layer: str) -> tf.Tensor:
-        y, x, y_end, x_end = tf.unstack(self.place[layer][:4])
-        return feature[:, y:y_end, x:x_end]
+    def _core_place(self, layer: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """Where the core begins in the tile, row and column, and its size."""
+        place = self.place[layer]
+        return place[:2], place[2:4] - place[:2]
 
 
 def _blank(shape: Any, dtype: Any) -> tf.Tensor:

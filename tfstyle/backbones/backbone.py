@@ -57,7 +57,9 @@ def preprocess(images: Any, convention: str) -> Any:
       A tensor of the same shape and dtype.
     """
     if convention == "caffe":
-        return images[..., ::-1] * 255.0 - np.array(CAFFE_MEAN_BGR, "float32")
+        return keras.ops.flip(images, axis=-1) * 255.0 - np.array(
+            CAFFE_MEAN_BGR, "float32"
+        )
     mean, std = np.array(TORCH_MEAN_RGB, "float32"), np.array(TORCH_STD_RGB, "float32")
     return (images - mean) / std
 
