@@ -27,7 +27,7 @@ from tfstyle.backbones.slim19 import head_name
 from tfstyle.backbones.weights import read_weights
 from tfstyle.colors import match_colors
 from tfstyle.features import IMAGENET, resolve_layers
-from tfstyle.losses import PerceptualLoss
+from tfstyle.losses import PerceptualLoss, Targets
 from tfstyle.pyramid import perceptual_loss
 
 # Keras's epsilon of 1e-7, made for losses that are sums, would brake beside the
@@ -49,13 +49,20 @@ class Task:
 
     @functools.cached_property
     def loss(self) -> PerceptualLoss:
-        """The loss whose value all contestants lower, with the network in it."""
-        return perceptual_loss(tfstyle.Options(**self.options))
+        """The loss whose value all contestants lower, with the network in it.
+
+        In float32, whatever the precision of our run.
+        """
+        options = {**self.options, "precision": "float32"}
+        return perceptual_loss(tfstyle.Options(**options))
+
+    @functools.cached_property
+    def _targets(self) -> Targets:
+        return self.loss.targets(tf.constant(self.content), tf.constant(self.style))
 
     def our_loss(self, picture: np.ndarray) -> float:
         """What tfstyle itself says of a picture."""
-        targets = self.loss.targets(tf.constant(self.content), tf.constant(self.style))
-        return float(self.loss(tf.constant(picture), targets)[0])
+        return float(self.loss(tf.constant(picture), self._targets)[0])
 
     def stylize(self, *callbacks: Callable[[Any], Any], **options: Any) -> Any:
         """A run of tfstyle, without margin: the others have no such pixels either.

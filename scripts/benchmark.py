@@ -67,7 +67,9 @@ from tfstyle.export import TOLERANCES
 from tfstyle.features import IMAGENET
 from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
+from tfstyle.options import CHOICES
 from tfstyle.plans import plan_stylize
+from tfstyle.precision import dtype_policy
 from tfstyle.pyramid import PyramidRun, scale_sizes
 from tfstyle.transform_net import TransformNet
 
@@ -87,7 +89,7 @@ flags.DEFINE_list("style", STYLE, "Style pictures, one per content picture.")
 flags.DEFINE_string("vgg19_weights", IMAGENET, "VGG-19; may end at block3_conv1.")
 flags.DEFINE_string("squeezenet_weights", IMAGENET, "SqueezeNet.")
 flags.DEFINE_float("max_memory", 0.0, "tfstyle's option, for step and quality.")
-flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "tfstyle's option.")
+flags.DEFINE_enum("precision", "auto", CHOICES["precision"], "tfstyle's option.")
 flags.DEFINE_bool("jit_compile", False, "tfstyle's option.")
 flags.DEFINE_integer("timing_steps", 5, "Least steps to time in a turn.", lower_bound=3)
 flags.DEFINE_float("timing_seconds", 2.0, "Least seconds of a turn of step.")
@@ -279,7 +281,7 @@ def our_options(backbone: str, weights: str, **options: Any) -> dict[str, Any]:
 def our_name(backbone: str) -> str:
     """What a table calls tfstyle on a backbone, with what is not default."""
     words = ["tfstyle", backbone]
-    words += [FLAGS.precision] if FLAGS.precision != "float32" else []
+    words += ["bfloat16"] if "bfloat16" in dtype_policy(FLAGS.precision) else []
     return " ".join([*words, "XLA"] if FLAGS.jit_compile else words)
 
 
@@ -444,14 +446,12 @@ def step_contestants(
     for backbone in FLAGS.step_backbones:
         task = Task(*pictures, our_options(backbone, weights[backbone]))
         found[our_name(backbone)] = task, functools.partial(our_seconds, task)
-    if "vgg19" in FLAGS.step_backbones:
-        # Only tfstyle has other precisions.
-        plain = Task(*pictures, {"backbone": "vgg19", "weights": weights["vgg19"]})
-        steps = {"tutorial vgg19": Tutorial(plain).step}
-        if has_torch(FLAGS.device):
-            steps["pytorch vgg19"] = Torch(plain, FLAGS.device).adam()
-        for name, step in steps.items():
-            found[name] = plain, functools.partial(loop_seconds, step)
+        if backbone == "vgg19":
+            steps = {"tutorial vgg19": Tutorial(task).step}
+            if has_torch(FLAGS.device):
+                steps["pytorch vgg19"] = Torch(task, FLAGS.device).adam()
+            for name, step in steps.items():
+                found[name] = task, functools.partial(loop_seconds, step)
     return found
 
 
@@ -518,18 +518,21 @@ def keep_curves(
 
 
 def our_curve(task: Task, steps: Sequence[int]) -> dict[str, Any]:
-    """The loss at full size after 0, 1, ... steps at the last scale."""
-    result = task.stylize(steps=steps, scales=len(steps))
-    history = {name: np.array(values) for name, values in result.history.items()}
-    full_size = history["scale"] == len(steps) - 1
-    evaluations = (history["step"][full_size] - sum(steps[:-1])).astype(int).tolist()
+    """The loss of the picture at full size, as often as a run reports."""
+    before, losses = sum(steps[:-1]), {}
+
+    def measure(progress: Any) -> None:
+        if progress.scale == len(steps) - 1:
+            losses[progress.step - before] = task.our_loss(progress.image())
+
+    result = task.stylize(measure, steps=steps, scales=len(steps))
+    evaluations = [*losses]
     final = task.our_loss(result.image)
     return {
-        "losses": [*history["total"][full_size].tolist(), final],
+        "losses": [*losses.values(), final],
         "evaluations": [*evaluations, evaluations[-1]],
         "final_loss": final,
         "steps": [*steps[:-1], evaluations[-1]],
-        "wall_seconds_with_tracing": result.seconds,
     }
 
 

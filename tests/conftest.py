@@ -37,6 +37,13 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_precision_on_every_machine():
+    """What is compared with NumPy, or tiles with the whole, is to be in float32."""
+    precision = importlib.import_module("tfstyle.precision")
+    precision.CPUINFO = _ROOT / "no such file"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_process_is_left():
     """Processes of tfstyle end with the tests that begin them, orphans among them."""

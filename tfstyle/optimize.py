@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -219,16 +220,18 @@ def learning_rate_schedule(
     return schedules.PiecewiseConstantDecay([decay_step], [first, last])
 
 
-def own_graph(function: Callable) -> tf.types.experimental.PolymorphicFunction:
-    """A function that is called, not copied into the graph that calls it.
+def call_in_own_graph(function: Callable, *arguments: tf.Tensor) -> Any:
+    """What a function returns, which is called, not copied into the graph around it.
 
     In the graph of a loop, TensorFlow's pass for oneDNN meets the gradients of some
     pools before the pools, and leaves them a kernel of one core, which may take a sixth
     of a step. A gradient and what it is the gradient of belong in one such function.
     """
-    return tf.function(
+    traced = tf.function(
         function, autograph=False, experimental_attributes={"_noinline": True}
     )
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in arguments]
+    return traced.get_concrete_function(*specs)(*arguments)
 
 
 def differentiated(evaluate: Evaluate) -> Objective:
@@ -329,10 +332,12 @@ def optimize(
 def _graph_loop(
     objective: Objective, optimizer: Adam | LBFGS, steps: int
 ) -> tf.types.experimental.PolymorphicFunction:
-    @own_graph
-    def value_and_gradient(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def with_stacked_terms(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         total, gradient, terms = objective(x)
         return total, gradient, tf.stack(list(terms.values()))
+
+    def value_and_gradient(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return call_in_own_graph(with_stacked_terms, x)
 
     @tf.function(autograph=False)
     def run(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -33,7 +33,7 @@ from tfstyle.losses import (
     part,
     sum_of_squares,
 )
-from tfstyle.optimize import own_graph
+from tfstyle.optimize import call_in_own_graph
 
 _MOST_TILES_PER_SIDE = 256
 
@@ -250,7 +250,6 @@ class TiledLoss:
         def of_tile(
             tile: _Tile, gradient: tf.Tensor, *added: tf.Tensor
         ) -> list[tf.Tensor]:
-            @own_graph
             def of_crop(crop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
                 with tf.GradientTape() as tape:
                     tape.watch(crop)
@@ -267,7 +266,7 @@ class TiledLoss:
                     )
                 return tape.gradient(slope, crop), [sums[name] for name in linear]
 
-            change, sums = of_crop(tile.crop(value))
+            change, sums = call_in_own_graph(of_crop, tile.crop(value))
             sums = [a + s for a, s in zip(added, sums, strict=True)]
             return [tile.add(gradient, change), *sums]
 
