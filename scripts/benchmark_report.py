@@ -239,7 +239,7 @@ def plot_losses(rows: Mapping[str, Any], path: pathlib.Path) -> None:
             axes.plot(times, curve["losses"], label=BASELINES[name])
         for name, curve in entry["ours"].items():
             *coarse, _ = curve["steps"]
-            fine = range(len(curve["losses"]))
+            fine = curve["evaluations"]
             times = [run_seconds(entry, [*coarse, steps]) for steps in fine]
             axes.plot(times, curve["losses"], label=f"tfstyle, {name} steps")
         axes.set(title=" ".join(case), xlabel="seconds", ylabel="loss")

@@ -11,6 +11,7 @@ from tfstyle import optimize as module
 from tfstyle.lbfgs import LBFGS
 from tfstyle.optimize import (
     Adam,
+    Loop,
     NonFiniteLossError,
     Progress,
     differentiated,
@@ -33,6 +34,16 @@ def bowl_and_waves(x):
     bowl = tf.reduce_sum(curvature * tf.square(x - 0.3))
     waves = 0.1 * tf.reduce_sum(tf.sin(9 * x))
     return bowl + waves, {"bowl": bowl, "waves": waves}
+
+
+def pools_and_gradients(traced):
+    """What of pools each function of a graph has, and whether it is kept apart."""
+    functions = traced.graph.as_graph_def().library.function
+    found = [
+        ({node.op for node in f.node_def if node.op.startswith("MaxPool")}, f)
+        for f in functions
+    ]
+    return [(pools, f.attr["_noinline"].b) for pools, f in found if pools]
 
 
 class Counted:
@@ -201,6 +212,23 @@ def test_the_loss_is_traced_once(kind):
     evaluate = Counted()
     run(kind, 40, evaluate)
     assert evaluate.traces == 1
+
+
+@pytest.mark.parametrize("kind", ["adam", "lbfgs"])
+def test_a_pool_and_its_gradient_are_in_one_graph_without_a_loop(kind):
+    # Where the loop is, oneDNN's kernel of the gradient is a matter of chance.
+    def evaluate(x):
+        total = tf.reduce_sum(tf.nn.max_pool2d(tf.square(x), 2, 2, "VALID"))
+        return total, {"pooled": total}
+
+    variable = start()
+    optimizer = Adam(variable, learning_rate=0.1)
+    if kind == "lbfgs":
+        optimizer = LBFGS(variable, terms=1)
+    loop = Loop(differentiated(evaluate), optimizer, steps=2, term_names=["pooled"])
+    traced = loop._call.get_concrete_function(tf.constant(1))
+    homes = pools_and_gradients(traced)
+    assert homes == [({"MaxPool", "MaxPoolGrad"}, True)]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 17, 150])

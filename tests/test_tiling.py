@@ -474,6 +474,26 @@ def test_tiles_take_features_of_any_kind(tiny_backbone, options, tolerance, keep
     assert_equal(whole, tiled, tolerance)
 
 
+def test_a_pool_and_its_gradient_are_in_one_graph_without_a_loop(tiny_backbone):
+    tiled = TiledLoss(make_tiny_loss(tiny_backbone))
+    value, style = random(1, 41, 46, 3, dtype="float32"), random(1, 50, 39, 3)
+    grids = [choose_grid(x.shape[1:3], tiled.halo, 1000) for x in (value, style)]
+    assert min(map(len, grids)) > 1
+    targets = tiled.targets(value, tf.cast(style, tf.float32), *grids)
+
+    @tf.function(autograph=False)
+    def traced(x):
+        return tiled.value_and_gradient(x, targets, grids[0], lambda crop: crop)[:2]
+
+    graph = traced.get_concrete_function(value).graph.as_graph_def()
+    for function in graph.library.function:
+        if any(node.op == "MaxPoolGrad" for node in function.node_def):
+            assert function.attr["_noinline"].b
+            assert any(node.op == "MaxPool" for node in function.node_def)
+            return
+    raise AssertionError("no gradient of a pool")
+
+
 # How pictures are cut.
 
 
