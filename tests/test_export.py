@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import lively_network
+from tensorflow.core.protobuf import saved_model_pb2
 
 import tfstyle
 from tfstyle import export
@@ -193,3 +194,17 @@ def test_the_optimiser_runs_in_the_graph(tmp_path, tiny_backbone, content, style
     np.testing.assert_allclose(found["stylized"], wanted.image, atol=2e-3)
     np.testing.assert_allclose(found["losses"], wanted.history["total"], rtol=2e-3)
     assert found["losses"][-1] < 0.9 * found["losses"][0]
+
+
+def test_the_optimiser_is_not_in_the_precision_of_this_cpu(
+    tmp_path, tiny_backbone, monkeypatch
+):
+    monkeypatch.setattr("tfstyle.precision.multiplies_bfloat16", lambda: True)
+    export_optimizer(tmp_path / "m")
+    text = (tmp_path / "m" / "1" / "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(text)
+    nodes = [
+        n for f in saved.meta_graphs[0].graph_def.library.function for n in f.node_def
+    ]
+    assert any(node.op == "Conv2D" for node in nodes)
+    assert tf.bfloat16.as_datatype_enum not in {n.attr["T"].type for n in nodes}

@@ -106,7 +106,8 @@ def export_optimizer(path: str | os.PathLike[str], **options: Any) -> float:
 
     Args:
       path: A folder; the model is written to ``path/1``.
-      **options: The fields of ``tfstyle.Options`` that describe the loss.
+      **options: The fields of ``tfstyle.Options`` that describe the loss;
+        ``precision="auto"`` means ``float32``, for the model may go to other machines.
 
     Returns:
       The largest difference from the library's own result, of values in [0, 1].
@@ -115,6 +116,8 @@ def export_optimizer(path: str | os.PathLike[str], **options: Any) -> float:
       UsageError: An option is wrong.
       TfstyleError: The folder could not be written, or the results differ.
     """
+    if options.get("precision", "auto") == "auto":
+        options["precision"] = "float32"
     module = _ServedOptimizer(Options(**options))
     return _write_folder(
         module, pathlib.Path(path), lambda folder: _check_optimizer(folder, options)
