@@ -87,9 +87,10 @@ class LossOptions:
     )
     seed: int = _option(0, "Seed of all random numbers.")
     precision: str = _option(
-        "auto",
+        "float32",
         "Precision of the backbone; losses and picture are in float32. 'auto' is "
-        "'bfloat16' on CPUs that multiply it, twice as fast.",
+        "'bfloat16' on CPUs that multiply it: up to twice as fast, but L-BFGS comes to "
+        "a halt after some hundred steps.",
     )
     jit_compile: bool = _option(
         False,
@@ -258,7 +259,6 @@ class TrainingOptions(LossOptions):
         "Give each photograph the mean and covariance of its style picture's colours "
         "first, so that content and style do not contend for colours.",
     )
-    precision: str = _option("float32", "Precision of both networks.")
     size: int = _option(256, "Side in pixels of the crops of photographs.")
     style_size: int = _option(
         256, "Longest side of the style pictures in pixels: the scale of strokes."
