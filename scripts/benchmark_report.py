@@ -231,7 +231,9 @@ def plot_losses(rows: Mapping[str, Any], path: pathlib.Path) -> None:
     columns = min(len(cases), 3)
     lines = -(-len(cases) // columns)
     figure = Figure(figsize=(4.5 * columns, 3.5 * lines), layout="constrained")
-    places = figure.subplots(lines, columns, squeeze=False).flat
+    places = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in places[len(cases) :]:
+        axes.remove()
     for axes, (case, entry) in zip(places, cases.items(), strict=False):
         for name, curve in entry["curves"].items():
             seconds = np.median(entry["seconds"].get(name, [math.nan]))
