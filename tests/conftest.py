@@ -39,7 +39,7 @@ def load_script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_precision_on_every_machine():
-    """What is compared with NumPy, or tiles with the whole, is to be in float32."""
+    """Sums of bfloat16 are in float32, as where the CPU does not multiply it."""
     precision = importlib.import_module("tfstyle.precision")
     precision.CPUINFO = _ROOT / "no such file"
 
