@@ -28,7 +28,8 @@ from tfstyle.backbones.weights import read_weights
 from tfstyle.colors import match_colors
 from tfstyle.features import IMAGENET, resolve_layers
 from tfstyle.losses import PerceptualLoss, Targets
-from tfstyle.pyramid import perceptual_loss
+from tfstyle.objective import perceptual_loss
+from tfstyle.plans import Plan, plan_stylize
 
 # Keras's epsilon of 1e-7, made for losses that are sums, would brake beside the
 # gradients of a relative loss, as would the tutorial's 1e-1; the tutorial's beta_1 of
@@ -64,7 +65,7 @@ class Task:
         """What tfstyle itself says of a picture."""
         return float(self.loss(tf.constant(picture), self._targets)[0])
 
-    def stylize(self, *callbacks: Callable[[Any], Any], **options: Any) -> Any:
+    def plan(self, **options: Any) -> Plan:
         """A run of tfstyle, without margin: the others have no such pixels either.
 
         It begins, as by default, with the content picture in the style's colours, but
@@ -75,9 +76,7 @@ class Task:
             start = pathlib.Path(folder) / "start.png"
             tfstyle.save_image(match_colors(self.content, self.style), start)
             options = {**self.options, **same, "init": start, **options}
-            return tfstyle.stylize(
-                self.content, self.style, callbacks=callbacks, **options
-            )
+            return plan_stylize(self.content, self.style, **options)
 
 
 class Baseline:

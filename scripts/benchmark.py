@@ -322,7 +322,7 @@ def timing_steps() -> int:
 def our_seconds(task: Task) -> float:
     """Seconds per step of a run at one scale."""
     clock = Clock(stop=True)
-    task.stylize(clock, scales=1, steps=1_000_000)
+    PyramidRun(task.plan(scales=1, steps=1_000_000), [clock]).run()
     return clock.seconds_per_step()[0]
 
 
@@ -519,21 +519,28 @@ def keep_curves(
 
 
 def our_curve(task: Task, steps: Sequence[int]) -> dict[str, Any]:
-    """The loss of the picture at full size, as often as a run reports."""
-    before, losses = sum(steps[:-1]), {}
+    """The loss of the picture at full size, as often as a run reports.
+
+    To each loss belongs the work until then: evaluations by scale, coarse to fine, for
+    each in the precision in which it begins and in that in which it may go on.
+    """
+    losses, rows, work = [], [], np.zeros([len(steps), 2], int)
 
     def measure(progress: Any) -> None:
+        phases, exact = work[progress.scale], run.current is not run.objective
+        before = sum(steps[: progress.scale]) + (phases[0] if exact else 0)
+        phases[int(exact)] = progress.step - before
         if progress.scale == len(steps) - 1:
-            losses[progress.step - before] = task.our_loss(progress.image())
+            losses.append(task.our_loss(progress.image()))
+            rows.append(work.ravel().tolist())
 
-    result = task.stylize(measure, steps=steps, scales=len(steps))
-    evaluations = [*losses]
-    final = task.our_loss(result.image)
+    run = PyramidRun(task.plan(steps=steps, scales=len(steps)), [measure])
+    final = task.our_loss(run.run().image)
     return {
-        "losses": [*losses.values(), final],
-        "evaluations": [*evaluations, evaluations[-1]],
+        "losses": [*losses, final],
+        "work": [*rows, rows[-1]],
         "final_loss": final,
-        "steps": [*steps[:-1], evaluations[-1]],
+        "steps": work.sum(1).tolist(),
     }
 
 
@@ -544,7 +551,7 @@ def keep_timing(
     measures = {
         "tutorial": lambda: loop_seconds(baselines["tutorial"].step),
         "pytorch": lambda: baselines["pytorch"].lbfgs_seconds(timing_steps()),
-        "tfstyle": lambda: seconds_by_scale(task),
+        "tfstyle": lambda: seconds_by_phase(task),
     }
     taking_part = {name: measures[name] for name in (*baselines, "tfstyle")}
     book.put(in_turns(taking_part), "quality", *case, "seconds")
@@ -556,15 +563,19 @@ def keep_timing(
     book.put(against, "quality", *case, "against")
 
 
-def seconds_by_scale(task: Task) -> list[float]:
-    """Seconds per step at each scale of a run, coarse to fine."""
+def seconds_by_phase(task: Task) -> list[float]:
+    """Seconds per step of what ``our_curve`` counts as work."""
     options = tfstyle.Options(**task.options)
     size = task.content.shape[1:3]
     scales = len(scale_sizes(size, options.scales, options.min_scale_size))
-    clock = Clock()
     steps = [timing_steps() * 2**scale for scale in reversed(range(scales))]
-    task.stylize(clock, steps=steps, scales=scales)
-    return clock.seconds_per_step()
+    phases = []
+    for precision in (options.precision, "float32"):
+        clock = Clock()
+        plan = task.plan(steps=steps, scales=scales, precision=precision)
+        PyramidRun(plan, [clock]).run()
+        phases.append(clock.seconds_per_step())
+    return np.transpose(phases).ravel().tolist()
 
 
 def measure_memory(book: Book) -> None:
@@ -627,7 +638,7 @@ def measure_child(order: Mapping[str, Any]) -> dict[str, Any]:
     if tiles < order["least_tiles"]:
         return {"tiles": tiles}
     run.run()
-    row = {"tiles": tiles, "max_memory": run.planner.limit / 1e9}
+    row = {"tiles": tiles, "max_memory": run.objective.planner.limit / 1e9}
     seconds = clock.seconds_per_step()[0]
     return {**row, "peak_gb": peak_gb(), "seconds_per_step": seconds}
 
@@ -641,7 +652,7 @@ def limit_to_tiles(run: PyramidRun, least_tiles: int) -> int:
     margin = 2 * run.options.margin
     size = (run.plan.size[0] + margin, run.plan.size[1] + margin)
     shapes = (size, [style.picture.shape[1:3] for style in run.plan.styles], 1)
-    planner = run.planner
+    planner = run.objective.planner
     tiles = planner.cut(*shapes, planner.pairs(*shapes)).tiles
     with contextlib.suppress(UsageError):
         while tiles < least_tiles:

@@ -113,8 +113,8 @@ def compared(
 ) -> dict[str, Any]:
     """A baseline's end beside the cheapest of our runs that gets as far.
 
-    A run's targets, a forward pass of two pictures per scale, count as one step more;
-    those of the baselines do not count.
+    A run's targets, a forward pass of two pictures per scale and precision, count as
+    one step more; those of the baselines do not count.
     """
     curve = entry["curves"][baseline]
     goal = curve[goal_key]
@@ -123,25 +123,24 @@ def compared(
         "final_loss": goal,
         "seconds": curve["steps"] * seconds,
         "our_seconds": None,
-        "our_steps": None,
+        "our_work": None,
         "our_final_loss": min(ours["final_loss"] for ours in entry["ours"].values()),
         "ratio": None,
     }
     for ours in entry["ours"].values():
         reached = [i for i, loss in enumerate(ours["losses"]) if loss <= goal]
         if reached:
-            last = ours["evaluations"][reached[0]]
-            row["our_steps"] = [*ours["steps"][:-1], last]
-            row["our_seconds"] = run_seconds(entry, row["our_steps"])
+            row["our_work"] = ours["work"][reached[0]]
+            row["our_seconds"] = run_seconds(entry, row["our_work"])
             row["ratio"] = row["seconds"] / row["our_seconds"]
             break
     return row
 
 
-def run_seconds(entry: Mapping[str, Any], steps: Sequence[int]) -> float:
-    """What our steps by scale take, with one more at each for its targets."""
-    by_scale = np.median(entry["seconds"]["tfstyle"], axis=0)[-len(steps) :]
-    return float((np.array(steps) + 1) @ by_scale)
+def run_seconds(entry: Mapping[str, Any], work: Sequence[int]) -> float:
+    """What our steps by scale and precision take, with one more for its targets."""
+    seconds = np.median(entry["seconds"]["tfstyle"], axis=0)[-len(work) :]
+    return float(sum((w + 1) * s for w, s in zip(work, seconds, strict=True) if w))
 
 
 def memory_table(rows: Mapping[str, Any]) -> str:
@@ -240,9 +239,7 @@ def plot_losses(rows: Mapping[str, Any], path: pathlib.Path) -> None:
             times = seconds * np.arange(1, len(curve["losses"]) + 1)
             axes.plot(times, curve["losses"], label=BASELINES[name])
         for name, curve in entry["ours"].items():
-            *coarse, _ = curve["steps"]
-            fine = curve["evaluations"]
-            times = [run_seconds(entry, [*coarse, steps]) for steps in fine]
+            times = [run_seconds(entry, work) for work in curve["work"]]
             axes.plot(times, curve["losses"], label=f"tfstyle, {name} steps")
         axes.set(title=" ".join(case), xlabel="seconds", ylabel="loss")
         axes.set(xscale="log", yscale="log")

@@ -119,6 +119,27 @@ class TinyFeatures:
 
 
 @pytest.fixture
+def bfloat16_cpu(monkeypatch):
+    """Makes ``precision=auto`` mean bfloat16."""
+    precision = importlib.import_module("tfstyle.precision")
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
+
+
+@pytest.fixture
+def halts(monkeypatch):
+    """The evaluations after which runs have gone on in float32."""
+    pyramid = importlib.import_module("tfstyle.pyramid")
+    go_on, found = pyramid.PyramidRun._go_on_exactly, []
+
+    def spied(self, optimizer, *args):
+        found.append(int(optimizer.evaluations))
+        go_on(self, optimizer, *args)
+
+    monkeypatch.setattr(pyramid.PyramidRun, "_go_on_exactly", spied)
+    return found
+
+
+@pytest.fixture
 def tiny_features() -> TinyFeatures:
     return TinyFeatures()
 
@@ -126,7 +147,7 @@ def tiny_features() -> TinyFeatures:
 @pytest.fixture
 def tiny_backbone(monkeypatch):
     """Makes every run take a random VGG of three convolutions."""
-    from tfstyle import pyramid
+    from tfstyle import objective
     from tfstyle.backbones import backbone, vgg
 
     channels = {"block1_conv1": 8, "block2_conv1": 12, "block3_conv1": 16}
@@ -152,7 +173,7 @@ def tiny_backbone(monkeypatch):
         published_weights=weights,
         provenance="random",
     )
-    monkeypatch.setattr(pyramid, "get_backbone", lambda name: tiny)
+    monkeypatch.setattr(objective, "get_backbone", lambda name: tiny)
     return tiny
 
 

@@ -124,17 +124,17 @@ def test_memory_is_extrapolated_from_the_last_two_sizes(benchmark):
 def test_the_cheapest_run_that_reaches_the_goal_counts(report):
     entry = {
         "curves": {"tutorial": {"final_loss": 0.5, "steps": 100}},
-        "seconds": {"tutorial": [1.0, 3.0, 2.0], "tfstyle": [[0.5, 2.0], [0.5, 2.0]]},
+        "seconds": {"tutorial": [1.0, 3.0, 2.0], "tfstyle": [[0.5, 0.7, 2.0, 3.0]] * 2},
         "ours": {
             "8,2": {
                 "losses": [0.9, 0.8, 0.7],
-                "evaluations": [1, 2, 2],
+                "work": [[8, 0, 1, 0], [8, 0, 2, 0], [8, 0, 2, 0]],
                 "final_loss": 0.7,
                 "steps": [8, 2],
             },
             "8,6": {
                 "losses": [0.9, 0.6, 0.4, 0.3],
-                "evaluations": [1, 3, 4, 6],
+                "work": [[6, 2, 1, 0], [6, 2, 3, 0], [6, 2, 3, 1], [6, 2, 3, 3]],
                 "final_loss": 0.3,
                 "steps": [8, 6],
             },
@@ -142,9 +142,9 @@ def test_the_cheapest_run_that_reaches_the_goal_counts(report):
     }
 
     row = report.compared(entry, "tutorial")
-    assert (row["seconds"], row["our_steps"]) == (200, [8, 4])
-    # One step more at each scale stands for its targets.
-    assert row["our_seconds"] == 9 * 0.5 + 5 * 2.0
+    assert (row["seconds"], row["our_work"]) == (200, [6, 2, 3, 1])
+    # One step more at each scale and precision stands for its targets.
+    assert row["our_seconds"] == 7 * 0.5 + 3 * 0.7 + 4 * 2.0 + 2 * 3.0
     del entry["ours"]["8,6"]
     row = report.compared(entry, "tutorial")
     assert row["our_seconds"] is None
@@ -261,11 +261,26 @@ def test_sections_are_measured_merged_and_written(benchmark, tiny, small_network
     assert len(entry["curves"]["tutorial"]["losses"]) == 4
     assert list(entry["ours"]) == ["2", "40"]
     assert entry["against"]["tutorial"]["our_seconds"] > 0
-    assert len(entry["seconds"]["tfstyle"]) == 1
+    ours = entry["ours"]["40"]
+    assert ours["work"][-1] == [sum(ours["steps"]), 0] == [40, 0]
+    assert len(ours["work"]) == len(ours["losses"])
+    assert [len(turn) for turn in entry["seconds"]["tfstyle"]] == [2]
     assert "| slim19 | 40 | photo:painting | TensorFlow tutorial, Adam |" in text
     assert data["step"]["machine"]["tensorflow"] == tf.__version__
     assert "## Memory\n\nnot measured" in text
     assert (tiny / "loss.png").stat().st_size > 1000
+
+
+def test_work_in_either_precision_counts_by_itself(
+    benchmark, baselines, tiny, bfloat16_cpu, halts
+):
+    picture, style = draw(20, 24, (9, 8, 6)), draw(18, 30, (4, 5, 7))
+    task = baselines.Task(picture, style, {**SHALLOW, "precision": "auto"})
+    curve = benchmark.our_curve(task, [4, 300])
+    assert len(halts) == 1
+    assert curve["work"][-1] == [4, 0, halts[0], 300 - halts[0]]
+    assert [4, 0, halts[0], 0] in curve["work"]
+    assert len(benchmark.seconds_by_phase(task)) == 2  # of one scale
 
 
 def test_timing_alone_needs_the_curves(benchmark, tiny, small_networks):
@@ -321,7 +336,7 @@ def test_what_is_tiled_has_four_tiles_within_the_limit(benchmark, megapixels):
     run = benchmark.PyramidRun(simple_plan(picture, picture, options, size=size), [])
 
     assert benchmark.limit_to_tiles(run, 4) >= 4
-    assert 0.7e9 < run.planner.limit <= 4e9
+    assert 0.7e9 < run.objective.planner.limit <= 4e9
 
 
 def test_a_whole_picture_keeps_its_limit(benchmark):
@@ -332,7 +347,7 @@ def test_a_whole_picture_keeps_its_limit(benchmark):
     )
 
     assert benchmark.limit_to_tiles(run, 1) == 1
-    assert run.planner.limit == 1e12
+    assert run.objective.planner.limit == 1e12
 
 
 def test_startup_ends_at_the_first_line(benchmark):

@@ -55,6 +55,24 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert not result.stopped
 
 
+def test_a_run_that_has_gone_on_in_float32_does_so_bit_for_bit(
+    tiny_backbone, bfloat16_cpu, halts, tmp_path, content, style
+):
+    options = {"scales": 1, "steps": 130, "margin": 0, "precision": "auto"}
+    whole = tfstyle.stylize(content, style, **options)
+    halt = halts[0]
+    assert 20 < halt < 120
+    for stop in (halt - 15, halt, halt + 15):
+        stopped = tfstyle.stylize(
+            content, style, callbacks=stop_at(stop), checkpoint=tmp_path, **options
+        )
+        assert stop <= stopped.history["step"][-1] < stop + 15
+    result = tfstyle.stylize(content, style, checkpoint=tmp_path, **options)
+    np.testing.assert_array_equal(result.image, whole.image)
+    assert result.history == whole.history
+    assert halts == [halt, halt]  # of the whole run, and the one that is stopped there
+
+
 def test_a_finished_run_is_not_run_again(tiny_backbone, tmp_path, content, style):
     first = tfstyle.stylize(content, style, checkpoint=tmp_path, **OPTIONS)
 
@@ -106,7 +124,7 @@ def a_plan(content, style):
 
 
 def a_state():
-    return State(1, False, 2.5, np.ones((3, 4)), [np.arange(6.0), np.array(7)])
+    return State(1, False, True, 2.5, np.ones((3, 4)), [np.arange(6.0), np.array(7)])
 
 
 def test_what_is_saved_is_read_again(tmp_path, content, style):
@@ -114,7 +132,8 @@ def test_what_is_saved_is_read_again(tmp_path, content, style):
     assert kept.load() is None
     kept.save(a_state())
     found = kept.load()
-    assert (found.scale, found.finished, found.seconds) == (1, False, 2.5)
+    assert (found.scale, found.finished, found.exact) == (1, False, True)
+    assert found.seconds == 2.5
     np.testing.assert_array_equal(found.rows, np.ones((3, 4)))
     assert [v.tolist() for v in found.variables] == [[0, 1, 2, 3, 4, 5], 7]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["run.npz"]

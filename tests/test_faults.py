@@ -260,7 +260,7 @@ def test_memory_that_never_is_enough(
     ("command", "place"),
     [
         ("stylize", "tfstyle.plans.load_image"),
-        ("stylize", "tfstyle.pyramid.FeatureExtractor"),
+        ("stylize", "tfstyle.objective.FeatureExtractor"),
         ("stylize", "tfstyle.pyramid.PyramidRun._variable"),
         ("apply", "tfstyle.apply.load_image"),
         ("apply", "tfstyle.apply._whole"),

@@ -462,6 +462,46 @@ def test_reset_starts_over():
     assert runs[0] == runs[1]
 
 
+def staircase(x):
+    """A bowl whose loss is rounded so that the bottom is flat."""
+    total, gradient, terms = with_gradient(rosenbrock)(x)
+    return tf.round(total * 8) / 8, gradient, terms
+
+
+def failing(restarts):
+    variable = tf.Variable([-1.2, 1.0], dtype=tf.float64)
+    optimiser = LBFGS(variable, terms=1)
+    optimiser.restarts = restarts
+    results = []
+    while not results or not bool(results[-1].converged):
+        results.append(optimiser.step(staircase, 1000))
+    return optimiser, results
+
+
+def test_without_restarts_the_first_failed_search_ends_it_and_the_history_stays():
+    optimiser, results = failing(restarts=False)
+    assert [bool(result.moved) for result in results] == [True] * (len(results) - 1) + [
+        False
+    ]
+    assert optimiser._count > 1
+    restarted, again = failing(restarts=True)
+    assert restarted._count == 0
+    assert [bool(result.moved) for result in again[-2:]] == [False, False]
+
+
+def test_a_renewed_optimiser_goes_on_with_another_loss_and_its_history():
+    optimiser, _ = failing(restarts=False)
+    evaluations, count = int(optimiser.evaluations), int(optimiser._count)
+    optimiser.renew()
+    result = optimiser.step(with_gradient(rosenbrock), 100)
+    total, _, _ = with_gradient(rosenbrock)(optimiser.variable.value())
+    assert result.loss == total  # of the point where it was, not rounded
+    assert optimiser.evaluations == evaluations + 1 and optimiser._count == count
+    moved = optimiser.step(with_gradient(rosenbrock), 100)
+    assert moved.moved and moved.loss < result.loss
+    assert optimiser._count > count or count == optimiser._s_history.shape[0]
+
+
 def test_wrong_use_is_told():
     picture = tf.Variable([0.0])
     with pytest.raises(ValueError, match="float16"):

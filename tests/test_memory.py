@@ -13,8 +13,9 @@ from conftest import simple_plan
 from tfstyle import memory, pyramid
 from tfstyle.errors import UsageError
 from tfstyle.memory import MemoryPlanner, machine_memory
+from tfstyle.objective import PlanObjective, perceptual_loss
 from tfstyle.options import Options
-from tfstyle.pyramid import PyramidRun, perceptual_loss
+from tfstyle.pyramid import PyramidRun
 
 LARGE, STYLE = (3072, 4096), (768, 1024)
 
@@ -298,11 +299,11 @@ def test_a_run_out_of_memory_goes_on_with_smaller_tiles(
     tiny_backbone, content, style, monkeypatch, caplog
 ):
     undisturbed = run(content, style, optimizer="adam")
-    objective, cuts = PyramidRun._objective, []
+    objective, cuts = PlanObjective.at, []
 
-    def failing(self, made, size):
+    def failing(self, size, made):
         cuts.append(made)
-        inner = objective(self, made, size)
+        inner = objective(self, size, made)
 
         def fails_at_the_third_step(value):
             evaluations.assign_add(1)
@@ -320,7 +321,7 @@ def test_a_run_out_of_memory_goes_on_with_smaller_tiles(
 
     evaluations, optimize = tf.Variable(0), pyramid.optimize
     monkeypatch.setattr(pyramid, "optimize", as_exhausted)
-    monkeypatch.setattr(PyramidRun, "_objective", failing)
+    monkeypatch.setattr(PlanObjective, "at", failing)
     with caplog.at_level(logging.WARNING, "tfstyle"):
         result = run(content, style, optimizer="adam")
     assert [made.tiles for made in cuts] == [1, len(cuts[1].content)]
@@ -357,7 +358,7 @@ def test_the_optimizer_goes_on_from_where_memory_ran_out(
     tiny_backbone, content, style, monkeypatch, caplog
 ):
     undisturbed = run(content, style, optimizer="adam")
-    objective, make, begins = PyramidRun._objective, pyramid.make_optimizer, []
+    objective, make, begins = PlanObjective.at, pyramid.make_optimizer, []
     evaluations, optimizers = tf.Variable(0), []
 
     def allocate(count):
@@ -365,11 +366,11 @@ def test_the_optimizer_goes_on_from_where_memory_ran_out(
             raise MemoryError  # which TensorFlow turns into a ResourceExhaustedError
         return count
 
-    def failing(self, made, size):
+    def failing(self, size, made):
         begins.append((optimizers[0].evaluations.numpy(), made))
         moved = np.abs(optimizers[0]._momentum.numpy()).max()
         assert (moved > 0) == (begins[-1][0] > 0)
-        inner = objective(self, made, size)
+        inner = objective(self, size, made)
 
         def evaluate(value):
             count = tf.numpy_function(allocate, [evaluations.assign_add(1)], tf.int32)
@@ -378,7 +379,7 @@ def test_the_optimizer_goes_on_from_where_memory_ran_out(
 
         return evaluate
 
-    monkeypatch.setattr(PyramidRun, "_objective", failing)
+    monkeypatch.setattr(PlanObjective, "at", failing)
     monkeypatch.setattr(
         pyramid,
         "make_optimizer",

@@ -259,6 +259,21 @@ def test_lbfgs_stops_before_its_budget_where_nothing_is_left_to_gain():
     assert reports.rows[-1][0] < 1e-9
 
 
+@pytest.mark.parametrize("kind", ["adam", "lbfgs"])
+@pytest.mark.parametrize("steps", [3, 300])
+def test_a_loop_tells_whether_more_steps_would_help(kind, steps):
+    def evaluate(x):
+        total = tf.reduce_sum(tf.square(x - 0.3))
+        return total, {"bowl": total}
+
+    variable = tf.Variable([0.9, 0.1])
+    optimizer = Adam(variable, learning_rate=0.1)
+    if kind == "lbfgs":
+        optimizer = LBFGS(variable, terms=1)
+    loop = Loop(differentiated(evaluate), optimizer, steps=steps, term_names=["bowl"])
+    assert loop.run() is (kind == "lbfgs" and steps == 300)
+
+
 def test_lbfgs_reports_the_loss_of_the_picture_that_it_holds():
     picture, reports, _ = run("lbfgs", 13)
     total, terms = bowl_and_waves(tf.constant(picture))

@@ -1,5 +1,6 @@
 """Tests of tfstyle/pyramid.py, most of them with a tiny random network."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,13 @@ from tfstyle.features import FeatureExtractor
 from tfstyle.images import load_image, resize_image
 from tfstyle.lbfgs import LBFGS
 from tfstyle.losses import PerceptualLoss, gram_matrix
+from tfstyle.objective import PlanObjective
 from tfstyle.options import Options
 from tfstyle.pyramid import (
     BrokenRunError,
     PyramidRun,
-    from_space,
-    perceptual_loss,
     scale_sizes,
     start_noise,
-    to_space,
-    with_margin,
-    without_margin,
 )
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -96,66 +93,6 @@ def test_normal_noise_is_around_grey():
     assert noise.std() == pytest.approx(0.1, abs=0.005)
     whole = start_noise((1, 60, 60, 3), "normal", Options())
     assert whole.min() == 0 and whole.max() == 1  # two deviations; the rest is cut off
-
-
-def test_spaces_by_hand_and_back(content):
-    assert to_space(content, "rgb") is content
-    value = to_space(content, "normalized")
-    assert value.dtype == np.float32
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    np.testing.assert_allclose(value, (content - mean) / std, rtol=1e-5, atol=1e-5)
-    for space in ("rgb", "normalized"):
-        there = tf.constant(to_space(content, space))
-        np.testing.assert_allclose(from_space(there, space), content, atol=1e-6)
-
-
-def test_a_margin_is_the_mirror_image_and_comes_off_again():
-    picture = np.arange(12.0).reshape(1, 3, 4, 1)
-    wide = with_margin(picture, 2)
-    assert wide.shape == (1, 7, 8, 1)
-    assert wide[0, 2, :, 0].tolist() == [2, 1, 0, 1, 2, 3, 2, 1]
-    assert wide[0, :, 2, 0].tolist() == [8, 4, 0, 4, 8, 4, 0]
-    np.testing.assert_array_equal(without_margin(wide, 2), picture)
-    np.testing.assert_array_equal(with_margin(picture, 0), picture)
-    np.testing.assert_array_equal(without_margin(picture, 0), picture)
-
-
-# The loss that options describe.
-
-
-def test_perceptual_loss_follows_the_options(tiny_backbone):
-    loss = perceptual_loss(
-        Options(
-            content_layers=["conv2_1"],
-            style_layers={"relu1_1": 0.5, "pool2": 2.0},
-            content_weight=3.0,
-            style_weight=10.0,
-            tv_weight=0.25,
-            normalization="mean",
-            pooling="avg",
-        )
-    )
-    assert loss.content_layers == {"conv2_1": 3.0}
-    assert loss.style_layers == {"relu1_1": 5.0, "pool2": 20.0}
-    assert (loss.tv_weight, loss.normalization) == (0.25, "mean")
-    assert loss.features.layers == ("conv2_1", "relu1_1", "pool2")
-    kinds = {type(layer).__name__ for layer in loss.features.model.layers}
-    assert "AveragePooling2D" in kinds and "MaxPooling2D" not in kinds
-
-
-def test_the_network_goes_no_deeper_than_the_terms_need(tiny_backbone):
-    loss = perceptual_loss(Options(content_weight=0.0, style_layers=["relu1_1"]))
-    assert loss.features.layers == ("relu1_1",)
-    loss = perceptual_loss(Options(style_weight=0.0))
-    assert loss.features.layers == ("block3_conv1",)
-
-
-def test_default_layers_are_those_of_the_backbone():
-    loss = perceptual_loss(Options())
-    assert loss.content_layers == pytest.approx(
-        {"block4_conv2": Options().content_weight}
-    )
-    assert loss.style_layers == pytest.approx(dict.fromkeys(SLIM19.style_layers, 0.2))
 
 
 # Runs.
@@ -271,6 +208,67 @@ def test_adam_takes_over_where_the_history_does_not_fit(
         gigabytes = copies * picture / 1e9
         run(content, style, optimizer="auto", max_memory=gigabytes, steps=2)
     assert isinstance(kinds[0], LBFGS) and isinstance(kinds[1], optimize.Adam)
+
+
+# Precision.
+
+
+def test_auto_goes_on_in_float32_where_bfloat16_ends(
+    tiny_backbone, bfloat16_cpu, halts, content, style
+):
+    results = {
+        precision: run(
+            content, style, precision=precision, optimizer="lbfgs", steps=400
+        )
+        for precision in ("float32", "bfloat16", "auto")
+    }
+    totals = {name: result.history["total"][-1] for name, result in results.items()}
+    assert len(halts) == 1 and results["bfloat16"].history["step"][-1] < 200
+    auto = results["auto"].history
+    assert auto["step"][-1] == 400 and np.all(np.diff(auto["step"]) > 0)
+    before = auto["step"].index(halts[0])
+    for name, column in results["bfloat16"].history.items():
+        np.testing.assert_array_equal(auto[name][:before], column[:before])
+
+    again = {"start": results["auto"].image, "steps": 1, "precision": "float32"}
+    exact = run(content, style, **again).history["total"][0]
+    assert totals["auto"] == pytest.approx(exact, rel=1e-5)
+    assert totals["auto"] < 1.005 * totals["float32"]
+    assert totals["auto"] < 0.995 * totals["bfloat16"]
+
+
+def test_each_scale_begins_in_bfloat16(tiny_backbone, bfloat16_cpu, content, style):
+    dtypes, at = [], PlanObjective.at
+
+    def spied(self, *args):
+        dtypes.append(self.encoder.features.dtype)
+        return at(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PlanObjective, "at", spied)
+        options = {"optimizer": "lbfgs", "precision": "auto", "scales": 2}
+        run(content, style, steps=150, **options)
+    assert dtypes == ["bfloat16", "float32"] * 2
+
+
+def test_where_float32_does_not_fit_bfloat16_is_the_end(
+    tiny_backbone, bfloat16_cpu, halts, content, style, monkeypatch, caplog
+):
+    make = memory.MemoryPlanner.cut
+
+    def full(self, *args):
+        if self._extract.dtype == "float32":
+            raise UsageError("it needs 9 GB; raise max_memory")
+        return make(self, *args)
+
+    monkeypatch.setattr(memory.MemoryPlanner, "cut", full)
+    options = {"optimizer": "lbfgs", "steps": 400, "precision": "auto"}
+    with caplog.at_level(logging.WARNING, "tfstyle"):
+        result = run(content, style, **options)
+    assert "ends early, in bfloat16: it needs 9 GB; raise" in caplog.text
+    assert result.history["step"][-1] == halts[0] < 400 and not result.stopped
+    start = run(content, style, **{**options, "steps": 1})
+    assert result.history["total"][-1] < 0.2 * start.history["total"][0]
 
 
 def test_targets_are_computed_once_per_scale(

@@ -17,9 +17,10 @@ from tfstyle.losses import (
     gram_matrix,
     guide_areas,
 )
+from tfstyle.objective import perceptual_loss
 from tfstyle.options import Options
 from tfstyle.plans import plan_stylize, plan_texture
-from tfstyle.pyramid import PyramidRun, perceptual_loss
+from tfstyle.pyramid import PyramidRun
 from tfstyle.regions import assign_styles, guides, read_mask, read_protection
 
 SIZE = (32, 40)
@@ -376,10 +377,9 @@ def test_protected_pixels_are_not_even_optimised(
 
 def test_what_is_protected_is_no_part_of_the_style(tiny_backbone, content, style):
     plan = plan_stylize(content, style, protect=halves(), color="free", **RUN)
-    run = PyramidRun(plan, [])
-    planner = run.planner
-    cut = planner.cut((40, 48), [style.shape[1:3]], 1, 0)
-    targets = run._targets(cut, SIZE)
+    objective = PyramidRun(plan, []).objective
+    cut = objective.planner.cut((40, 48), [style.shape[1:3]], 1, 0)
+    targets = objective.targets(SIZE, cut)
     for layer, area in targets.areas.items():
         whole = np.prod(targets.guides[layer].shape[1:3])
         assert 0.4 < float(area[0]) / whole < 0.6

@@ -22,7 +22,7 @@ from tfstyle.plans import Plan
 
 SECONDS_BETWEEN = 30.0
 """Between checkpoints, unless told otherwise."""
-_FORMAT = 2
+_FORMAT = 3
 _MOST_TIME = 0.1  # of a run that may go into writing checkpoints
 
 
@@ -33,6 +33,7 @@ class State:
     Attributes:
       scale: The current scale.
       finished: Whether that scale is finished.
+      exact: Whether that scale was in float32, see ``objective.Encoder.exact``.
       seconds: How long the run has taken.
       rows: The history, ``[steps, columns]``, float64.
       variables: The optimizer's variables, the picture first.
@@ -40,6 +41,7 @@ class State:
 
     scale: int
     finished: bool
+    exact: bool
     seconds: float
     rows: np.ndarray
     variables: list[np.ndarray]
@@ -100,6 +102,7 @@ class Checkpoint:
                 state = State(
                     scale=facts["scale"],
                     finished=facts["finished"],
+                    exact=facts["exact"],
                     seconds=facts["seconds"],
                     rows=arrays["rows"],
                     variables=[arrays[f"variable_{i}"] for i in range(count)],
@@ -128,6 +131,7 @@ class Checkpoint:
             "identity": self._identity,
             "scale": state.scale,
             "finished": state.finished,
+            "exact": state.exact,
             "seconds": state.seconds,
             "variables": len(state.variables),
         }
@@ -165,6 +169,7 @@ def _check_kinds(state: State) -> None:
         type(state.scale) is int
         and state.scale >= 0
         and isinstance(state.finished, bool)
+        and isinstance(state.exact, bool)
         and isinstance(state.seconds, int | float)
         and 0 <= state.seconds < math.inf
         and state.variables

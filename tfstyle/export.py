@@ -22,9 +22,9 @@ import tensorflow as tf
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.features import FeatureExtractor
 from tfstyle.files import replaced
+from tfstyle.objective import perceptual_loss
 from tfstyle.optimize import Adam, differentiated
 from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS, Options
-from tfstyle.pyramid import perceptual_loss
 from tfstyle.transform_net import TransformNet, load_network, save_network
 
 TOLERANCES = {"float32": 1 / 255, "float16": 4 / 255, "int8": 48 / 255}

@@ -11,21 +11,21 @@ from tfstyle.colors import keep_colors
 from tfstyle.lbfgs import LBFGS
 from tfstyle.losses import Targets, blend_grams
 from tfstyle.memory import MemoryPlanner
-from tfstyle.optimize import Loop
-from tfstyle.options import Options
-from tfstyle.plans import Plan, make_options, plan_stylize
-from tfstyle.pyramid import (
+from tfstyle.objective import (
     cut_content_targets,
     cut_grams,
     cut_objective,
     feature_extractor,
     from_space,
-    make_optimizer,
     perceptual_loss,
     to_space,
     with_margin,
     without_margin,
 )
+from tfstyle.optimize import Loop
+from tfstyle.options import Options
+from tfstyle.plans import Plan, make_options, plan_stylize
+from tfstyle.pyramid import make_optimizer
 from tfstyle.recipes import run_plan
 from tfstyle.video import FRAME_STEPS, TEMPORAL_WEIGHT
 

@@ -362,6 +362,9 @@ class LBFGS:
     Attributes:
       variable: The variable that is optimised.
       evaluations: How many times the loss has been evaluated, an int64 variable.
+      restarts: Whether a failed search forgets the history, so that the next step is
+        one of steepest descent; if not, there is no next step. Read where `step` is
+        traced.
     """
 
     def __init__(
@@ -403,6 +406,7 @@ class LBFGS:
 
         size = variable.shape.num_elements()
         self.variable = variable
+        self.restarts = True
         self._bounds = bounds
         self._first_step = first_step
         self._max_evaluations = max_evaluations_per_step
@@ -437,16 +441,19 @@ class LBFGS:
 
         The next step evaluates the point that the variable then holds.
         """
-        # The line search takes an infinite loss without gradient for "unknown". Old
-        # rows of the history need not be wiped: without count, none is read.
+        # Old rows of the history need not be wiped: without count, none is read.
+        for variable in (self.evaluations, self._count, self._newest):
+            variable.assign(tf.zeros_like(variable))
+        self.renew()
+
+    def renew(self) -> None:
+        """Makes the next step evaluate the point, for the loss is another.
+
+        The history stays: that of a similar loss is better than none.
+        """
+        # The line search takes an infinite loss without gradient for "unknown".
         self._loss.assign(float("inf"))
-        for variable in (
-            self.evaluations,
-            self._count,
-            self._newest,
-            self._gradient,
-            self._terms,
-        ):
+        for variable in (self._gradient, self._terms):
             variable.assign(tf.zeros_like(variable))
 
     def step(
@@ -459,9 +466,10 @@ class LBFGS:
         other; it takes one evaluation. Later steps take one where step length 1
         meets the strong Wolfe conditions, which is the common case.
 
-        A failed search forgets the history, so that the next step is one of
-        steepest descent; if that fails too, the result is `converged`. It also is
-        if the projected gradient is 0, or the loss is not finite at the start.
+        A failed search, where this `restarts`, forgets the history, so that the next
+        step is one of steepest descent; if that fails too, or there are no restarts,
+        the result is `converged`. It also is if the projected gradient is 0, or the
+        loss is not finite at the start.
 
         Args:
           value_and_gradient: Takes a tensor of the variable's shape and dtype;
@@ -503,8 +511,12 @@ class LBFGS:
         self._remember(start, best, usable=moved & tf.math.is_finite(loss))
         self._loss.assign(search.low.loss)
         self.evaluations.assign_add(search.evaluations)
-        self._count.assign(tf.where(failed, tf.zeros_like(count), self._count))
-        converged = stationary | (failed & tf.equal(count, 0))
+        last = tf.equal(count, 0)
+        if self.restarts:
+            self._count.assign(tf.where(failed, tf.zeros_like(count), self._count))
+        else:
+            last = tf.ones_like(last)
+        converged = stationary | failed & last
         known = tf.math.is_finite(search.low.loss)
         terms = tf.where(known, best.terms, search.best.terms)
         return StepResult(search.low.loss, terms, moved, converged)

@@ -289,18 +289,23 @@ class Loop:
         report: Callable[[np.ndarray, np.ndarray], bool] = lambda rows, row_steps: (
             False
         ),
-    ) -> None:
+    ) -> bool:
         """Evaluates the loss as often as it may still be.
 
         Args:
           report: Is given the rows since the last report, ``[k, 1 + terms]``, and the
             evaluations at each; returns True to stop.
 
+        Returns:
+          Whether the optimizer has converged: it would go no further.
+
         Raises:
           NonFiniteLossError: The loss became NaN or infinite.
         """
-        per_call, stop = 1, False
-        while not stop and self._optimizer.evaluations.numpy() < self._steps:
+        per_call, stop, goes_on = 1, False, True
+        while (
+            goes_on and not stop and self._optimizer.evaluations.numpy() < self._steps
+        ):
             traced = self._call.experimental_get_tracing_count() > 0
             began = time.monotonic()
             row_steps, rows, goes_on = (
@@ -309,12 +314,13 @@ class Loop:
             elapsed = time.monotonic() - began
             finite = np.isfinite(rows[:, 0])
             if finite.any():
-                stop = report(rows[finite], row_steps[finite]) or not goes_on
+                stop = report(rows[finite], row_steps[finite])
             check_finite(row_steps, rows, self._term_names)
             if traced:  # the first call's time is that of tracing
                 steps_per_second = len(rows) / max(elapsed, 1e-6)
                 wanted = round(SECONDS_BETWEEN_REPORTS * steps_per_second)
                 per_call = min(max(wanted, 1), _MOST_STEPS_PER_CALL)
+        return not goes_on
 
 
 def optimize(
@@ -324,9 +330,9 @@ def optimize(
     steps: int,
     term_names: Sequence[str],
     report: Callable[[np.ndarray, np.ndarray], bool] = lambda rows, row_steps: False,
-) -> None:
+) -> bool:
     """Minimises a loss once; see ``Loop``."""
-    Loop(objective, optimizer, steps=steps, term_names=term_names).run(report)
+    return Loop(objective, optimizer, steps=steps, term_names=term_names).run(report)
 
 
 def _graph_loop(

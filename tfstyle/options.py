@@ -87,10 +87,10 @@ class LossOptions:
     )
     seed: int = _option(0, "Seed of all random numbers.")
     precision: str = _option(
-        "float32",
+        "auto",
         "Precision of the backbone; losses and picture are in float32. 'auto' is "
-        "'bfloat16' on CPUs that multiply it: up to twice as fast, but L-BFGS comes to "
-        "a halt after some hundred steps.",
+        "'bfloat16' on CPUs that multiply it, up to twice as fast, and 'float32' where "
+        "its rounding hides what is left to gain.",
     )
     jit_compile: bool = _option(
         False,

@@ -604,7 +604,7 @@ class OptimizerHandler(_Handler):
           ImageError: A painting is damaged.
         """
         super().__init__(1, max_memory, workers)
-        from tfstyle.pyramid import perceptual_loss
+        from tfstyle.objective import perceptual_loss
 
         sources = weighted_sources(style)
         plan = plan_stylize(sources[0][0] if sources else None, sources, **options)

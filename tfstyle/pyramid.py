@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.backbones import get_backbone
-from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB
 from tfstyle.checkpoint import Checkpoint, State, rows_of
 from tfstyle.colors import keep_colors
 from tfstyle.errors import UsageError, is_full_memory
-from tfstyle.features import LAPLACIAN, FeatureExtractor
 from tfstyle.images import resize_image
 from tfstyle.lbfgs import LBFGS
-from tfstyle.losses import Features, PerceptualLoss, Targets, blend_grams, guide_areas
-from tfstyle.memory import Cut, MemoryPlanner
+from tfstyle.losses import PerceptualLoss
+from tfstyle.objective import (
+    Encoder,
+    PlanObjective,
+    from_space,
+    to_space,
+    with_margin,
+    without_margin,
+)
 from tfstyle.optimize import (
     Adam,
     Callback,
     NonFiniteLossError,
-    Objective,
     Progress,
-    differentiated,
-    holding,
     learning_rate_schedule,
     optimize,
 )
-from tfstyle.options import LossOptions, Options, weighted_layers
-from tfstyle.plans import Plan, Style
-from tfstyle.regions import guides as region_guides
+from tfstyle.options import Options
+from tfstyle.plans import Plan
 from tfstyle.regions import protected
-from tfstyle.tiling import Grid, TiledLoss
 
 SCALE_FACTOR = 2
 _LARGE = 3 * 2048**2
@@ -74,99 +73,6 @@ class BrokenRunError(NonFiniteLossError):
         self.result = result
 
 
-def perceptual_loss(
-    options: LossOptions,
-    features: FeatureExtractor | None = None,
-    temporal_weight: float = 0.0,
-) -> PerceptualLoss:
-    """The loss that options describe, on a network with its weights read.
-
-    Args:
-      options: The options.
-      features: The network, where it is there already.
-      temporal_weight: See ``PerceptualLoss``.
-
-    Returns:
-      The loss.
-    """
-    content_layers, style_layers = _layers(options)
-    return PerceptualLoss(
-        features or feature_extractor([options]),
-        content_layers=content_layers,
-        style_layers=style_layers,
-        content_weight=1.0,
-        style_weight=options.style_weight,
-        tv_weight=options.tv_weight,
-        temporal_weight=temporal_weight,
-        normalization=options.normalization,
-    )
-
-
-def feature_extractor(options: Sequence[LossOptions]) -> FeatureExtractor:
-    """The network that options ask for, which may differ in their layers only."""
-    used: list[str] = []
-    for each in options:
-        content_layers, style_layers = _layers(each)
-        used += [layer for layer, weight in content_layers.items() if weight]
-        used += [*style_layers] if each.needs_style else []
-    return FeatureExtractor(
-        get_backbone(options[0].backbone),
-        used,
-        weights=str(options[0].weights),
-        pooling=options[0].pooling,
-        preprocessing=options[0].preprocessing,
-        precision=options[0].precision,
-        jit_compile=options[0].jit_compile,
-    )
-
-
-def _layers(options: LossOptions) -> tuple[dict[str, float], dict[str, float]]:
-    """Content layers, multiplied by their weight, and style layers."""
-    backbone = get_backbone(options.backbone)
-    content = weighted_layers(
-        "content_layers", options.content_layers, backbone.content_layers
-    )
-    style = weighted_layers("style_layers", options.style_layers, backbone.style_layers)
-    content = {layer: options.content_weight * w for layer, w in content.items()}
-    return content | {LAPLACIAN: options.laplacian_weight}, style
-
-
-class Encoder:
-    """The network of one run or several, and the targets that several have in common.
-
-    Attributes:
-      features: The network.
-    """
-
-    def __init__(self, options: Sequence[LossOptions]):
-        """Builds the network.
-
-        Args:
-          options: Of the runs, which may differ in layers and weights.
-        """
-        self.features = feature_extractor(options)
-        losses = [perceptual_loss(each, self.features) for each in options]
-        content = {layer: 1.0 for loss in losses for layer in loss.content_layers}
-        style = {layer: 1.0 for loss in losses for layer in loss.style_layers}
-        self.loss = PerceptualLoss(
-            self.features,
-            content_layers=content,
-            style_layers=style,
-            content_weight=1.0,
-            style_weight=1.0,
-            tv_weight=0.0,
-        )
-        self._targets: dict[Any, Targets] | None = {} if len(options) > 1 else None
-
-    def targets(self, key: Any, compute: Callable[[], Targets]) -> Targets:
-        """The targets of a key, which are kept only where several runs want them."""
-        if self._targets is None:
-            return compute()
-        if key not in self._targets:
-            self._targets[key] = compute()
-        return self._targets[key]
-
-
 def scale_sizes(
     size: tuple[int, int], scales: int, min_scale_size: int
 ) -> list[tuple[int, int]]:
@@ -200,37 +106,6 @@ def start_noise(shape: tuple[int, ...], init: str, options: Options) -> np.ndarr
     return np.clip(0.5 + options.noise * noise, 0.0, 1.0).astype("float32")
 
 
-def to_space(picture: np.ndarray, space: str) -> np.ndarray:
-    """A picture in [0, 1] as the values that are optimised."""
-    if space == "rgb":
-        return picture
-    return ((picture - TORCH_MEAN_RGB) / TORCH_STD_RGB).astype("float32")
-
-
-def from_space(value: tf.Tensor, space: str) -> tf.Tensor:
-    """The inverse of ``to_space``, as a tensor."""
-    if space == "rgb":
-        return value
-    return value * tf.constant(TORCH_STD_RGB) + tf.constant(TORCH_MEAN_RGB)
-
-
-def with_margin(picture: np.ndarray, margin: int) -> np.ndarray:
-    """Pictures ``[N, H, W, 3]`` with their mirror images around them.
-
-    The array itself if there is no margin.
-    """
-    if not margin:
-        return picture
-    sides = [(margin, margin)] * 2
-    return np.pad(picture, [(0, 0), *sides, (0, 0)], mode="reflect")
-
-
-def without_margin(canvas: np.ndarray, margin: int) -> np.ndarray:
-    """The inverse of ``with_margin``."""
-    height, width = canvas.shape[1:3]
-    return canvas[:, margin : height - margin, margin : width - margin]
-
-
 class PyramidRun:
     """One run over all scales: what it needs, and what it has reported so far."""
 
@@ -252,13 +127,10 @@ class PyramidRun:
         self.checkpoint = checkpoint
         self.resumed = checkpoint.load() if checkpoint else None
         self.plan, self.options, self.callbacks = plan, plan.options, callbacks
-        self.encoder = encoder or Encoder([plan.options])
-        self.loss = perceptual_loss(plan.options, self.encoder.features)
-        regions = 0 if plan.regions is None else plan.regions.shape[-1]
-        self.planner = MemoryPlanner(self.loss, plan.options, regions)
+        self.objective = PlanObjective(plan, encoder or Encoder([plan.options]))
         self.sizes = self._scale_sizes()
         self.steps = plan.options.steps_per_scale(len(self.sizes))
-        columns = ("step", "scale", "total", *self.loss.term_names)
+        columns = ("step", "scale", "total", *self.objective.loss.term_names)
         self.history: dict[str, list[float]] = {column: [] for column in columns}
         self.began = time.monotonic()
         if self.resumed:
@@ -266,6 +138,7 @@ class PyramidRun:
             self.history = dict(zip(columns, rows, strict=True))
             self.began -= self.resumed.seconds
         self.stopped = False
+        self.current = self.objective  # or, where a scale goes on in it, the exact one
 
     def run(self) -> Result:
         """Optimises every scale, each starting from what the one before has made."""
@@ -282,10 +155,7 @@ class PyramidRun:
                 steps_before = sum(self.steps[:scale])
                 result = self._result(self._picture(variable))
                 raise BrokenRunError(error, steps_before, result) from error
-            if variable.shape.num_elements() >= _LARGE:
-                # The graph, in cycles of references, holds the optimizer's state, of
-                # several times the picture's size.
-                gc.collect()
+            _free_graphs(variable)
             picture = self._picture(variable)
             if self.stopped:
                 break
@@ -304,28 +174,12 @@ class PyramidRun:
         sizes = scale_sizes(self.plan.size, options.scales, options.min_scale_size)
         while len(sizes) > 1 and not options.scales:
             try:
-                self._check_size(sizes[0])
+                self.objective.check_size(sizes[0])
                 break
             except UsageError:
                 sizes.pop(0)
-        self._check_size(sizes[0])
+        self.objective.check_size(sizes[0])
         return sizes
-
-    def _check_size(self, size: tuple[int, int]) -> None:
-        extractor = self.loss.features
-        assert isinstance(extractor, FeatureExtractor)
-        extractor.check_size(*size)
-        for style in self._style_sizes(size):
-            extractor.check_size(*style)
-
-    def _style_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Heights and widths of the style pictures at a scale."""
-        ratio = size[1] / self.plan.size[1]
-        sizes = [style.picture.shape[1:3] for style in self.plan.styles]
-        return [
-            (max(round(height * ratio), 1), max(round(width * ratio), 1))
-            for height, width in sizes
-        ]
 
     def _first_picture(self, size: tuple[int, int]) -> np.ndarray:
         start, content = self.plan.start, self.plan.content
@@ -365,30 +219,59 @@ class PyramidRun:
         return self._protected(picture)
 
     def _optimize_scale(self, variable: tf.Variable, scale: int) -> None:
-        batch, *size, _ = variable.shape
-        shapes = tuple(size), self._style_sizes(self.sizes[scale]), batch
-        pairs = self.planner.pairs(*shapes)
-        optimizer = make_optimizer(
-            variable, self.steps[scale], self.loss, self.options, pairs
-        )
+        shapes = self._shapes(variable, scale)
+        pairs = self.objective.planner.pairs(*shapes)
+        loss, steps = self.objective.loss, self.steps[scale]
+        optimizer = make_optimizer(variable, steps, loss, self.options, pairs)
+        self.current = self.objective
         if self._restored(optimizer, scale):
             return
+        converged = self._minimize(optimizer, scale, pairs)
+        rounded = self.current.encoder.rounded
+        if converged and rounded and isinstance(optimizer, LBFGS):
+            self._go_on_exactly(optimizer, scale, pairs)
+        self._save(optimizer, scale, finished=not self.stopped)
+
+    def _shapes(
+        self, variable: tf.Variable, scale: int
+    ) -> tuple[tuple[int, int], list[tuple[int, int]], int]:
+        """What a planner wants to know of a scale."""
+        batch, height, width, _ = variable.shape
+        return (height, width), self.objective.style_sizes(self.sizes[scale]), batch
+
+    def _minimize(self, optimizer: Adam | LBFGS, scale: int, pairs: int) -> bool:
+        """Takes the steps of a scale that are left; returns whether it converged."""
+        objective, shapes = self.current, self._shapes(optimizer.variable, scale)
+        if isinstance(optimizer, LBFGS):
+            optimizer.restarts = not objective.encoder.rounded
         while True:
-            cut = self.planner.cut(*shapes, pairs)
+            cut = objective.planner.cut(*shapes, pairs)
             try:
-                optimize(
-                    self._objective(cut, self.sizes[scale]),
+                return optimize(
+                    objective.at(self.sizes[scale], cut),
                     optimizer,
                     steps=self.steps[scale],
-                    term_names=self.loss.term_names,
+                    term_names=objective.loss.term_names,
                     report=lambda rows, at: self._report(rows, at, scale, optimizer),
                 )
-                break
             except tf.errors.OpError as error:
                 if not is_full_memory(error):
                     raise
-                self.planner.shrink(cut, batch)
-        self._save(optimizer, scale, finished=not self.stopped)
+                objective.planner.shrink(cut, shapes[-1])
+
+    def _go_on_exactly(self, optimizer: LBFGS, scale: int, pairs: int) -> None:
+        """Takes the steps that are left in float32, where that fits."""
+        self.current = self.objective.exact
+        optimizer.renew()
+        self._save(optimizer, scale, finished=False)
+        _free_graphs(optimizer.variable)
+        try:
+            if not self.stopped:
+                self._minimize(optimizer, scale, pairs)
+        except UsageError as error:
+            logging.getLogger("tfstyle").warning(
+                "a scale ends early, in bfloat16: %s", error
+            )
 
     def _restored(self, optimizer: Adam | LBFGS, scale: int) -> bool:
         """Puts a resumed optimizer where it was; returns whether it has finished."""
@@ -404,6 +287,8 @@ class PyramidRun:
             )
         for variable, value in zip(optimizer.state, state.variables, strict=True):
             variable.assign(value)
+        if state.exact:
+            self.current = self.objective.exact
         return state.finished
 
     def _save(self, optimizer: Adam | LBFGS, scale: int, finished: bool) -> None:
@@ -411,59 +296,12 @@ class PyramidRun:
             state = State(
                 scale=scale,
                 finished=finished,
+                exact=self.current is not self.objective,
                 seconds=time.monotonic() - self.began,
                 rows=rows_of(self.history),
                 variables=[_view(variable.value()) for variable in optimizer.state],
             )
             self.checkpoint.save(state)
-
-    def _objective(self, cut: Cut, size: tuple[int, int]) -> Objective:
-        """The loss at a scale with its gradient, whole or tile by tile."""
-        targets = self._targets(cut, size)
-        objective = cut_objective(self.loss, cut, self.options.space, lambda: targets)
-        if self.plan.protect is None:
-            return objective
-        kept = with_margin(resize_image(self.plan.protect, size), self.options.margin)
-        return holding(objective, tf.constant(kept == 1))
-
-    def _targets(self, cut: Cut, size: tuple[int, int]) -> Targets:
-        """What the picture is compared with at a scale."""
-        key = size, cut, self.options.normalization
-        return self.encoder.targets(key, lambda: self._computed_targets(cut, size))
-
-    def _computed_targets(self, cut: Cut, size: tuple[int, int]) -> Targets:
-        content = None
-        if self.plan.content is not None:
-            resized = resize_image(self.plan.content, size)
-            content = tf.convert_to_tensor(with_margin(resized, self.options.margin))
-        kept = cut_content_targets(self.encoder.loss, cut, content)
-        styles = [
-            self._grams(style, style_size, cut, grid)
-            for style, style_size, grid in zip(
-                self.plan.styles, self._style_sizes(size), cut.styles, strict=True
-            )
-        ]
-        normalization = self.options.normalization
-        blend = blend_grams(styles, self.plan.shares, normalization) if styles else {}
-        guides = self._guides(self.plan.regions, size, self.options.margin)
-        return Targets(*kept, blend, guides, guide_areas(guides))
-
-    def _grams(
-        self, style: Style, size: tuple[int, int], cut: Cut, grid: Grid
-    ) -> dict[str, tf.Tensor]:
-        picture = tf.convert_to_tensor(resize_image(style.picture, size))
-        guides = self._guides(style.regions, size)
-        return cut_grams(self.encoder.loss, cut, grid, picture, guides)
-
-    def _guides(
-        self, regions: np.ndarray | None, size: tuple[int, int], margin: int = 0
-    ) -> dict[str, tf.Tensor]:
-        if regions is None:
-            return {}
-        canvas = with_margin(resize_image(regions, size), margin)
-        layers = list(self.encoder.loss.style_layers)
-        found = region_guides(canvas, self.encoder.features, layers)
-        return {layer: tf.constant(guide) for layer, guide in found.items()}
 
     def _report(
         self,
@@ -508,56 +346,18 @@ class PyramidRun:
         return Result(self._finished(picture), self.history, seconds, self.stopped)
 
 
+def _free_graphs(variable: tf.Variable) -> None:
+    """Frees what held the state of optimizers of a large picture.
+
+    Graphs are in cycles of references, and the state has several times its size.
+    """
+    if variable.shape.num_elements() >= _LARGE:
+        gc.collect()
+
+
 def _view(tensor: tf.Tensor) -> np.ndarray:
     """A tensor's own memory, read-only, where ``numpy()`` takes as much again."""
     return np.asarray(memoryview(tensor))
-
-
-def cut_objective(
-    loss: PerceptualLoss, cut: Cut, space: str, targets: Callable[[], Targets]
-) -> Objective:
-    """A loss with its gradient, whole or tile by tile.
-
-    Args:
-      loss: The loss.
-      cut: How pictures are cut.
-      space: Of what is optimised.
-      targets: Gives what it is compared with, where the graph is traced.
-
-    Returns:
-      The objective.
-    """
-    if cut.tiles == 1:
-        return differentiated(
-            lambda value: loss(from_space(value, space), targets(), tv_images=value)
-        )
-    tiled = TiledLoss(loss, keep_content=cut.keep_content)
-    return lambda value: tiled.value_and_gradient(
-        value, targets(), cut.content, lambda crop: from_space(crop, space)
-    )
-
-
-def cut_content_targets(
-    loss: PerceptualLoss, cut: Cut, content: tf.Tensor | None
-) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-    """``PerceptualLoss.content_targets``, whole or tile by tile."""
-    if cut.tiles == 1:
-        return loss.content_targets(content)
-    tiled = TiledLoss(loss, keep_content=cut.keep_content)
-    return tiled.content_targets(content, cut.content)
-
-
-def cut_grams(
-    loss: PerceptualLoss,
-    cut: Cut,
-    grid: Grid,
-    style: tf.Tensor,
-    guides: Features | None = None,
-) -> dict[str, tf.Tensor]:
-    """``PerceptualLoss.grams`` of a style picture, whole or tile by tile."""
-    if cut.tiles == 1:
-        return loss.grams(style, guides)
-    return TiledLoss(loss).grams(style, grid, guides)
 
 
 def make_optimizer(

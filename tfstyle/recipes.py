@@ -13,8 +13,9 @@ from tfstyle.options import LossOptions
 from tfstyle.plans import Plan, plan_inversion, plan_stylize, plan_texture
 
 if TYPE_CHECKING:
+    from tfstyle.objective import Encoder
     from tfstyle.optimize import Callback
-    from tfstyle.pyramid import Encoder, Result
+    from tfstyle.pyramid import Result
 
 
 def run_plan(

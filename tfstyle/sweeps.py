@@ -118,7 +118,7 @@ def _run_all(
     callbacks: Callable[[dict[str, Any]], Sequence[Callback]],
 ) -> Iterator[Cell]:
     check_backend()
-    from tfstyle.pyramid import Encoder
+    from tfstyle.objective import Encoder
 
     encoders: dict[Any, Encoder] = {}
     for settings, each in zip(cells, chosen, strict=True):

@@ -29,6 +29,7 @@ from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.files import replaced
 from tfstyle.images import load_image, save_image
 from tfstyle.losses import Targets
+from tfstyle.objective import perceptual_loss
 from tfstyle.optimize import (
     SECONDS_BETWEEN_REPORTS,
     Callback,
@@ -38,7 +39,6 @@ from tfstyle.optimize import (
 from tfstyle.options import TrainingOptions
 from tfstyle.photos import Photos, picture_files
 from tfstyle.precision import dtype_policy
-from tfstyle.pyramid import perceptual_loss
 from tfstyle.reports import save_loss_plot
 from tfstyle.transform_net import TransformNet, save_network
 

@@ -1,0 +1,96 @@
+"""Tests of tfstyle/objective.py."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle.backbones.slim19 import SLIM19
+from tfstyle.objective import (
+    Encoder,
+    from_space,
+    perceptual_loss,
+    to_space,
+    with_margin,
+    without_margin,
+)
+from tfstyle.options import Options
+
+
+def test_spaces_by_hand_and_back(content):
+    assert to_space(content, "rgb") is content
+    value = to_space(content, "normalized")
+    assert value.dtype == np.float32
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(value, (content - mean) / std, rtol=1e-5, atol=1e-5)
+    for space in ("rgb", "normalized"):
+        there = tf.constant(to_space(content, space))
+        np.testing.assert_allclose(from_space(there, space), content, atol=1e-6)
+
+
+def test_a_margin_is_the_mirror_image_and_comes_off_again():
+    picture = np.arange(12.0).reshape(1, 3, 4, 1)
+    wide = with_margin(picture, 2)
+    assert wide.shape == (1, 7, 8, 1)
+    assert wide[0, 2, :, 0].tolist() == [2, 1, 0, 1, 2, 3, 2, 1]
+    assert wide[0, :, 2, 0].tolist() == [8, 4, 0, 4, 8, 4, 0]
+    np.testing.assert_array_equal(without_margin(wide, 2), picture)
+    np.testing.assert_array_equal(with_margin(picture, 0), picture)
+    np.testing.assert_array_equal(without_margin(picture, 0), picture)
+
+
+def test_perceptual_loss_follows_the_options(tiny_backbone):
+    loss = perceptual_loss(
+        Options(
+            content_layers=["conv2_1"],
+            style_layers={"relu1_1": 0.5, "pool2": 2.0},
+            content_weight=3.0,
+            style_weight=10.0,
+            tv_weight=0.25,
+            normalization="mean",
+            pooling="avg",
+        )
+    )
+    assert loss.content_layers == {"conv2_1": 3.0}
+    assert loss.style_layers == {"relu1_1": 5.0, "pool2": 20.0}
+    assert (loss.tv_weight, loss.normalization) == (0.25, "mean")
+    assert loss.features.layers == ("conv2_1", "relu1_1", "pool2")
+    kinds = {type(layer).__name__ for layer in loss.features.model.layers}
+    assert "AveragePooling2D" in kinds and "MaxPooling2D" not in kinds
+
+
+def test_the_network_goes_no_deeper_than_the_terms_need(tiny_backbone):
+    loss = perceptual_loss(Options(content_weight=0.0, style_layers=["relu1_1"]))
+    assert loss.features.layers == ("relu1_1",)
+    loss = perceptual_loss(Options(style_weight=0.0))
+    assert loss.features.layers == ("block3_conv1",)
+
+
+def test_default_layers_are_those_of_the_backbone():
+    loss = perceptual_loss(Options())
+    assert loss.content_layers == pytest.approx(
+        {"block4_conv2": Options().content_weight}
+    )
+    assert loss.style_layers == pytest.approx(dict.fromkeys(SLIM19.style_layers, 0.2))
+
+
+# Precision.
+
+
+@pytest.mark.parametrize(
+    ("precision", "rounded"), [("auto", True), ("bfloat16", False), ("float32", False)]
+)
+def test_only_auto_has_something_more_exact(
+    tiny_backbone, bfloat16_cpu, precision, rounded
+):
+    encoder = Encoder([Options(precision=precision)])
+    assert encoder.rounded is rounded
+    assert encoder.exact.features.dtype == "float32"
+    assert not encoder.exact.rounded
+    assert encoder.exact is encoder.exact  # runs of a sweep share it
+
+
+def test_auto_is_as_exact_as_can_be_where_a_cpu_does_not_multiply_bfloat16(
+    tiny_backbone,
+):
+    encoder = Encoder([Options(precision="auto")])
+    assert encoder.features.dtype == "float32" and not encoder.rounded
