@@ -216,7 +216,7 @@ def plot_pixels(
         axes.plot(sizes, [points[x] for x in sizes], marker="o", label=name)
     axes.set(xlabel="megapixels", ylabel=label, xscale="log", yscale="log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=120)
 
 
