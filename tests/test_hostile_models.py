@@ -513,7 +513,9 @@ def checkpoint(tmp_path, content, style):
     plan = simple_plan(content, style, Options(steps=(3,)))
     kept = Checkpoint(tmp_path / "run", plan)
     picture = np.zeros([1, 4, 4, 3], "float32")
-    kept.save(State(0, False, 1.0, np.zeros([2, 4]), [picture, np.float32(np.inf)]))
+    kept.save(
+        State(0, False, False, 1.0, np.zeros([2, 4]), [picture, np.float32(np.inf)])
+    )
     assert kept.load().variables[1] == np.inf
     with np.load(kept.file) as arrays:
         return kept, dict(arrays)
@@ -536,6 +538,7 @@ def with_facts(arrays, **changes):
         {"scale": "0"},
         {"scale": True},
         {"finished": 1},
+        {"exact": "no"},
         {"seconds": "1"},
         {"seconds": -1.0},
         {"seconds": float("nan")},
@@ -608,4 +611,4 @@ def test_what_a_checkpoint_says_is_shown_on_one_line(checkpoint, name):
 
 def test_a_state_is_all_of_these_fields():
     names = {field.name for field in dataclasses.fields(State)}
-    assert names == {"scale", "finished", "seconds", "rows", "variables"}
+    assert names == {"scale", "finished", "exact", "seconds", "rows", "variables"}

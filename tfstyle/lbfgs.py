@@ -511,12 +511,10 @@ class LBFGS:
         self._remember(start, best, usable=moved & tf.math.is_finite(loss))
         self._loss.assign(search.low.loss)
         self.evaluations.assign_add(search.evaluations)
-        last = tf.equal(count, 0)
         if self.restarts:
             self._count.assign(tf.where(failed, tf.zeros_like(count), self._count))
-        else:
-            last = tf.ones_like(last)
-        converged = stationary | failed & last
+            failed &= tf.equal(count, 0)
+        converged = stationary | failed
         known = tf.math.is_finite(search.low.loss)
         terms = tf.where(known, best.terms, search.best.terms)
         return StepResult(search.low.loss, terms, moved, converged)
