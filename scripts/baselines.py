@@ -66,7 +66,7 @@ class Task:
         return float(self.loss(tf.constant(picture), self._targets)[0])
 
     def plan(self, **options: Any) -> Plan:
-        """A run of tfstyle, without margin: the others have no such pixels either.
+        """What tfstyle is to do, without margin: the others have no such pixels either.
 
         It begins, as by default, with the content picture in the style's colours, but
         that is not its content target.

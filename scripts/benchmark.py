@@ -565,17 +565,23 @@ def keep_timing(
 
 def seconds_by_phase(task: Task) -> list[float]:
     """Seconds per step of what ``our_curve`` counts as work."""
+    precision = tfstyle.Options(**task.options).precision
+    begins = goes_on = seconds_by_scale(task, precision)
+    if dtype_policy(precision) != "float32":
+        goes_on = seconds_by_scale(task, "float32")
+    return np.transpose([begins, goes_on]).ravel().tolist()
+
+
+def seconds_by_scale(task: Task, precision: str) -> list[float]:
+    """Seconds per step at each scale of a run, coarse to fine."""
     options = tfstyle.Options(**task.options)
     size = task.content.shape[1:3]
     scales = len(scale_sizes(size, options.scales, options.min_scale_size))
+    clock = Clock()
     steps = [timing_steps() * 2**scale for scale in reversed(range(scales))]
-    phases = []
-    for precision in (options.precision, "float32"):
-        clock = Clock()
-        plan = task.plan(steps=steps, scales=scales, precision=precision)
-        PyramidRun(plan, [clock]).run()
-        phases.append(clock.seconds_per_step())
-    return np.transpose(phases).ravel().tolist()
+    plan = task.plan(steps=steps, scales=scales, precision=precision)
+    PyramidRun(plan, [clock]).run()
+    return clock.seconds_per_step()
 
 
 def measure_memory(book: Book) -> None:

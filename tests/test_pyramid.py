@@ -237,17 +237,18 @@ def test_auto_goes_on_in_float32_where_bfloat16_ends(
     assert totals["auto"] < 0.995 * totals["bfloat16"]
 
 
-def test_each_scale_begins_in_bfloat16(tiny_backbone, bfloat16_cpu, content, style):
+def test_each_scale_begins_in_bfloat16(
+    tiny_backbone, bfloat16_cpu, content, style, monkeypatch
+):
     dtypes, at = [], PlanObjective.at
 
     def spied(self, *args):
         dtypes.append(self.encoder.features.dtype)
         return at(self, *args)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PlanObjective, "at", spied)
-        options = {"optimizer": "lbfgs", "precision": "auto", "scales": 2}
-        run(content, style, steps=150, **options)
+    monkeypatch.setattr(PlanObjective, "at", spied)
+    options = {"optimizer": "lbfgs", "precision": "auto", "scales": 2}
+    run(content, style, steps=150, **options)
     assert dtypes == ["bfloat16", "float32"] * 2
 
 

@@ -287,7 +287,7 @@ class PyramidRun:
             )
         for variable, value in zip(optimizer.state, state.variables, strict=True):
             variable.assign(value)
-        if state.exact:
+        if state.exact and not state.finished:
             self.current = self.objective.exact
         return state.finished
 
