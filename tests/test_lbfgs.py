@@ -248,8 +248,7 @@ def test_two_loop_direction_is_that_of_dense_bfgs(count, masked):
     size, history, newest = 12, 5, 1
     s, y = np.full((2, history, size), np.nan)
     gradient = rng.normal(size=size)
-    free = np.ones(size) if not masked else (np.arange(size) % 3 > 0).astype(float)
-    keep = free > 0
+    keep = np.arange(size) % 3 > 0 if masked else np.full(size, True)
     pairs = []
     for age in reversed(range(count)):
         row = (newest - age) % history
@@ -257,20 +256,20 @@ def test_two_loop_direction_is_that_of_dense_bfgs(count, masked):
         y[row] = random_matrix(size, 10, age) @ s[row]
         if age == 2:
             y[row] *= -1
-        elif (s[row] * free) @ y[row] > 0:
+        elif s[row][keep] @ y[row][keep] > 0:
             pairs.append((s[row][keep], y[row][keep]))
     latest = pairs[-1] if pairs else None
     h0 = latest[0] @ latest[1] / (latest[1] @ latest[1]) if latest else 0.25
     expected = np.zeros(size)
     expected[keep] = dense_direction(gradient[keep], pairs, h0)
     direction = lbfgs.two_loop_direction(
-        tf.constant(gradient * free),
+        tf.constant(gradient * keep),
         tf.Variable(s),
         tf.Variable(y),
         tf.constant(count, tf.int64),
         tf.constant(newest, tf.int64),
         tf.constant(0.25, tf.float64),
-        tf.constant(free) if masked else None,
+        tf.constant(keep) if masked else None,
     )
     np.testing.assert_allclose(direction, expected, rtol=1e-9, atol=1e-12)
 

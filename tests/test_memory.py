@@ -89,9 +89,10 @@ def test_lbfgs_remembers_as_much_as_fits():
     sizes = [(384, 512), (1536, 2048), (2400, 3200), (3456, 4608)]
     plan = planner(max_memory=5 / 0.85)
     pairs = [plan.pairs(size, [STYLE], 1) for size in sizes]
-    assert pairs[0] == pairs[1] == 10
-    assert 4 <= pairs[2] < 10
-    assert pairs[3] == 0
+    assert pairs[0] == pairs[1] == 20
+    assert 5 <= pairs[2] < 14
+    assert 1 <= pairs[3] < 5
+    assert plan.pairs((6144, 8192), [STYLE], 1) == 0
     assert (
         planner(max_memory=5 / 0.85, optimizer="lbfgs", history=7).pairs(
             LARGE, [STYLE], 1
@@ -103,12 +104,24 @@ def test_lbfgs_remembers_as_much_as_fits():
     )
 
 
+def test_content_features_are_worth_more_than_pairs_but_for_the_first(monkeypatch):
+    def made(limit):
+        plan = planner(max_memory=limit)
+        return plan.pairs(LARGE, [STYLE], 1), cut(plan).keep_content
+
+    large, small = made(6), made(3.6)
+    assert large[0] > 1 and large[1]
+    assert small == (1, False)
+    monkeypatch.setattr(memory, "_KEPT_COPIES", 0.0)
+    assert made(6)[0] > large[0]
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         (
             {"optimizer": "lbfgs"},
-            r"L-BFGS with history=10 needs [78]\.\d GB for 4096×3072 pixels, of "
+            r"L-BFGS with history=20 needs 9\.\d GB for 4096×3072 pixels, of "
             r"2\.0 GB that the run may take; .* shorter history or",
         ),
         (

@@ -103,9 +103,23 @@ def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(a * b)
 
 
+def _square(a: tf.Tensor) -> tf.Tensor:
+    """Returns a·a, of which no vector of products is made, unlike `_dot`."""
+    return 2 * tf.nn.l2_loss(a)
+
+
+def _restricted(vector: tf.Tensor, free: tf.Tensor | None) -> tf.Tensor:
+    """Returns a vector with 0 where not `free`; itself if all is."""
+    return vector if free is None else tf.where(free, vector, 0)
+
+
 def _select(condition: tf.Tensor, yes: Structure, no: Structure) -> Structure:
-    """Picks one of two equal structures of tensors by a scalar bool."""
-    return tf.nest.map_structure(lambda a, b: tf.where(condition, a, b), yes, no)
+    """Picks one of two equal structures of tensors by a scalar bool; copies none."""
+
+    def same(structure: Structure) -> Structure:
+        return tf.nest.map_structure(tf.identity, structure)
+
+    return tf.cond(condition, lambda: same(yes), lambda: same(no))
 
 
 def _epsilon(dtype: tf.DType) -> float:
@@ -125,7 +139,7 @@ def inverse_curvature(s: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
       would make the inverse Hessian indefinite, up to rounding.
     """
     sy = _dot(s, y)
-    safe = sy > _epsilon(s.dtype) * tf.norm(s) * tf.norm(y)
+    safe = sy > _epsilon(s.dtype) * tf.sqrt(_square(s)) * tf.sqrt(_square(y))
     return tf.where(safe, tf.math.reciprocal(sy), tf.zeros_like(sy))
 
 
@@ -153,7 +167,7 @@ def two_loop_direction(
       newest: The row of the latest pair, int64.
       scale: H is this multiple of the identity if there is no usable pair; with
         one, it starts from s·y / y·y of the latest (equation 7.20).
-      free: 1 at the free components and 0 at the others, [n]; None if all are.
+      free: Which components are free, bool, [n]; None if all are.
 
     Returns:
       The direction, [n], of the dtype of `gradient`.
@@ -162,8 +176,8 @@ def two_loop_direction(
 
     def pair(age: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         row = tf.math.floormod(newest - age, history)
-        s, y = tf.gather(s_history, row), tf.gather(y_history, row)
-        return (s, y) if free is None else (s * free, y * free)
+        # A restricted y suffices: s meets only what is restricted, or is at the end.
+        return tf.gather(s_history, row), _restricted(tf.gather(y_history, row), free)
 
     def put(vector: tf.Tensor, age: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
         return tf.tensor_scatter_nd_update(vector, [[age]], [value])
@@ -173,9 +187,10 @@ def two_loop_direction(
     ) -> tuple[tf.Tensor, ...]:
         s, y = pair(age)
         rho = inverse_curvature(s, y)
-        alpha = rho * _dot(s, q)
+        with tf.control_dependencies([rho]):  # one vector of products at a time
+            alpha = rho * _dot(s, q)
         first = (rho > 0) & tf.reduce_all(tf.equal(rhos, 0))
-        h = tf.where(first, tf.math.reciprocal(rho * _dot(y, y)), h)
+        h = tf.where(first, tf.math.reciprocal(rho * _square(y)), h)
         return age + 1, q - alpha * y, put(rhos, age, rho), put(alphas, age, alpha), h
 
     zeros = tf.zeros([history], gradient.dtype)
@@ -194,7 +209,7 @@ def two_loop_direction(
     _, r = tf.while_loop(
         lambda age, _: age >= 0, forward, (count - 1, h * q), parallel_iterations=1
     )
-    return -r
+    return _restricted(-r, free)
 
 
 def cubic_minimizer(
@@ -259,13 +274,15 @@ def _probe(
       reads as infinite.
     """
     x = start + step * direction
-    moving = direction
+    moves = None
     if bounds is not None:
         inside = tf.clip_by_value(x, *bounds)
-        # A clipped component stands still, whatever its gradient.
-        moving = tf.where(tf.equal(x, inside), direction, tf.zeros_like(direction))
-        x = inside
+        moves, x = tf.equal(x, inside), inside
     loss, gradient, terms = evaluate(x)
+    # Not sooner, for the evaluation is what needs memory.
+    with tf.control_dependencies([loss]):
+        # A clipped component stands still, whatever its gradient.
+        moving = _restricted(direction, moves)
     finite = tf.math.is_finite(loss) & tf.reduce_all(tf.math.is_finite(gradient))
     loss = tf.where(finite, loss, tf.constant(float("inf"), loss.dtype))
     return Sample(step, loss, _dot(gradient, moving)), Point(x, gradient, terms)
@@ -556,22 +573,26 @@ class LBFGS:
         box, free = self._box(), None
         if box is not None:
             held = (x <= box[0]) & (gradient > 0) | (x >= box[1]) & (gradient < 0)
-            free = tf.cast(~held, x.dtype)
-            gradient = gradient * free
+            free = ~held
+        descent = _restricted(gradient, free)
         scale = tf.math.divide_no_nan(
-            tf.constant(self._first_step, x.dtype), tf.reduce_max(tf.abs(gradient))
+            tf.constant(self._first_step, x.dtype), tf.reduce_max(tf.abs(descent))
         )
         direction = two_loop_direction(
-            gradient, self._s_history, self._y_history, count, self._newest, scale, free
+            descent, self._s_history, self._y_history, count, self._newest, scale, free
         )
         if box is not None:
             # What is free to move inwards may still be sent outwards, against its
             # own gradient; to hold it makes the descent steeper.
             out = (x <= box[0]) & (direction < 0) | (x >= box[1]) & (direction > 0)
-            direction = tf.where(out, tf.zeros_like(direction), direction)
+            direction = _restricted(direction, ~out)
         # Exact arithmetic makes it a descent; rounding may not.
         descends = _dot(gradient, direction) < 0
-        return tf.where(descends, direction, -scale * gradient)
+        return tf.cond(
+            descends,
+            lambda: direction,
+            lambda: -scale * _restricted(gradient, free),
+        )
 
     def _remember(self, start: Point, best: Point, usable: tf.Tensor) -> None:
         """Moves to a point and stores the pair if its curvature is positive.

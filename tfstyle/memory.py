@@ -31,9 +31,8 @@ _ACTIVATIONS = 1.5  # peak of one step, in sizes of all tensors of the network
 _ADAM_COPIES = 7.5
 _LBFGS_COPIES = 6.0  # without passing ones
 _COPIES_PER_PAIR = 2.4
-_PASSING_COPIES = 12.0  # of L-BFGS, between one pass over the tiles and the next
+_PASSING_COPIES = 6.0  # of L-BFGS, between one pass over the tiles and the next
 _KEPT_COPIES = 2.8  # of the content features, which tiles are written into
-_LEAST_PAIRS = 4  # with fewer, L-BFGS is hardly better than Adam
 _LEAST_TILE = 384**2  # smaller ones are mostly halo
 _GOOD_TILE = 768**2
 
@@ -97,11 +96,18 @@ class MemoryPlanner:
         options, area = self._options, batch * math.prod(size)
         if options.optimizer != "auto":
             return options.history if options.optimizer == "lbfgs" else 0
-        tile = min(batch * _GOOD_TILE, area) * self._per_pixel
-        room = max(tile, _passing(size, batch, 1))
-        free = self._planned - room - self._fixed(size, style_sizes, batch, 1)
-        pairs = 1 + int(free / (_COPIES_PER_PAIR * 12 * area))
-        return min(pairs, options.history) if pairs >= _LEAST_PAIRS else 0
+
+        def fitting(tile: int, kept: float) -> int:
+            pixels = min(batch * tile, area)
+            room = max(pixels * self._per_pixel, _passing(size, batch, 1)) + kept
+            free = self._planned - self._fixed(size, style_sizes, batch, 1) - room
+            return 1 + math.floor(free / (_COPIES_PER_PAIR * 12 * area))
+
+        pairs = fitting(_GOOD_TILE, self._kept(size, batch))
+        if pairs > 0:
+            return min(pairs, options.history)
+        # For one pair a step may take longer: with it, L-BFGS comes further than Adam.
+        return int(fitting(_LEAST_TILE, 0.0) > 0)
 
     def cut(
         self,
@@ -124,10 +130,11 @@ class MemoryPlanner:
         Raises:
           UsageError: Nothing fits; the message says what would help.
         """
-        area = math.prod(size)
-        fixed = self._fixed(size, style_sizes, batch, pairs)
-        kept = _KEPT_COPIES * batch * area * self._kept_per_pixel()
-        tile = batch * min(_LEAST_TILE, area) * self._per_pixel
+        fixed, kept = (
+            self._fixed(size, style_sizes, batch, pairs),
+            self._kept(size, batch),
+        )
+        tile = batch * min(_LEAST_TILE, math.prod(size)) * self._per_pixel
         least = max(tile, _passing(size, batch, pairs))
         keep = self._planned - fixed - kept >= least
         # Tiles of a useful size may take what is otherwise set aside.
@@ -191,14 +198,15 @@ class MemoryPlanner:
             layer: self._extract.fields[layer].stride for layer in self._style_layers
         }
 
-    def _kept_per_pixel(self) -> float:
-        """Bytes of the content picture's features."""
+    def _kept(self, size: tuple[int, int], batch: int) -> float:
+        """Bytes of the content picture's features, as they are made."""
         fields, shapes = self._extract.fields, self._extract.shapes(512, 512)
-        size = tf.as_dtype(self._extract.dtype).size
-        return sum(
-            shapes[layer][-1] * size / fields[layer].stride ** 2
+        number = tf.as_dtype(self._extract.dtype).size
+        per_pixel = sum(
+            shapes[layer][-1] * number / fields[layer].stride ** 2
             for layer in self._content_layers
         )
+        return _KEPT_COPIES * batch * math.prod(size) * per_pixel
 
     def _too_large(self, size: tuple[int, int], needed: float, pairs: int) -> str:
         name, remedy = "Adam", "raise max_memory or choose a smaller size"

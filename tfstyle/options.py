@@ -152,7 +152,7 @@ class Options(LossOptions):
         0, "With the piecewise schedule, the step at which the rate drops."
     )
     beta_2: float = _option(0.99, "Adam's decay of the second moment.")
-    history: int = _option(10, "Pairs of vectors that L-BFGS remembers at most.")
+    history: int = _option(20, "Pairs of vectors that L-BFGS remembers at most.")
     steps: int | Sequence[int] = _option(
         (100, 60, 40),
         "Evaluations of the loss at each scale, coarse to fine; the last number also "
