@@ -232,7 +232,7 @@ def test_step_length_one_costs_one_evaluation():
 def dense_direction(gradient, pairs, h0):
     """The BFGS recursion of the whole inverse Hessian, equation 6.17."""
     identity = np.eye(gradient.size)
-    inverse = h0 * identity
+    inverse = h0
     for s, y in pairs:
         rho = 1 / (s @ y)
         left = identity - rho * np.outer(s, y)
@@ -242,7 +242,8 @@ def dense_direction(gradient, pairs, h0):
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
 @pytest.mark.parametrize("masked", [False, True])
-def test_two_loop_direction_is_that_of_dense_bfgs(count, masked):
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_two_loop_direction_is_that_of_dense_bfgs(count, masked, preconditioned):
     """Also of a ring that has wrapped, with an unusable pair, and of a subspace."""
     rng = np.random.default_rng(count)
     size, history, newest = 12, 5, 1
@@ -258,8 +259,12 @@ def test_two_loop_direction_is_that_of_dense_bfgs(count, masked):
             y[row] *= -1
         elif s[row][keep] @ y[row][keep] > 0:
             pairs.append((s[row][keep], y[row][keep]))
-    latest = pairs[-1] if pairs else None
-    h0 = latest[0] @ latest[1] / (latest[1] @ latest[1]) if latest else 0.25
+    whole = random_matrix(size, 10, 7) if preconditioned else np.eye(size)
+    guess = whole[np.ix_(keep, keep)]
+    h0 = 0.25 * guess
+    if pairs:
+        latest_s, latest_y = pairs[-1]
+        h0 = latest_s @ latest_y / (latest_y @ guess @ latest_y) * guess
     expected = np.zeros(size)
     expected[keep] = dense_direction(gradient[keep], pairs, h0)
     direction = lbfgs.two_loop_direction(
@@ -270,6 +275,7 @@ def test_two_loop_direction_is_that_of_dense_bfgs(count, masked):
         tf.constant(newest, tf.int64),
         tf.constant(0.25, tf.float64),
         tf.constant(keep) if masked else None,
+        lambda vector: tf.linalg.matvec(tf.constant(whole), vector),
     )
     np.testing.assert_allclose(direction, expected, rtol=1e-9, atol=1e-12)
 
@@ -360,6 +366,54 @@ def test_start_that_is_not_finite():
     result = optimiser.step(with_gradient(lambda x: tf.math.log(-x[0])), 100)
     assert result.converged and not result.moved
     np.testing.assert_array_equal(variable, [1.0])
+
+
+def test_preconditioner_gives_the_first_steps_their_direction():
+    """In the shape of the variable, and the component that moves most is that of Pg."""
+    slopes = np.array([[1.0, 2.0], [-4.0, 1.0]])
+    factors = np.array([[8.0, 1.0], [1.0, 1.0]])
+    variable = tf.Variable(np.zeros((2, 2)))
+    optimiser = LBFGS(
+        variable, terms=1, first_step=0.5, preconditioner=lambda v: v * factors
+    )
+    function = with_gradient(lambda x: tf.reduce_sum(slopes * x + 1e-6 * x**2))
+    for _ in range(2):
+        optimiser.step(function, 1)
+    np.testing.assert_allclose(variable, -slopes * factors / 16, rtol=1e-5)
+
+
+def test_preconditioner_sends_nothing_out_of_the_box():
+    """It moves the second component against its own gradient, at the border out."""
+    variable = tf.Variable([0.0, 0.0, 0.5], dtype=tf.float64)
+    gradient = tf.constant([-1.0, -0.1, 0.0], tf.float64)
+    optimiser = LBFGS(
+        variable,
+        bounds=(0.0, 1.0),
+        first_step=0.5,
+        preconditioner=lambda v: 2 * v - tf.reduce_mean(v),
+    )
+    start = lbfgs.Point(variable.read_value(), gradient, gradient[:0])
+    direction = optimiser._direction(start, tf.constant(0, tf.int64))
+    factor = 0.5 / (2 - 1.1 / 3)
+    expected = [0.5, 0.0, -factor * 1.1 / 3]
+    np.testing.assert_allclose(direction, expected, rtol=1e-12)
+
+
+def test_with_the_inverse_hessian_for_preconditioner_it_is_newtons_method():
+    curvatures = np.geomspace(1, 1e4, 50)
+
+    def evaluations(**options):
+        variable = tf.Variable(np.ones(50))
+        optimiser = LBFGS(variable, terms=1, **options)
+        function = with_gradient(lambda x: tf.reduce_sum(curvatures * x**2) / 2)
+        while not optimiser.step(function, 100).converged:
+            if np.abs(variable).max() < 1e-9:
+                break
+        return int(optimiser.evaluations)
+
+    # The start, a step of length 1 at most, and Newton's.
+    assert evaluations(preconditioner=lambda v: v / curvatures) <= 3
+    assert evaluations() > 30
 
 
 def test_stationary_start_costs_one_evaluation():

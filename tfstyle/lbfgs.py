@@ -20,6 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 ValueAndGradient = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+Preconditioner = Callable[[tf.Tensor], tf.Tensor]
+"""Applies a guess of the inverse Hessian, but for its size, to a tensor: linear,
+symmetric and positive definite."""
 Structure = TypeVar("Structure", bound=tuple)
 
 SUFFICIENT_DECREASE = 1e-4
@@ -151,6 +154,7 @@ def two_loop_direction(
     newest: tf.Tensor,
     scale: tf.Tensor,
     free: tf.Tensor | None = None,
+    precondition: Preconditioner = tf.identity,
 ) -> tf.Tensor:
     """Returns the quasi-Newton direction −H·gradient (algorithm 7.4).
 
@@ -165,9 +169,10 @@ def two_loop_direction(
       y_history: Changes of the gradient, [history, n].
       count: How many rows are in use, int64.
       newest: The row of the latest pair, int64.
-      scale: H is this multiple of the identity if there is no usable pair; with
-        one, it starts from s·y / y·y of the latest (equation 7.20).
+      scale: H is this multiple of the preconditioner P if there is no usable pair;
+        with one, it starts from s·y / y·Py of the latest (equation 7.20, P being I).
       free: Which components are free, bool, [n]; None if all are.
+      precondition: Applies P, to flat vectors.
 
     Returns:
       The direction, [n], of the dtype of `gradient`.
@@ -190,7 +195,9 @@ def two_loop_direction(
         with tf.control_dependencies([rho]):  # one vector of products at a time
             alpha = rho * _dot(s, q)
         first = (rho > 0) & tf.reduce_all(tf.equal(rhos, 0))
-        h = tf.where(first, tf.math.reciprocal(rho * _square(y)), h)
+        h = tf.cond(
+            first, lambda: tf.math.reciprocal(rho * _dot(y, precondition(y))), lambda: h
+        )
         return age + 1, q - alpha * y, put(rhos, age, rho), put(alphas, age, alpha), h
 
     zeros = tf.zeros([history], gradient.dtype)
@@ -206,8 +213,9 @@ def two_loop_direction(
         beta = rhos[age] * _dot(y, r)
         return age - 1, r + (alphas[age] - beta) * s
 
+    r = h * _restricted(precondition(q), free)
     _, r = tf.while_loop(
-        lambda age, _: age >= 0, forward, (count - 1, h * q), parallel_iterations=1
+        lambda age, _: age >= 0, forward, (count - 1, r), parallel_iterations=1
     )
     return _restricted(-r, free)
 
@@ -393,6 +401,7 @@ class LBFGS:
         bounds: tuple[float, float] | None = None,
         first_step: float = 1.0,
         max_evaluations_per_step: int = 20,
+        preconditioner: Preconditioner = tf.identity,
     ) -> None:
         """Allocates the state; evaluates nothing.
 
@@ -404,6 +413,7 @@ class LBFGS:
           first_step: How far steepest descent, the first step and that after a
             failed one, at first tries to move the component that moves most.
           max_evaluations_per_step: The most evaluations in one line search.
+          preconditioner: Takes and returns tensors of the variable's shape.
 
         Raises:
           ValueError: The dtype, the shape or a number is not one of those.
@@ -427,6 +437,7 @@ class LBFGS:
         self._bounds = bounds
         self._first_step = first_step
         self._max_evaluations = max_evaluations_per_step
+        self._preconditioner = preconditioner
         # 64 bits throughout: GPUs keep 32-bit integers in host memory.
         self.evaluations = state([], tf.int64)
         self._count = state([], tf.int64)
@@ -574,25 +585,38 @@ class LBFGS:
         if box is not None:
             held = (x <= box[0]) & (gradient > 0) | (x >= box[1]) & (gradient < 0)
             free = ~held
-        descent = _restricted(gradient, free)
+
+        def steepest() -> tf.Tensor:
+            descent = self._precondition(_restricted(gradient, free))
+            return _restricted(descent, free)
+
         scale = tf.math.divide_no_nan(
-            tf.constant(self._first_step, x.dtype), tf.reduce_max(tf.abs(descent))
+            tf.constant(self._first_step, x.dtype), tf.reduce_max(tf.abs(steepest()))
         )
         direction = two_loop_direction(
-            descent, self._s_history, self._y_history, count, self._newest, scale, free
+            _restricted(gradient, free),
+            self._s_history,
+            self._y_history,
+            count,
+            self._newest,
+            scale,
+            free,
+            self._precondition,
         )
-        if box is not None:
-            # What is free to move inwards may still be sent outwards, against its
-            # own gradient; to hold it makes the descent steeper.
-            out = (x <= box[0]) & (direction < 0) | (x >= box[1]) & (direction > 0)
-            direction = _restricted(direction, ~out)
         # Exact arithmetic makes it a descent; rounding may not.
         descends = _dot(gradient, direction) < 0
-        return tf.cond(
-            descends,
-            lambda: direction,
-            lambda: -scale * _restricted(gradient, free),
-        )
+        direction = tf.cond(descends, lambda: direction, lambda: -scale * steepest())
+        if box is None:
+            return direction
+        # What is free to move inwards may still be sent outwards, against its own
+        # gradient; to hold it makes the descent steeper.
+        out = (x <= box[0]) & (direction < 0) | (x >= box[1]) & (direction > 0)
+        return _restricted(direction, ~out)
+
+    def _precondition(self, vector: tf.Tensor) -> tf.Tensor:
+        """Applies the preconditioner to a flat vector."""
+        shaped = tf.reshape(vector, self.variable.shape)
+        return tf.reshape(self._preconditioner(shaped), [-1])
 
     def _remember(self, start: Point, best: Point, usable: tf.Tensor) -> None:
         """Moves to a point and stores the pair if its curvature is positive.

@@ -22,6 +22,9 @@ from tfstyle.plans import Plan, Style
 from tfstyle.regions import guides as region_guides
 from tfstyle.tiling import Grid, TiledLoss
 
+_CHROMA = 2.0
+"""Of 1, 1.5, 2 and 3 the one that fewest evaluations were needed with, see README."""
+
 
 def perceptual_loss(
     options: LossOptions,
@@ -141,6 +144,22 @@ def from_space(value: tf.Tensor, space: str) -> tf.Tensor:
     if space == "rgb":
         return value
     return value * tf.constant(TORCH_STD_RGB) + tf.constant(TORCH_MEAN_RGB)
+
+
+def favor_chroma(gradient: tf.Tensor) -> tf.Tensor:
+    """A preconditioner, by which differences between channels move further.
+
+    The loss curves less along them: on VGG-19, in waves of 4 to 15 pixels, a tenth as
+    much as along grey, or less. L-BFGS finds out the rest.
+
+    Args:
+      gradient: By pictures, ``[..., 3]``.
+
+    Returns:
+      The gradient with the differences of channels from their mean enlarged.
+    """
+    grey = tf.reduce_mean(gradient, -1, keepdims=True)
+    return grey + _CHROMA * (gradient - grey)
 
 
 def with_margin(picture: np.ndarray, margin: int) -> np.ndarray:

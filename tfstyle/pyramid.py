@@ -20,6 +20,7 @@ from tfstyle.losses import PerceptualLoss
 from tfstyle.objective import (
     Encoder,
     PlanObjective,
+    favor_chroma,
     from_space,
     to_space,
     with_margin,
@@ -376,6 +377,7 @@ def make_optimizer(
             history=pairs,
             bounds=clamp,
             first_step=options.learning_rate,
+            preconditioner=favor_chroma,
         )
     return Adam(
         variable,
