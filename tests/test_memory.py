@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import simple_plan
 
-from tfstyle import memory, pyramid
+from tfstyle import memory, objective, pyramid
 from tfstyle.errors import UsageError
 from tfstyle.memory import MemoryPlanner, machine_memory
 from tfstyle.objective import PlanObjective, perceptual_loss
@@ -20,9 +20,9 @@ from tfstyle.pyramid import PyramidRun
 LARGE, STYLE = (3072, 4096), (768, 1024)
 
 
-def planner(**options):
+def planner(last=(0, 0), **options):
     chosen = Options(**options)
-    return MemoryPlanner(perceptual_loss(chosen), chosen)
+    return MemoryPlanner(perceptual_loss(chosen), chosen, last=last)
 
 
 def cut(plan, size=LARGE, style_size=STYLE, batch=1):
@@ -114,6 +114,29 @@ def test_content_features_are_worth_more_than_pairs_but_for_the_first(monkeypatc
     assert small == (1, False)
     monkeypatch.setattr(memory, "_KEPT_COPIES", 0.0)
     assert made(6)[0] > large[0]
+
+
+def test_coarse_scales_leave_room_for_the_enlarging():
+    """36 bytes a pixel, a pair of vectors being 28.8."""
+    alone, before = planner(max_memory=4.5), planner(max_memory=4.5, last=LARGE)
+    coarse, style = (1536, 2048), [STYLE]
+    assert alone.pairs(LARGE, style, 1) == before.pairs(LARGE, style, 1)
+    fewer = alone.pairs(coarse, style, 1) - before.pairs(coarse, style, 1)
+    assert fewer in (4 * 36 // 28.8, 4 * 36 // 28.8 + 1)
+
+
+def test_a_run_tells_the_planner_its_last_scale(content, style, monkeypatch):
+    told = []
+
+    class Watched(MemoryPlanner):
+        def __init__(self, *args):
+            super().__init__(*args)
+            told.append(self._last)
+
+    monkeypatch.setattr(objective, "MemoryPlanner", Watched)
+    large = np.tile(content, (1, 4, 4, 1))
+    PyramidRun(simple_plan(large, np.tile(style, (1, 4, 4, 1)), Options()), [])
+    assert told == [math.prod(large.shape[1:3])]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ _ADAM_COPIES = 7.5
 _LBFGS_COPIES = 6.0  # without passing ones
 _COPIES_PER_PAIR = 2.4
 _PASSING_COPIES = 6.0  # of L-BFGS, between one pass over the tiles and the next
+_NEXT_COPIES = 3.0  # of the last scale's picture, while it is enlarged
 _KEPT_COPIES = 2.8  # of the content features, which tiles are written into
 _LEAST_TILE = 384**2  # smaller ones are mostly halo
 _GOOD_TILE = 768**2
@@ -64,17 +65,26 @@ class MemoryPlanner:
       limit: Bytes that a run may take.
     """
 
-    def __init__(self, loss: PerceptualLoss, options: Options, regions: int = 0):
+    def __init__(
+        self,
+        loss: PerceptualLoss,
+        options: Options,
+        regions: int = 0,
+        last: tuple[int, int] = (0, 0),
+    ):
         """Finds out what the network takes, and what there is.
 
         Args:
           loss: Over a ``FeatureExtractor``.
           options: For ``max_memory``, ``optimizer`` and ``history``.
           regions: How many regions the picture has, if any.
+          last: Height and width of the last scale. Coarser ones leave room for it,
+            since TensorFlow keeps what it has once had.
         """
         assert isinstance(loss.features, FeatureExtractor)
         self._extract, self._content_layers = loss.features, tuple(loss.content_layers)
         self._style_layers, self._regions = loss.style_layers, regions
+        self._last = math.prod(last)
         self._options = options
         self._halo = widest_halo(self._extract.fields.values())
         self._most_pixels = math.inf
@@ -168,9 +178,12 @@ class MemoryPlanner:
     ) -> float:
         """What is there besides tiles."""
         copies = _LBFGS_COPIES + pairs * _COPIES_PER_PAIR if pairs else _ADAM_COPIES
-        pixels = copies * batch * math.prod(size)
+        area = math.prod(size)
+        pixels = copies * batch * area
         pixels += sum(math.prod(style) for style in style_sizes)
-        return RUNTIME + 12 * pixels + self._guides_per_pixel * math.prod(size)
+        if area < self._last:
+            pixels += _NEXT_COPIES * batch * self._last
+        return RUNTIME + 12 * pixels + self._guides_per_pixel * area
 
     @property
     def _planned(self) -> float:

@@ -245,7 +245,7 @@ class PlanObjective:
         self.encoder, self._plan = encoder, plan
         self.loss = perceptual_loss(plan.options, encoder.features)
         regions = 0 if plan.regions is None else plan.regions.shape[-1]
-        self.planner = MemoryPlanner(self.loss, plan.options, regions)
+        self.planner = MemoryPlanner(self.loss, plan.options, regions, plan.size)
 
     @functools.cached_property
     def exact(self) -> PlanObjective:
