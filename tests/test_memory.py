@@ -117,12 +117,15 @@ def test_content_features_are_worth_more_than_pairs_but_for_the_first(monkeypatc
 
 
 def test_coarse_scales_leave_room_for_the_enlarging():
-    """36 bytes a pixel, a pair of vectors being 28.8."""
-    alone, before = planner(max_memory=4.5), planner(max_memory=4.5, last=LARGE)
-    coarse, style = (1536, 2048), [STYLE]
-    assert alone.pairs(LARGE, style, 1) == before.pairs(LARGE, style, 1)
-    fewer = alone.pairs(coarse, style, 1) - before.pairs(coarse, style, 1)
-    assert fewer in (4 * 36 // 28.8, 4 * 36 // 28.8 + 1)
+    """36 bytes a pixel of the last scale; a pair of vectors takes 28.8."""
+
+    def fewer(limit, size):
+        alone, before = planner(max_memory=limit), planner(LARGE, max_memory=limit)
+        return alone.pairs(size, [STYLE], 1) - before.pairs(size, [STYLE], 1)
+
+    assert fewer(4.5, (1536, 2048)) == 5
+    assert planner(max_memory=7).pairs(LARGE, [STYLE], 1) > 3
+    assert fewer(7, LARGE) == 0
 
 
 def test_a_run_tells_the_planner_its_last_scale(content, style, monkeypatch):

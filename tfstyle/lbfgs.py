@@ -181,7 +181,7 @@ def two_loop_direction(
 
     def pair(age: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         row = tf.math.floormod(newest - age, history)
-        # A restricted y suffices: s meets only what is restricted, or is at the end.
+        # A restricted y suffices: s meets only what is restricted, as r is at the end.
         return tf.gather(s_history, row), _restricted(tf.gather(y_history, row), free)
 
     def put(vector: tf.Tensor, age: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
@@ -213,9 +213,11 @@ def two_loop_direction(
         beta = rhos[age] * _dot(y, r)
         return age - 1, r + (alphas[age] - beta) * s
 
-    r = h * _restricted(precondition(q), free)
     _, r = tf.while_loop(
-        lambda age, _: age >= 0, forward, (count - 1, r), parallel_iterations=1
+        lambda age, _: age >= 0,
+        forward,
+        (count - 1, h * precondition(q)),
+        parallel_iterations=1,
     )
     return _restricted(-r, free)
 
