@@ -140,10 +140,8 @@ class MemoryPlanner:
         Raises:
           UsageError: Nothing fits; the message says what would help.
         """
-        fixed, kept = (
-            self._fixed(size, style_sizes, batch, pairs),
-            self._kept(size, batch),
-        )
+        fixed = self._fixed(size, style_sizes, batch, pairs)
+        kept = self._kept(size, batch)
         tile = batch * min(_LEAST_TILE, math.prod(size)) * self._per_pixel
         least = max(tile, _passing(size, batch, pairs))
         keep = self._planned - fixed - kept >= least
