@@ -23,7 +23,7 @@ from tfstyle.regions import guides as region_guides
 from tfstyle.tiling import Grid, TiledLoss
 
 _CHROMA = 2.0
-"""Better than 1 on all pictures tried; 1.5 and 3 are better on some, worse on others."""
+"""Better than 1 on most pictures tried, 1.5 and 3 being better on some of them."""
 
 
 def perceptual_loss(
