@@ -22,14 +22,14 @@ import tensorflow as tf
 
 import tfstyle
 from tfstyle.backbones import vgg
-from tfstyle.backbones.backbone import CAFFE_MEAN_BGR, TORCH_MEAN_RGB, TORCH_STD_RGB
+from tfstyle.backbones.base import CAFFE_MEAN_BGR, TORCH_MEAN_RGB, TORCH_STD_RGB
+from tfstyle.backbones.feature_extractor import IMAGENET, resolve_layers
 from tfstyle.backbones.slim19 import head_name
 from tfstyle.backbones.weights import read_weights
-from tfstyle.colors import match_colors
-from tfstyle.features import IMAGENET, resolve_layers
+from tfstyle.images.color import match_colors
 from tfstyle.losses import PerceptualLoss, Targets
-from tfstyle.objective import perceptual_loss
-from tfstyle.plans import Plan, plan_stylize
+from tfstyle.stylizer.objective import perceptual_loss
+from tfstyle.stylizer.pictures import Plan, plan_stylize
 
 # Keras's epsilon of 1e-7, made for losses that are sums, would brake beside the
 # gradients of a relative loss, as would the tutorial's 1e-1; the tutorial's beta_1 of

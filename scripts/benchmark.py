@@ -60,18 +60,18 @@ with silent_stderr():
     from runtimes import runtimes
 
 from tfstyle.backbones import get_backbone, vgg
+from tfstyle.backbones.feature_extractor import IMAGENET
+from tfstyle.backbones.precision import dtype_policy
 from tfstyle.backbones.weights import read_weights, save_weights
 from tfstyle.cli import info
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.export import TOLERANCES
-from tfstyle.features import IMAGENET
 from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
+from tfstyle.networks.export import TOLERANCES
+from tfstyle.networks.style_net import TransformNet
 from tfstyle.options import CHOICES
-from tfstyle.plans import plan_stylize
-from tfstyle.precision import dtype_policy
-from tfstyle.pyramid import PyramidRun, scale_sizes
-from tfstyle.transform_net import TransformNet
+from tfstyle.stylizer.pictures import plan_stylize
+from tfstyle.stylizer.run import PyramidRun, scale_sizes
 
 FLAGS = flags.FLAGS
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"

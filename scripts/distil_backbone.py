@@ -33,7 +33,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from tfstyle.backbones import slim19, vgg
-from tfstyle.backbones.backbone import TORCH_MEAN_RGB, TORCH_STD_RGB, preprocess
+from tfstyle.backbones.base import TORCH_MEAN_RGB, TORCH_STD_RGB, preprocess
 from tfstyle.backbones.weights import sha256
 
 FLAGS = flags.FLAGS

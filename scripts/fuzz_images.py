@@ -42,7 +42,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 import hostile
 from hostile import Verdict, judge
 
-from tfstyle import images
+from tfstyle.images import decoders as images
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("minutes", 30.0, "How long.", 0.0)

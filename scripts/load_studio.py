@@ -31,7 +31,7 @@ from absl import app, flags
 from memory_watch import MemoryWatch
 from PIL import Image
 
-from tfstyle.samples import SAMPLES
+from tfstyle.images.samples import SAMPLES
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("users", 20, "Users at once.", 1)

@@ -27,8 +27,8 @@ import numpy as np
 from absl import app, flags
 
 import tfstyle
-from tfstyle.flow import Motion, find_motion, frame_flicker, mean_flicker, warp
-from tfstyle.video import TEMPORAL, TEMPORAL_WEIGHT, StylizeFrame, follow_motion
+from tfstyle.video.flow import Motion, find_motion, frame_flicker, mean_flicker, warp
+from tfstyle.video.stylize import TEMPORAL, TEMPORAL_WEIGHT, StylizeFrame, follow_motion
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("width", 480, "Width of the film in pixels.")
@@ -100,7 +100,7 @@ def flicker_of(made: list[np.ndarray], motions: list[Motion]) -> float:
 def stylizers() -> Iterator[tuple[str, StylizeFrame, StylizeFrame]]:
     """Names of styles, what stylizes frame by frame, and what steadies them."""
     if FLAGS.style:
-        from tfstyle.frames import FrameOptimizer
+        from tfstyle.video.frames import FrameOptimizer
 
         alone = FrameOptimizer(FLAGS.style)
         name = pathlib.Path(FLAGS.style).stem

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from tfstyle.apply import apply_network
-from tfstyle.export import (
+from tfstyle.networks.apply import apply_network
+from tfstyle.networks.export import (
     Run,
     export_network,
     run_litert,
     run_onnx,
     run_saved_model,
 )
-from tfstyle.transform_net import ConditionalInstanceNormalization, TransformNet
+from tfstyle.networks.style_net import ConditionalInstanceNormalization, TransformNet
 
 
 def runtimes(network: TransformNet, folder: pathlib.Path) -> dict[str, Run]:

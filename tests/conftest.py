@@ -40,7 +40,7 @@ def load_script(name: str) -> ModuleType:
 @pytest.fixture(scope="session", autouse=True)
 def one_precision_on_every_machine():
     """Sums of bfloat16 are in float32, as where the CPU does not multiply it."""
-    precision = importlib.import_module("tfstyle.precision")
+    precision = importlib.import_module("tfstyle.backbones.precision")
     precision.CPUINFO = _ROOT / "no such file"
 
 
@@ -121,14 +121,14 @@ class TinyFeatures:
 @pytest.fixture
 def bfloat16_cpu(monkeypatch):
     """Makes ``precision=auto`` mean bfloat16."""
-    precision = importlib.import_module("tfstyle.precision")
+    precision = importlib.import_module("tfstyle.backbones.precision")
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
 
 
 @pytest.fixture
 def halts(monkeypatch):
     """The evaluations after which runs have gone on in float32."""
-    pyramid = importlib.import_module("tfstyle.pyramid")
+    pyramid = importlib.import_module("tfstyle.stylizer.run")
     go_on, found = pyramid.PyramidRun._go_on_exactly, []
 
     def spied(self, optimizer, *args):
@@ -147,8 +147,8 @@ def tiny_features() -> TinyFeatures:
 @pytest.fixture
 def tiny_backbone(monkeypatch):
     """Makes every run take a random VGG of three convolutions."""
-    from tfstyle import objective
     from tfstyle.backbones import backbone, vgg
+    from tfstyle.stylizer import objective
 
     channels = {"block1_conv1": 8, "block2_conv1": 12, "block3_conv1": 16}
 
@@ -179,7 +179,7 @@ def tiny_backbone(monkeypatch):
 
 def simple_plan(content, style, options, start=None, size=None):
     """A plan without regions, from the content picture unless told otherwise."""
-    from tfstyle.plans import Plan, Style
+    from tfstyle.stylizer.pictures import Plan, Style
 
     return Plan(
         content,
@@ -195,7 +195,7 @@ def lively_network(style_names, **options):
     """A small feed-forward network whose styles differ much."""
     import keras
 
-    from tfstyle.transform_net import TransformNet
+    from tfstyle.networks.style_net import TransformNet
 
     keras.utils.set_random_seed(3)
     network = TransformNet(style_names, **{"width": 4, "blocks": 1, **options})
@@ -250,7 +250,12 @@ def refused(run):
 @pytest.fixture
 def no_tensorflow(monkeypatch):
     """Makes every import of TensorFlow or Keras fail."""
-    for name in ("tensorflow", "keras", "tfstyle.pyramid", "tfstyle.optimize"):
+    for name in (
+        "tensorflow",
+        "keras",
+        "tfstyle.stylizer.run",
+        "tfstyle.optimizers.loop",
+    ):
         monkeypatch.setitem(sys.modules, name, None)
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tfstyle import TfstyleError, UsageError
-from tfstyle.animation import Animation, check_animation
+from tfstyle.video.animation import Animation, check_animation
 
 try:
     import imageio_ffmpeg
@@ -304,7 +304,7 @@ def test_failure_leaves_the_file_as_it_was(tmp_path, kind, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tfstyle.animation._ffmpeg", lambda: "false")
+    monkeypatch.setattr("tfstyle.video.animation._ffmpeg", lambda: "false")
     monkeypatch.setattr(Image.Image, "save", full)
 
     with pytest.raises(TfstyleError, match=rf"out\.{kind}: could not be written"):
@@ -331,8 +331,8 @@ def test_ffmpeg_that_fails_half_way_leaves_no_film(tmp_path, monkeypatch):
 
 
 def test_bad_paths_are_refused_without_tensorflow(tmp_path, no_tensorflow, monkeypatch):
-    monkeypatch.delitem(sys.modules, "tfstyle.animation")
-    module = importlib.import_module("tfstyle.animation")
+    monkeypatch.delitem(sys.modules, "tfstyle.video.animation")
+    module = importlib.import_module("tfstyle.video.animation")
 
     with pytest.raises(UsageError):
         module.check_animation(tmp_path / "out.avi")

@@ -7,13 +7,13 @@ import pytest
 from conftest import lively_network
 
 import tfstyle
-from tfstyle import apply
-from tfstyle.apply import apply_network, apply_style
-from tfstyle.colors import keep_colors
 from tfstyle.errors import UsageError
-from tfstyle.memory import RUNTIME
-from tfstyle.tiling import choose_grid
-from tfstyle.transform_net import save_network
+from tfstyle.images.color import keep_colors
+from tfstyle.losses.tiled import choose_grid
+from tfstyle.networks import apply
+from tfstyle.networks.apply import apply_network, apply_style
+from tfstyle.networks.style_net import save_network
+from tfstyle.stylizer.memory import RUNTIME
 
 CAT = pathlib.Path(__file__).parents[1] / "data" / "content" / "cat.jpg"
 

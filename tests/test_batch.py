@@ -23,11 +23,11 @@ from PIL import Image
 
 import tfstyle
 from tfstyle import load_image, save_image
-from tfstyle.apply import apply_style
 from tfstyle.cli import batch as command
 from tfstyle.errors import UsageError
 from tfstyle.images import SAVE_FORMATS
-from tfstyle.transform_net import save_network
+from tfstyle.networks.apply import apply_style
+from tfstyle.networks.style_net import save_network
 
 beam = pytest.importorskip("apache_beam")
 from apache_beam.io.filesystem import CompressionTypes  # noqa: E402
@@ -35,8 +35,8 @@ from apache_beam.io.filesystems import FileSystems  # noqa: E402
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # noqa: E402
 from apache_beam.testing.util import assert_that  # noqa: E402
 
-from tfstyle import pipeline  # noqa: E402
-from tfstyle.pipeline import (  # noqa: E402
+from tfstyle.batch import pipeline  # noqa: E402
+from tfstyle.batch.pipeline import (  # noqa: E402
     NetworkHandler,
     OptimizerHandler,
     Picture,
@@ -76,7 +76,7 @@ def place(network, exports, tmp_path, monkeypatch):
         shutil.copytree(kept, path)
 
     export = tfstyle.export_network
-    monkeypatch.setattr("tfstyle.export.export_network", export_network)
+    monkeypatch.setattr("tfstyle.networks.export.export_network", export_network)
     monkeypatch.chdir(tmp_path)
     save_network(network, "model.keras")
     Path("photos/deep").mkdir(parents=True)
@@ -371,7 +371,7 @@ def test_little_memory_means_tiles_of_the_same_network(network, monkeypatch):
         seen.append((network.style_names, images.shape, blend.tolist(), max_memory))
         return images
 
-    monkeypatch.setattr("tfstyle.apply.apply_network", apply_network)
+    monkeypatch.setattr("tfstyle.networks.apply.apply_network", apply_network)
     pixels = picture(1).astype("float32")
     (result,) = handler.load_model()([Picture("in", "out", pixels)])
     assert seen == [(["a", "b"], (1, 24, 32, 3), [[0, 1]], 0.75)]
@@ -411,7 +411,7 @@ def test_a_worker_takes_its_part_of_the_machine(network):
         "handler = pickler.loads(sys.stdin.buffer.read())\n"
         "assert 'tensorflow' not in sys.modules\n"
         "model = handler.load_model()\n"
-        "import tensorflow as tf; from tfstyle.memory import memory_limit\n"
+        "import tensorflow as tf; from tfstyle.stylizer.memory import memory_limit\n"
         "print(tf.config.threading.get_intra_op_parallelism_threads())\n"
         "print(model._max_memory * 4e9 / memory_limit(0))"
     )
@@ -612,7 +612,7 @@ def test_paintings_are_checked_first(refused, place, no_tensorflow):
 
 def test_beam_that_is_not_installed(refused, place, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    monkeypatch.delitem(sys.modules, "tfstyle.pipeline")
+    monkeypatch.delitem(sys.modules, "tfstyle.batch.pipeline")
     code, err = refused(*batch(PICTURES))
     assert code == 2
     assert "apache-beam is not installed" in err

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle.callbacks import ProgressBar, Snapshots, TensorBoard
 from tfstyle.errors import TfstyleError
 from tfstyle.images import load_image
-from tfstyle.optimize import Progress
+from tfstyle.monitoring.callbacks import ProgressBar, Snapshots, TensorBoard
+from tfstyle.optimizers.loop import Progress
 
 
 def progress(first: int, last: int, steps: int = 10) -> Progress:

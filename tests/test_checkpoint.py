@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import tfstyle
-from tfstyle import checkpoint as checkpoints
-from tfstyle import optimize
-from tfstyle.checkpoint import Checkpoint, State, identity
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.plans import plan_stylize
+from tfstyle.optimizers import loop as optimize
+from tfstyle.stylizer import checkpoint as checkpoints
+from tfstyle.stylizer.checkpoint import Checkpoint, State, identity
+from tfstyle.stylizer.pictures import plan_stylize
 
 OPTIONS = {"scales": 2, "steps": (9, 12), "margin": 2}
 

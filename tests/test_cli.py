@@ -18,7 +18,7 @@ from test_callbacks import read_events
 from tfstyle import load_image, save_image
 from tfstyle.cli.main import COMMANDS, main
 from tfstyle.errors import TfstyleError
-from tfstyle.presets import preset_names
+from tfstyle.options.presets import preset_names
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main"]
 
@@ -398,7 +398,7 @@ def test_failure_in_the_middle_leaves_the_old_picture(
     def fail(*_):
         raise ValueError("something\nunforeseen")
 
-    monkeypatch.setattr("tfstyle.pyramid.PyramidRun._optimize_scale", fail)
+    monkeypatch.setattr("tfstyle.stylizer.run.PyramidRun._optimize_scale", fail)
     (folder / "out.png").write_bytes(b"old")
     code, line = refused(*STYLIZE, *SMALL)
 
@@ -665,7 +665,7 @@ def test_a_film_that_cannot_be_is_refused(refused, folder, no_tensorflow):
 
 
 def test_the_picture_is_there_though_the_film_fails(run, folder, monkeypatch):
-    from tfstyle.animation import Animation
+    from tfstyle.video.animation import Animation
 
     def fail(self):
         raise TfstyleError("film.gif: could not be written: no space")

@@ -14,10 +14,10 @@ import pytest
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.cli import train as train_command
-from tfstyle.option_flags import options_from, parse
+from tfstyle.cli.flags import options_from, parse
+from tfstyle.networks.style_net import TransformNet, load_network, save_network
 from tfstyle.options import TrainingOptions
-from tfstyle.presets import preset_names
-from tfstyle.transform_net import TransformNet, load_network, save_network
+from tfstyle.options.presets import preset_names
 
 
 def names_in(folder: str) -> list[str]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfstyle.colors import (
+from tfstyle.images.color import (
     MATCHINGS,
     color_statistics,
     keep_colors,

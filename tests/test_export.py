@@ -10,10 +10,10 @@ from conftest import lively_network
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfstyle
-from tfstyle import export
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.export import export_network, export_optimizer
-from tfstyle.transform_net import load_network
+from tfstyle.networks import export
+from tfstyle.networks.export import export_network, export_optimizer
+from tfstyle.networks.style_net import load_network
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_the_optimiser_runs_in_the_graph(tmp_path, tiny_backbone, content, style
 def test_the_optimiser_is_not_in_the_precision_of_this_cpu(
     tmp_path, tiny_backbone, monkeypatch
 ):
-    monkeypatch.setattr("tfstyle.precision.multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr("tfstyle.backbones.precision.multiplies_bfloat16", lambda: True)
     export_optimizer(tmp_path / "m")
     text = (tmp_path / "m" / "1" / "saved_model.pb").read_bytes()
     saved = saved_model_pb2.SavedModel.FromString(text)

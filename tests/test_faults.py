@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from conftest import no_memory
 
-from tfstyle import load_image, pyramid, save_image, stylize
+from tfstyle import load_image, save_image, stylize
 from tfstyle.backbones.weights import save_weights
-from tfstyle.callbacks import TensorBoard, outliving
 from tfstyle.cli import main as cli
 from tfstyle.cli import run as cli_run
 from tfstyle.errors import UsageError, user_error
-from tfstyle.optimize import NonFiniteLossError
-from tfstyle.samples import SAMPLES
+from tfstyle.images.samples import SAMPLES
+from tfstyle.monitoring.callbacks import TensorBoard, outliving
+from tfstyle.optimizers.loop import NonFiniteLossError
+from tfstyle.stylizer import run as pyramid
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main"]
 SHORT = ["--content=photo.png", "--style=art.png", "--size=32", "--optimizer=adam"]
@@ -259,11 +260,11 @@ def test_memory_that_never_is_enough(
 @pytest.mark.parametrize(
     ("command", "place"),
     [
-        ("stylize", "tfstyle.plans.load_image"),
-        ("stylize", "tfstyle.objective.FeatureExtractor"),
-        ("stylize", "tfstyle.pyramid.PyramidRun._variable"),
-        ("apply", "tfstyle.apply.load_image"),
-        ("apply", "tfstyle.apply._whole"),
+        ("stylize", "tfstyle.stylizer.pictures.load_image"),
+        ("stylize", "tfstyle.stylizer.objective.FeatureExtractor"),
+        ("stylize", "tfstyle.stylizer.run.PyramidRun._variable"),
+        ("apply", "tfstyle.networks.apply.load_image"),
+        ("apply", "tfstyle.networks.apply._whole"),
     ],
 )
 def test_full_memory_is_told_with_a_way_out(

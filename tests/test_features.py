@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from tfstyle.backbones import NAMES, get_backbone
-from tfstyle.backbones.backbone import preprocess
+from tfstyle.backbones.base import preprocess
+from tfstyle.backbones.feature_extractor import FeatureExtractor, resolve_layers
 from tfstyle.backbones.weights import save_weights
 from tfstyle.errors import UsageError
-from tfstyle.features import FeatureExtractor, resolve_layers
 from tfstyle.losses import PerceptualLoss, gram_matrix
 
 NETWORKS = {

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tfstyle import flow
+from tfstyle.video import flow
 
 cv2 = pytest.importorskip("cv2")
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import tfstyle
-from tfstyle import memory, optimize
 from tfstyle.errors import UsageError
-from tfstyle.flow import find_motion, frame_flicker
-from tfstyle.frames import FrameOptimizer
+from tfstyle.optimizers import loop as optimize
+from tfstyle.stylizer import memory
+from tfstyle.video.flow import find_motion, frame_flicker
+from tfstyle.video.frames import FrameOptimizer
 
 CAT = Path(__file__).parents[1] / "data" / "content" / "cat.jpg"
 OPTIONS = {"scales": 1, "steps": 10, "margin": 4}

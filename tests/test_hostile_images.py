@@ -21,9 +21,9 @@ from conftest import load_script
 from hostile import EITHER, PICTURE, REFUSED
 from PIL import Image
 
-from tfstyle import images
 from tfstyle.cli import run as cli_run
 from tfstyle.errors import ImageError, UsageError
+from tfstyle.images import decoders as images
 from tfstyle.images import load_image, read_metadata, save_image
 
 SECONDS, MEGABYTES = 5.0, 200.0

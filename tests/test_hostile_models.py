@@ -19,10 +19,10 @@ from conftest import simple_plan
 
 from tfstyle.backbones import weights as weights_module
 from tfstyle.backbones.weights import read_weights
-from tfstyle.checkpoint import Checkpoint, State
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.networks.style_net import TransformNet, load_network, save_network
 from tfstyle.options import Options
-from tfstyle.transform_net import TransformNet, load_network, save_network
+from tfstyle.stylizer.checkpoint import Checkpoint, State
 
 KERNEL = np.arange(108, dtype="float32").reshape(3, 3, 3, 4)
 BIAS = np.arange(4, dtype="float32")

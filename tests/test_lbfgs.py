@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle import lbfgs
-from tfstyle.lbfgs import LBFGS
+from tfstyle.optimizers import lbfgs
+from tfstyle.optimizers.lbfgs import LBFGS
 
 Loss = Callable[[tf.Tensor], tf.Tensor]
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import tfstyle.losses
+import tfstyle.losses.perceptual
 from tfstyle.images import load_image
 from tfstyle.losses import (
     NORMALIZATIONS,
@@ -249,7 +249,7 @@ def test_products_of_bfloat16_are_near_those_of_float32(monkeypatch, shape, know
             value = tf.reduce_sum(gram * slope)
         return gram, tape.gradient(value, x)
 
-    monkeypatch.setattr(tfstyle.losses, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(tfstyle.losses.perceptual, "multiplies_bfloat16", lambda: True)
     gram, gradient = gram_and_gradient(features)
     assert (gram.dtype, gradient.dtype) == (tf.float32, tf.bfloat16)
     exact = numpy_gram(wide)

@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 from conftest import simple_plan
 
-from tfstyle import memory, objective, pyramid
 from tfstyle.errors import UsageError
-from tfstyle.memory import MemoryPlanner, machine_memory
-from tfstyle.objective import PlanObjective, perceptual_loss
 from tfstyle.options import Options
-from tfstyle.pyramid import PyramidRun
+from tfstyle.stylizer import memory, objective
+from tfstyle.stylizer import run as pyramid
+from tfstyle.stylizer.memory import MemoryPlanner, machine_memory
+from tfstyle.stylizer.objective import PlanObjective, perceptual_loss
+from tfstyle.stylizer.run import PyramidRun
 
 LARGE, STYLE = (3072, 4096), (768, 1024)
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle import objective, stylize
+from tfstyle import stylize
 from tfstyle.backbones.slim19 import SLIM19
-from tfstyle.objective import (
+from tfstyle.options import Options
+from tfstyle.stylizer import objective
+from tfstyle.stylizer.objective import (
     Encoder,
     favor_chroma,
     from_space,
@@ -17,7 +19,6 @@ from tfstyle.objective import (
     with_margin,
     without_margin,
 )
-from tfstyle.options import Options
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle import optimize as module
-from tfstyle.lbfgs import LBFGS
-from tfstyle.optimize import (
+from tfstyle.optimizers import loop as module
+from tfstyle.optimizers.lbfgs import LBFGS
+from tfstyle.optimizers.loop import (
     Adam,
     Loop,
     NonFiniteLossError,

@@ -9,8 +9,8 @@ from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.errors import UsageError
 from tfstyle.images import read_metadata
-from tfstyle.origins import Origin, Source, origin_of, read_origin
-from tfstyle.samples import SAMPLES
+from tfstyle.images.samples import SAMPLES
+from tfstyle.options.provenance import Origin, Source, origin_of, read_origin
 
 
 @pytest.fixture

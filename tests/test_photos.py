@@ -5,7 +5,7 @@ import pytest
 
 import tfstyle
 from tfstyle.errors import UsageError
-from tfstyle.photos import Photos, picture_files
+from tfstyle.networks.photos import Photos, picture_files
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from tfstyle import precision
-from tfstyle.features import FeatureExtractor
-from tfstyle.precision import dtype_policy, multiplies_bfloat16
+from tfstyle.backbones import precision
+from tfstyle.backbones.feature_extractor import FeatureExtractor
+from tfstyle.backbones.precision import dtype_policy, multiplies_bfloat16
 
 
 @pytest.fixture(autouse=True)

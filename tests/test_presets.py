@@ -5,10 +5,10 @@ from absl import flags
 
 from tfstyle.cli import main as cli
 from tfstyle.cli import stylize
+from tfstyle.cli.flags import options_from, parse
 from tfstyle.errors import UsageError
-from tfstyle.option_flags import options_from, parse
 from tfstyle.options import Options
-from tfstyle.presets import preset_names, preset_path, preset_source
+from tfstyle.options.presets import preset_names, preset_path, preset_source
 
 # The assignment: content weight, style weights of layers 1, 4, 6, 7, total variation,
 # size of the style picture.

@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tfstyle import apply
-from tfstyle.backbones.backbone import Backbone, convolution, pool
-from tfstyle.features import FeatureExtractor, Field
+from tfstyle.backbones.base import Backbone, convolution, pool
+from tfstyle.backbones.feature_extractor import FeatureExtractor, Field
 from tfstyle.images import encode_image, load_image, resize_image
 from tfstyle.losses import (
     NORMALIZATIONS,
@@ -28,7 +27,8 @@ from tfstyle.losses import (
     style_loss,
     total_variation,
 )
-from tfstyle.tiling import Grid, TiledLoss, cut
+from tfstyle.losses.tiled import Grid, TiledLoss, cut
+from tfstyle.networks import apply
 
 settings.register_profile(
     "repeatable",

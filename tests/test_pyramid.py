@@ -8,16 +8,18 @@ import pytest
 import tensorflow as tf
 from conftest import simple_plan
 
-from tfstyle import memory, optimize, pyramid
+from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.errors import UsageError
-from tfstyle.features import FeatureExtractor
 from tfstyle.images import load_image, resize_image
-from tfstyle.lbfgs import LBFGS
 from tfstyle.losses import PerceptualLoss, gram_matrix
-from tfstyle.objective import PlanObjective
+from tfstyle.optimizers import loop as optimize
+from tfstyle.optimizers.lbfgs import LBFGS
 from tfstyle.options import Options
-from tfstyle.pyramid import (
+from tfstyle.stylizer import memory
+from tfstyle.stylizer import run as pyramid
+from tfstyle.stylizer.objective import PlanObjective
+from tfstyle.stylizer.run import (
     BrokenRunError,
     PyramidRun,
     scale_sizes,

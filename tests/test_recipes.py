@@ -11,10 +11,10 @@ import tensorflow as tf
 from PIL import Image
 
 import tfstyle
-from tfstyle import pyramid
 from tfstyle.errors import ImageError, UsageError
-from tfstyle.plans import plan_inversion, plan_stylize, plan_texture
-from tfstyle.recipes import run_plan
+from tfstyle.stylizer import run as pyramid
+from tfstyle.stylizer.pictures import plan_inversion, plan_stylize, plan_texture
+from tfstyle.stylizer.recipes import run_plan
 
 FEW = {"steps": 4, "scales": 1, "margin": 0, "color": "free", "optimizer": "adam"}
 

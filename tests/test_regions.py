@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 import tfstyle
-from tfstyle import memory, regions
+from tfstyle.backbones.feature_extractor import FeatureExtractor, Field
 from tfstyle.errors import UsageError
-from tfstyle.features import FeatureExtractor, Field
+from tfstyle.images import masks as regions
+from tfstyle.images.masks import assign_styles, guides, read_mask, read_protection
 from tfstyle.losses import (
     PerceptualLoss,
     Targets,
@@ -17,11 +18,11 @@ from tfstyle.losses import (
     gram_matrix,
     guide_areas,
 )
-from tfstyle.objective import perceptual_loss
 from tfstyle.options import Options
-from tfstyle.plans import plan_stylize, plan_texture
-from tfstyle.pyramid import PyramidRun
-from tfstyle.regions import assign_styles, guides, read_mask, read_protection
+from tfstyle.stylizer import memory
+from tfstyle.stylizer.objective import perceptual_loss
+from tfstyle.stylizer.pictures import plan_stylize, plan_texture
+from tfstyle.stylizer.run import PyramidRun
 
 SIZE = (32, 40)
 

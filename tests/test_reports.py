@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from tfstyle.errors import TfstyleError
-from tfstyle.pyramid import Result
-from tfstyle.reports import save_loss_plot, save_report
+from tfstyle.monitoring.reports import save_loss_plot, save_report
+from tfstyle.stylizer.run import Result
 
 
 @pytest.fixture

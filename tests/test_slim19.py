@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from tfstyle.backbones import slim19, vgg
+from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.backbones.vgg import VGG19
-from tfstyle.features import FeatureExtractor
 
 VGG19_CHANNELS = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfstyle.backbones import squeezenet, vgg
-from tfstyle.backbones.backbone import preprocess
+from tfstyle.backbones.base import preprocess
 from tfstyle.backbones.squeezenet import SQUEEZENET
 from tfstyle.backbones.weights import assign_weights, read_weights
 from tfstyle.errors import TfstyleError

@@ -14,8 +14,8 @@ from PIL import Image
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.errors import UsageError
-from tfstyle.origins import read_origin
-from tfstyle.presets import preset_names
+from tfstyle.options.presets import preset_names
+from tfstyle.options.provenance import read_origin
 from tfstyle.studio import jobs
 from tfstyle.studio.jobs import Limits, Request, flag_values, load_upload, run
 
@@ -254,7 +254,7 @@ def test_hostile_uploads_are_read_or_refused_in_one_line(corpus, results, monkey
     def reached(*_):
         raise UsageError("all pictures were read")
 
-    importlib.import_module("tfstyle.pyramid")  # takes more memory than any upload
+    importlib.import_module("tfstyle.stylizer.run")  # takes more memory than any upload
     monkeypatch.setattr(jobs, "make_repeatable", reached)
     art = next(str(case.path) for case in corpus if case.name == "whole.png")
     for number, case in enumerate(corpus):

@@ -18,8 +18,8 @@ from hostile import PICTURE
 from PIL import Image
 
 from tfstyle import load_image, save_image
-from tfstyle.origins import read_origin
-from tfstyle.samples import SAMPLES
+from tfstyle.images.samples import SAMPLES
+from tfstyle.options.provenance import read_origin
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")

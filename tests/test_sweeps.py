@@ -10,8 +10,8 @@ from PIL import Image
 import tfstyle
 from tfstyle.errors import UsageError
 from tfstyle.losses import PerceptualLoss
-from tfstyle.origins import read_origin
-from tfstyle.sweeps import contact_sheet, sweep
+from tfstyle.options.provenance import read_origin
+from tfstyle.stylizer.sweep import contact_sheet, sweep
 
 OPTIONS = {"scales": 2, "steps": 6, "margin": 2, "optimizer": "adam"}
 GRID = {

@@ -10,19 +10,32 @@ import pytest
 import tensorflow as tf
 
 from tfstyle.backbones import get_backbone, slim19, squeezenet, vgg
+from tfstyle.backbones.feature_extractor import (
+    LAPLACIAN,
+    FeatureExtractor,
+    Field,
+    receptive_fields,
+)
 from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.errors import UsageError
-from tfstyle.features import LAPLACIAN, FeatureExtractor, Field, receptive_fields
 from tfstyle.images import load_image
+from tfstyle.images.masks import guides
 from tfstyle.losses import NORMALIZATIONS, PerceptualLoss, Targets, guide_areas
-from tfstyle.optimize import (
+from tfstyle.losses.tiled import (
+    Grid,
+    Side,
+    Span,
+    TiledLoss,
+    choose_grid,
+    cut,
+    widest_halo,
+)
+from tfstyle.optimizers.loop import (
     Adam,
     call_in_own_graph,
     differentiated,
     optimize,
 )
-from tfstyle.regions import guides
-from tfstyle.tiling import Grid, Side, Span, TiledLoss, choose_grid, cut, widest_halo
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 VGG_LAYERS = {

@@ -16,11 +16,11 @@ import tensorflow as tf
 from conftest import draw
 
 import tfstyle
-from tfstyle import training
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.optimize import NonFiniteLossError
-from tfstyle.training import train
-from tfstyle.transform_net import load_network
+from tfstyle.networks import training
+from tfstyle.networks.style_net import load_network
+from tfstyle.networks.training import train
+from tfstyle.optimizers.loop import NonFiniteLossError
 
 TINY = {
     "size": 32,
@@ -173,7 +173,7 @@ def test_each_step_has_every_style_in_turns(photos, tmp_path, tiny_backbone):
     ]
     # The content that is wanted has the style's colours.
     photo, content, style = (part[0].numpy() for part in batches[0])
-    wanted = tfstyle.colors.match_colors(photo, STYLES[[*STYLES][style]])
+    wanted = tfstyle.images.color.match_colors(photo, STYLES[[*STYLES][style]])
     np.testing.assert_allclose(content, wanted, atol=1e-6)
     assert np.abs(content - photo).mean() > 0.01
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import lively_network
 
 from tfstyle.errors import UsageError
-from tfstyle.transform_net import (
+from tfstyle.networks.style_net import (
     BUNDLED_FILE,
     ConditionalInstanceNormalization,
     TransformNet,
@@ -142,7 +142,7 @@ def test_a_new_process_reads_it_without_custom_objects(network, tmp_path):
     save_network(network, tmp_path / "model.keras")
     program = (
         "import keras, numpy\n"
-        "import tfstyle.transform_net\n"
+        "import tfstyle.networks.style_net\n"
         f"model = keras.saving.load_model({str(tmp_path / 'model.keras')!r})\n"
         "print(model(numpy.full([1, 9, 8, 3], 0.5, 'float32')).numpy().mean())"
     )

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.backbones.vgg import VGG16, VGG19
 from tfstyle.backbones.weights import save_weights
 from tfstyle.errors import UsageError
-from tfstyle.features import FeatureExtractor
 from tfstyle.images import load_image
 
 TRUE_LAYERS = [f"block{b}_conv{i}" for b, i in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1))]

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from conftest import lively_network
 
-from tfstyle import clips, load_image, save_image, video
+from tfstyle import load_image, save_image
 from tfstyle.cli import video as command
 from tfstyle.errors import TfstyleError, UsageError, VideoError
-from tfstyle.transform_net import save_network
+from tfstyle.networks.style_net import save_network
+from tfstyle.video import clips
+from tfstyle.video import stylize as video
 
 cv2 = pytest.importorskip("cv2")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")

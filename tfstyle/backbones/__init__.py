@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tfstyle.errors import UsageError
 
 if TYPE_CHECKING:
-    from tfstyle.backbones.backbone import Backbone
+    from tfstyle.backbones.base import Backbone
 
 NAMES = ("slim19", "vgg19", "vgg16", "squeezenet")
 

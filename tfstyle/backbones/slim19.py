@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tfstyle.backbones import vgg
-from tfstyle.backbones.backbone import Backbone, Weights, convolution
+from tfstyle.backbones.base import Backbone, Weights, convolution
 
 WEIGHTS = pathlib.Path(__file__).with_name("slim19.npz")
 CHANNELS = dict(

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from tfstyle.backbones.backbone import Backbone, Weights, convolution, pool
+from tfstyle.backbones.base import Backbone, Weights, convolution, pool
 from tfstyle.backbones.weights import download, keras_models_folder, read_weights
 
 # Channels of the squeeze layer and of each expand layer.

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfstyle.backbones.backbone import Backbone, Weights, convolution, pool
+from tfstyle.backbones.base import Backbone, Weights, convolution, pool
 from tfstyle.backbones.weights import download
 
 VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)

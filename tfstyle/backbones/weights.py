@@ -17,7 +17,7 @@ import h5py
 import keras
 import numpy as np
 
-from tfstyle.backbones.backbone import Weights
+from tfstyle.backbones.base import Weights
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import beside
 

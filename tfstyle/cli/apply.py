@@ -18,8 +18,8 @@ from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
+from tfstyle.networks.photos import picture_files
 from tfstyle.options import APPLY_COLORS
-from tfstyle.photos import picture_files
 
 Jobs = list[tuple[pathlib.Path, pathlib.Path]]
 
@@ -73,8 +73,8 @@ def run(values: flags.FlagValues) -> int:
     check_backend()
     jobs = find_jobs(runs.required(values, "input"), runs.required(values, "output"))
     import_tensorflow()
-    from tfstyle.apply import apply_style
-    from tfstyle.transform_net import load_network
+    from tfstyle.networks.apply import apply_style
+    from tfstyle.networks.style_net import load_network
 
     failed = 0
     with quiet_libraries():

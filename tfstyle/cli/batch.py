@@ -37,18 +37,18 @@ from absl import flags
 
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
+from tfstyle.cli.flags import define_option_flags, options_from
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 from tfstyle.cli.signals import check_interrupts
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.options import APPLY_COLORS, Options
-from tfstyle.plans import make_options
+from tfstyle.stylizer.pictures import make_options
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    from tfstyle.pipeline import Counts, Places, StylizePictures
+    from tfstyle.batch.pipeline import Counts, Places, StylizePictures
 
 OWN_OPTIONS = ("size", "max_memory")
 """Options whose flags mean something of their own here."""
@@ -139,7 +139,7 @@ def run(values: flags.FlagValues) -> int:
     elsewhere = any(flag.startswith("--runner") for flag in beam_flags)
     workers = values["workers"].value or (0 if elsewhere else default_workers())
     with quiet_beam(debug):
-        from tfstyle.pipeline import Places
+        from tfstyle.batch.pipeline import Places
 
         options = beam_options(beam_flags)
         patterns = [part.strip() for part in source.split(",") if part.strip()]
@@ -263,7 +263,7 @@ def _transform(
 ) -> StylizePictures:
     """The transform that the flags describe, with its model in it."""
     import_tensorflow()
-    from tfstyle.pipeline import NetworkHandler, OptimizerHandler, StylizePictures
+    from tfstyle.batch.pipeline import NetworkHandler, OptimizerHandler, StylizePictures
 
     machine: dict[str, Any] = {
         "max_memory": values["max_memory"].value,
@@ -300,7 +300,7 @@ def run_elsewhere(transform: StylizePictures, options: PipelineOptions) -> Count
     """
     import apache_beam as beam
 
-    from tfstyle.pipeline import Counts
+    from tfstyle.batch.pipeline import Counts
 
     try:
         pipeline = beam.Pipeline(options=options)
@@ -335,7 +335,7 @@ def run_here(
     import apache_beam as beam
     from apache_beam.options.pipeline_options import DirectOptions
 
-    from tfstyle.pipeline import Counts
+    from tfstyle.batch.pipeline import Counts
 
     options.view_as(DirectOptions).direct_num_workers = workers
     with _Watch(debug) as watch:
@@ -533,7 +533,7 @@ def report(values: flags.FlagValues, counts: Counts) -> int:
     Raises:
       UsageError: There was nothing to do it with.
     """
-    from tfstyle.pipeline import DEAD_LETTER
+    from tfstyle.batch.pipeline import DEAD_LETTER
 
     if not counts.found:
         raise _nothing_found(values)

@@ -13,9 +13,9 @@ from absl import flags
 
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
+from tfstyle.cli.flags import define_option_flags, options_from
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 from tfstyle.errors import UsageError
-from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS, LossOptions
 
 
@@ -69,8 +69,8 @@ def run(values: flags.FlagValues) -> int:
     options = options_from(values, LossOptions)
     runs.check_weights(values)
     import_tensorflow()
-    from tfstyle.export import export_network, export_optimizer
-    from tfstyle.transform_net import load_network
+    from tfstyle.networks.export import export_network, export_optimizer
+    from tfstyle.networks.style_net import load_network
 
     with quiet_libraries(), silent_stderr():
         if what == "optimizer":

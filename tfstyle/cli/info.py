@@ -16,7 +16,7 @@ from absl import flags
 import tfstyle
 from tfstyle.backbones import NAMES
 from tfstyle.cli.quiet import import_tensorflow
-from tfstyle.origins import read_origin
+from tfstyle.options.provenance import read_origin
 
 NVIDIA_DRIVER = pathlib.Path("/dev/nvidiactl")
 
@@ -86,7 +86,7 @@ def keras_folder() -> pathlib.Path:
 def bundled_styles() -> list[str]:
     """The names of the styles that come with tfstyle."""
     import_tensorflow()
-    from tfstyle.transform_net import load_network
+    from tfstyle.networks.style_net import load_network
 
     return load_network().style_names
 

@@ -92,7 +92,7 @@ def _dispatch(words: list[str]) -> int:
         names = ", ".join(COMMANDS)
         raise UsageError(f"there is no command {words[0]!r}; the commands are {names}")
     # NumPy and Pillow are imported from here on, where no Ctrl-C gets lost.
-    from tfstyle.option_flags import parse
+    from tfstyle.cli.flags import parse
 
     command = importlib.import_module(f"tfstyle.cli.{words[0]}")
     values = flags.FlagValues()

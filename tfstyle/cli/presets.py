@@ -6,7 +6,7 @@ import textwrap
 
 from absl import flags
 
-from tfstyle.presets import preset_names, preset_source
+from tfstyle.options.presets import preset_names, preset_source
 
 
 def define_flags(values: flags.FlagValues) -> None:

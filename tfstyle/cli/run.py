@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from tfstyle.animation import Animation
 from tfstyle.backbones import check_backend
-from tfstyle.checkpoint import SECONDS_BETWEEN
+from tfstyle.cli.flags import options_from, recorded_options
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
-from tfstyle.option_flags import options_from, recorded_options
-from tfstyle.origins import PICTURES, Origin, origin_of
-from tfstyle.plans import Plan, make_options, weighted_sources
-from tfstyle.recipes import make_repeatable, run_plan
-from tfstyle.regions import LABELS
+from tfstyle.images.masks import LABELS
+from tfstyle.options.provenance import PICTURES, Origin, origin_of
+from tfstyle.stylizer.checkpoint import SECONDS_BETWEEN
+from tfstyle.stylizer.pictures import Plan, make_options, weighted_sources
+from tfstyle.stylizer.recipes import make_repeatable, run_plan
+from tfstyle.video.animation import Animation
 
 if TYPE_CHECKING:
-    from tfstyle.optimize import Callback
-    from tfstyle.pyramid import BrokenRunError, Result
+    from tfstyle.optimizers.loop import Callback
+    from tfstyle.stylizer.run import BrokenRunError, Result
 
 PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
 
@@ -366,8 +366,13 @@ def _run(
     signals: StopOnSignal,
     film: Animation | None,
 ) -> tuple[Result, BrokenRunError | None]:
-    from tfstyle.callbacks import ProgressBar, Snapshots, TensorBoard, outliving
-    from tfstyle.pyramid import BrokenRunError
+    from tfstyle.monitoring.callbacks import (
+        ProgressBar,
+        Snapshots,
+        TensorBoard,
+        outliving,
+    )
+    from tfstyle.stylizer.run import BrokenRunError
 
     with contextlib.ExitStack() as stack:
         callbacks: list[Callback] = [stack.enter_context(ProgressBar()), signals]
@@ -389,7 +394,7 @@ def _run(
 
 
 def _write_reports(values: flags.FlagValues, result: Result, plan: Plan) -> None:
-    from tfstyle.reports import save_loss_plot, save_report
+    from tfstyle.monitoring.reports import save_loss_plot, save_report
 
     if plot := values["loss_plot"].value:
         save_loss_plot(result.history, plot)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfstyle.optimize import Progress
+    from tfstyle.optimizers.loop import Progress
 
 _interrupts: list[int] = []
 

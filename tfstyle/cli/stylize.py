@@ -17,9 +17,9 @@ import pathlib
 from absl import flags
 
 from tfstyle.cli import run as runs
+from tfstyle.cli.flags import define_recipe_flags, options_from
 from tfstyle.errors import UsageError
-from tfstyle.option_flags import define_recipe_flags, options_from
-from tfstyle.plans import plan_stylize
+from tfstyle.stylizer.pictures import plan_stylize
 
 
 def define_flags(values: flags.FlagValues) -> None:

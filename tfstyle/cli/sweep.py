@@ -24,19 +24,19 @@ from absl import flags
 
 from tfstyle.cli import run as runs
 from tfstyle.cli import stylize
+from tfstyle.cli.flags import options_from, parse, recorded_options
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import save_image
-from tfstyle.option_flags import options_from, parse, recorded_options
 from tfstyle.options import Options
-from tfstyle.origins import PICTURES, Origin, origin_of
-from tfstyle.recipes import make_repeatable
-from tfstyle.sweeps import Cell, contact_sheet, sweep
+from tfstyle.options.provenance import PICTURES, Origin, origin_of
+from tfstyle.stylizer.recipes import make_repeatable
+from tfstyle.stylizer.sweep import Cell, contact_sheet, sweep
 
 if TYPE_CHECKING:
-    from tfstyle.optimize import Callback
+    from tfstyle.optimizers.loop import Callback
 
 READS_PRESETS = False  # their values may have commas
 SHEET, TABLE = "sheet.png", "losses.csv"
@@ -160,7 +160,7 @@ def _as_stylize(
 
 
 def _callbacks(bars: ExitStack, signals: StopOnSignal) -> list[Callback]:
-    from tfstyle.callbacks import ProgressBar
+    from tfstyle.monitoring.callbacks import ProgressBar
 
     return [bars.enter_context(ProgressBar()), signals]
 

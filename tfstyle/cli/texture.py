@@ -8,8 +8,8 @@ from __future__ import annotations
 from absl import flags
 
 from tfstyle.cli import run as runs
-from tfstyle.option_flags import define_recipe_flags, options_from
-from tfstyle.plans import plan_texture
+from tfstyle.cli.flags import define_recipe_flags, options_from
+from tfstyle.stylizer.pictures import plan_texture
 
 
 def define_flags(values: flags.FlagValues) -> None:

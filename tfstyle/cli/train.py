@@ -20,12 +20,12 @@ from absl import flags
 
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
+from tfstyle.cli.flags import define_option_flags, options_from
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
-from tfstyle.option_flags import define_option_flags, options_from
 from tfstyle.options import TrainingOptions
-from tfstyle.recipes import make_repeatable
+from tfstyle.stylizer.recipes import make_repeatable
 
 STRATEGIES = ["one", "mirrored", "multiworker"]
 
@@ -79,8 +79,8 @@ def run(values: flags.FlagValues) -> int:
             runs.make_folder(folder, pathlib.Path(path))
     strategy = make_strategy(runs.required(values, "strategy"))
     make_repeatable(checked)
-    from tfstyle.callbacks import ProgressBar, TensorBoard, outliving
-    from tfstyle.training import train
+    from tfstyle.monitoring.callbacks import ProgressBar, TensorBoard, outliving
+    from tfstyle.networks.training import train
 
     with quiet_libraries(), StopOnSignal() as signals, ProgressBar() as bar:
         callbacks: list[Any] = [bar, signals]

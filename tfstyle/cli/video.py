@@ -22,15 +22,15 @@ from absl import flags
 
 from tfstyle.backbones import check_backend
 from tfstyle.cli import run as runs
+from tfstyle.cli.flags import define_option_flags, options_from
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image
-from tfstyle.option_flags import define_option_flags, options_from
-from tfstyle.photos import picture_files
-from tfstyle.plans import make_options
-from tfstyle.recipes import make_repeatable
-from tfstyle.video import (
+from tfstyle.networks.photos import picture_files
+from tfstyle.stylizer.pictures import make_options
+from tfstyle.stylizer.recipes import make_repeatable
+from tfstyle.video.stylize import (
     FRAME_STEPS,
     TEMPORAL,
     TEMPORAL_WEIGHT,
@@ -41,7 +41,7 @@ from tfstyle.video import (
 )
 
 if TYPE_CHECKING:
-    from tfstyle.video import Film, StylizeFrame
+    from tfstyle.video.stylize import Film, StylizeFrame
 
 PICTURE_OPTIONS = ("size", "size_of", "allow_upscale", "init")
 """Options that a film's frames leave no choice of."""
@@ -135,7 +135,7 @@ def _stylizer(values: flags.FlagValues) -> tuple[StylizeFrame, dict[str, Any]]:
     """What stylizes frames, and what decides how they look, by the names of flags."""
     if values["style"].value:
         return _optimizer(values)
-    from tfstyle.transform_net import load_network
+    from tfstyle.networks.style_net import load_network
 
     network = load_network(runs.required(values, "model"))
     digest = hashlib.sha256()
@@ -156,7 +156,7 @@ def _stylizer(values: flags.FlagValues) -> tuple[StylizeFrame, dict[str, Any]]:
 
 
 def _optimizer(values: flags.FlagValues) -> tuple[StylizeFrame, dict[str, Any]]:
-    from tfstyle.frames import FrameOptimizer
+    from tfstyle.video.frames import FrameOptimizer
 
     styles = runs.parse_styles(values["style"].value) or []
     own: dict[str, Any] = {

@@ -16,23 +16,29 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from tfstyle.errors import TfstyleError, UsageError, user_error
-from tfstyle.images import load_image, save_image
-from tfstyle.option_flags import (
+from tfstyle.cli.flags import (
     define_recipe_flags,
     options_from,
     parse,
     recorded_options,
 )
+from tfstyle.errors import TfstyleError, UsageError, user_error
+from tfstyle.images import load_image, save_image
 from tfstyle.options import APPLY_COLORS
-from tfstyle.origins import Origin, origin_of
-from tfstyle.plans import Plan, make_options, plan_inversion, plan_stylize, plan_texture
-from tfstyle.recipes import make_repeatable, run_plan
-from tfstyle.sweeps import contact_sheet, sweep
+from tfstyle.options.provenance import Origin, origin_of
+from tfstyle.stylizer.pictures import (
+    Plan,
+    make_options,
+    plan_inversion,
+    plan_stylize,
+    plan_texture,
+)
+from tfstyle.stylizer.recipes import make_repeatable, run_plan
+from tfstyle.stylizer.sweep import contact_sheet, sweep
 
 if TYPE_CHECKING:
-    from tfstyle.optimize import Callback, Progress
-    from tfstyle.pyramid import Result
+    from tfstyle.optimizers.loop import Callback, Progress
+    from tfstyle.stylizer.run import Result
 
 METHODS = {
     "stylize": "Style transfer",
@@ -335,7 +341,7 @@ def _run(
     if job.command == "apply":
         picture = _applied(job)
     else:
-        from tfstyle.pyramid import BrokenRunError
+        from tfstyle.stylizer.run import BrokenRunError
 
         plan = job.plan()
         make_repeatable(plan.options)
@@ -370,7 +376,7 @@ def _masks(job: _Job) -> list[str]:
 
 
 def _applied(job: _Job) -> np.ndarray:
-    from tfstyle.apply import apply_style
+    from tfstyle.networks.apply import apply_style
 
     return apply_style(
         job.single("input"),

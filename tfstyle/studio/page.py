@@ -23,9 +23,9 @@ from PIL import Image
 
 from tfstyle.errors import TfstyleError
 from tfstyle.images import resize_image
+from tfstyle.images.samples import SAMPLES
 from tfstyle.options import CHOICES, Options
-from tfstyle.presets import preset_names
-from tfstyle.samples import SAMPLES
+from tfstyle.options.presets import preset_names
 from tfstyle.studio import jobs
 from tfstyle.studio.jobs import MASK_USES, METHODS, Limits, Request, Update
 

@@ -1,0 +1,1 @@
+"""What callers do with the progress of a run."""

@@ -1,0 +1,1 @@
+"""Adam, L-BFGS, and the loop that minimises a loss."""

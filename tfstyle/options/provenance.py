@@ -1,0 +1,218 @@
+"""How a picture was made, kept in the picture, so that it can be made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import tfstyle
+from tfstyle.errors import UsageError
+from tfstyle.images import read_metadata
+from tfstyle.images.samples import SAMPLES
+from tfstyle.options import Options
+
+RECORDED = {field.name for field in dataclasses.fields(Options)} | {
+    *("width", "height"),
+    *("style_name", "model"),
+}
+"""Flags that decide what a picture becomes, beside the pictures that it is made from.
+
+Nothing else is read from a picture, which may come from a stranger: no flag that names
+a file to write.
+"""
+PICTURES = ("content", "style", "content_mask", "style_mask", "protect", "input")
+"""Flags that name pictures."""
+
+_KEY = "tfstyle"
+_FILES = ("weights", "init", "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A picture that another was made from.
+
+    Attributes:
+      file: Its path; only its name where the path would tell more than is needed.
+      sha256: Of the file, hexadecimal.
+      weight: Its share as a style, or None.
+    """
+
+    file: str
+    sha256: str
+    weight: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The command that made a picture.
+
+    Attributes:
+      command: Of ``tfstyle``.
+      options: The texts of the flags that are not at their defaults.
+      pictures: For each flag that names pictures, those pictures.
+    """
+
+    command: str
+    options: dict[str, str]
+    pictures: dict[str, tuple[Source, ...]]
+
+    def words(self, command: str | None = None) -> list[str]:
+        """The flags, as words of a command line.
+
+        Args:
+          command: What they are for; None for any.
+
+        Raises:
+          UsageError: The picture was made by another command.
+        """
+        if command not in (None, self.command):
+            raise UsageError(
+                f"--from_image: the picture was made by tfstyle {self.command}; give "
+                "the flag to that command"
+            )
+        words = [f"--{name}={text}" for name, text in self.options.items()]
+        for flag, sources in self.pictures.items():
+            words.append(f"--{flag}={','.join(map(_with_weight, sources))}")
+        return words
+
+    def metadata(self) -> dict[str, str]:
+        """What ``save_image`` puts in the picture."""
+        record = {"version": tfstyle.__version__, **dataclasses.asdict(self)}
+        return {
+            "Software": "tfstyle",
+            _KEY: json.dumps(record, ensure_ascii=False),
+        }
+
+    def located(
+        self, image: str | os.PathLike[str], given: Collection[str] = ()
+    ) -> Origin:
+        """The same with pictures where they are now.
+
+        They are looked for by the path that is recorded, then by name in the working
+        folder, beside the picture and among tfstyle's samples. One that is nowhere
+        stays as it is.
+
+        Args:
+          image: The picture that this is the origin of.
+          given: Flags whose pictures are not asked for.
+
+        Raises:
+          UsageError: There is a file of that name, but it holds another picture.
+        """
+        folders = [pathlib.Path(), pathlib.Path(image).parent]
+        folders += [SAMPLES / kind for kind in ("content", "style", "mask")]
+        pictures = {
+            flag: tuple(_located(source, folders, flag, image) for source in sources)
+            for flag, sources in self.pictures.items()
+            if flag not in given
+        }
+        return dataclasses.replace(self, pictures=pictures)
+
+
+def origin_of(
+    command: str,
+    options: Mapping[str, str],
+    pictures: Mapping[str, Iterable[tuple[str | os.PathLike[str], float | None]]],
+) -> Origin:
+    """Describes a run.
+
+    Args:
+      command: Of ``tfstyle``.
+      options: The texts of its flags.
+      pictures: Paths and weights by flag.
+
+    Raises:
+      UsageError: A picture cannot be read any more.
+    """
+    texts = {
+        name: _portable(text) if name in _FILES else text
+        for name, text in options.items()
+    }
+    sources = {
+        flag: tuple(Source(_portable(path), _sha256(path), w) for path, w in listed)
+        for flag, listed in pictures.items()
+    }
+    return Origin(command, texts, {f: s for f, s in sources.items() if s})
+
+
+def read_origin(path: str | os.PathLike[str]) -> Origin:
+    """Reads how a picture was made.
+
+    Raises:
+      UsageError: The picture does not say so, or not in a way that can be followed.
+      ImageError: It is no picture, or damaged.
+    """
+    text = read_metadata(path).get(_KEY)
+    if text is None:
+        raise UsageError(
+            f"{path}: does not say how it was made; give a picture that tfstyle wrote "
+            "and nothing has changed since"
+        )
+    try:
+        return _parsed(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UsageError(
+            f"{path}: what it says of how it was made cannot be followed; perhaps a "
+            "newer tfstyle wrote it, or something else"
+        ) from None
+
+
+def _parsed(record: Any) -> Origin:
+    options = {str(name): str(text) for name, text in record["options"].items()}
+    pictures = {
+        str(flag): tuple(
+            Source(
+                str(source["file"]),
+                str(source["sha256"]),
+                None if source["weight"] is None else float(source["weight"]),
+            )
+            for source in sources
+        )
+        for flag, sources in record["pictures"].items()
+    }
+    if not (RECORDED.issuperset(options) and set(PICTURES).issuperset(pictures)):
+        raise ValueError("a flag that is never recorded")
+    return Origin(str(record["command"]), options, pictures)
+
+
+def _with_weight(source: Source) -> str:
+    return source.file if source.weight is None else f"{source.file}:{source.weight!r}"
+
+
+def _located(
+    source: Source,
+    folders: Iterable[pathlib.Path],
+    flag: str,
+    image: str | os.PathLike[str],
+) -> Source:
+    recorded = pathlib.Path(source.file)
+    places = [recorded, *(folder / recorded.name for folder in folders)]
+    files = [place for place in places if place.is_file()]
+    for file in files:
+        if _sha256(file) == source.sha256:
+            return dataclasses.replace(source, file=os.fspath(file))
+    if files:
+        raise UsageError(
+            f"{files[0]} is not the picture that {image} was made from; give "
+            f"--{flag}=FILE"
+        )
+    return source
+
+
+def _portable(path: str | os.PathLike[str]) -> str:
+    """A path without what it tells about the machine."""
+    path = pathlib.Path(path)
+    inside = not path.is_absolute() and ".." not in path.parts
+    return path.as_posix() if inside else path.name
+
+
+def _sha256(path: str | os.PathLike[str]) -> str:
+    try:
+        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,3 @@
+"""The version of tfstyle."""
+
+__version__ = "0.2.0.dev0"

@@ -1,0 +1,1 @@
+"""Films: reading, writing, motion, and both ways to stylize them."""

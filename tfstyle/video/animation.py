@@ -1,0 +1,255 @@
+"""How a picture came about, as a short film: .gif, .webp or .mp4.
+
+TensorFlow is not imported here, so that a command can refuse a bad path at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import subprocess
+import types
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from tfstyle.errors import UsageError
+from tfstyle.files import replaced
+from tfstyle.images import check_writable, resize_image
+
+if TYPE_CHECKING:
+    from tfstyle.optimizers.loop import Progress
+
+_MOST_FRAMES = 95  # and the last picture
+# Milliseconds; those of a frame are whole hundredths of a second, as GIF has them.
+_RUN, _SLOWEST, _HOLD = 4000, 500, 1500
+
+
+class Animation:
+    """A callback that shows a run from its first report to its last; a context manager.
+
+    Frames lie at equal distances in √step, along which the picture changes about
+    evenly: half of a film is the first quarter of a run. There are 96 of them at most,
+    however long the run, and they play in about 4 seconds, after which the last picture
+    stands for 1.5 seconds. Pictures of one batch stand side by side.
+
+    Leaving the context writes the file, also when Ctrl-C or an error ended the run.
+
+    Example:
+      >>> with Animation("out.gif") as animation:
+      ...     tfstyle.stylize("photo.jpg", "painting.jpg", callbacks=[animation])
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, size: int = 640):
+        """Refuses at once what could not be written later.
+
+        Args:
+          path: A .gif, .webp or .mp4 in a folder that exists.
+          size: The longest side of the film in pixels, unless the pictures are smaller.
+
+        Raises:
+          UsageError: As of ``check_animation``, or the size is not positive.
+        """
+        check_animation(path)
+        if size < 1:
+            raise UsageError(f"size={size}: give at least 1 pixel")
+        self._path, self._size = pathlib.Path(path), size
+        self._clear()
+
+    def _clear(self) -> None:
+        # The latest report gives the picture as it is when asked: the last one, in
+        # the end, without a copy of every one before it.
+        self._latest: Progress | None = None
+        self._frames: dict[int, np.ndarray] = {}
+        self._distance = 1 / 16
+
+    def __enter__(self) -> Animation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        # With a second Ctrl-C, the command line asks to end at once.
+        if kind is not SystemExit:
+            self.save()
+
+    def __call__(self, progress: Progress) -> None:
+        """Keeps the picture if one is due."""
+        self._latest = progress
+        slot = int(math.sqrt(progress.step) / self._distance)
+        if slot in self._frames:
+            return
+        self._frames[slot] = self._frame(progress)
+        while len(self._frames) > _MOST_FRAMES:
+            self._thin_out()
+
+    def save(self) -> None:
+        """Writes the film and forgets it; without a report there is no file.
+
+        Raises:
+          TfstyleError: The file could not be written.
+        """
+        if self._latest is None:
+            return
+        frames, last = [*self._frames.values()], self._frame(self._latest)
+        self._clear()
+        if not np.array_equal(frames[-1], last):
+            frames.append(last)
+        height, width, _ = last.shape
+        film = [_resized(frame, height, width) for frame in frames]
+        with replaced(self._path) as temporary:
+            _WRITERS[self._path.suffix.lower()](temporary, film, _duration(len(film)))
+
+    def _thin_out(self) -> None:
+        """Doubles the distance and keeps the first frame of each slot."""
+        frames, self._frames = self._frames, {}
+        self._distance *= 2
+        for slot, frame in frames.items():
+            self._frames.setdefault(slot // 2, frame)
+
+    def _frame(self, progress: Progress) -> np.ndarray:
+        """The picture so far, uint8 ``[h, w, 3]``, of at most the film's size."""
+        pictures = progress.image()
+        count, height, width, _ = pictures.shape
+        longest = max(height, count * width)
+        if longest > self._size:
+            sides = [max(side * self._size // longest, 1) for side in (height, width)]
+            pictures = resize_image(pictures, (sides[0], sides[1]))
+        return np.rint(np.concatenate(pictures, axis=1) * 255).astype("uint8")
+
+
+def check_animation(path: str | os.PathLike[str]) -> None:
+    """Refuses, before any work is done, a film that could not be written.
+
+    Args:
+      path: Where it is to be written.
+
+    Raises:
+      UsageError: The extension is not .gif, .webp or .mp4, the path cannot be written
+        to (see ``check_writable``), or ffmpeg is missing for .mp4.
+    """
+    check_writable(path, extensions=tuple(_WRITERS))
+    if pathlib.Path(path).suffix.lower() == ".mp4":
+        try:
+            _ffmpeg()
+        except (ImportError, RuntimeError) as error:
+            raise UsageError(
+                f"{path}: .mp4 needs imageio-ffmpeg with its ffmpeg, which is not "
+                "installed: pip install 'tfstyle[video]', or write .gif or .webp"
+            ) from error
+
+
+def _ffmpeg() -> str:
+    """The program's path."""
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def _duration(count: int) -> int:
+    """Milliseconds of each of so many frames but the last."""
+    return min(10 * round(_RUN / count / 10), _SLOWEST)
+
+
+def _resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame of a coarser scale at the size of the last."""
+    image = Image.fromarray(frame)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _write_gif(path: pathlib.Path, film: Sequence[np.ndarray], duration: int) -> None:
+    """Writes a GIF of one palette, dithered by a pattern that stands still.
+
+    A palette per frame flickers where nothing changes, and error diffusion crawls.
+    """
+    palette, pattern = _palette(film), _pattern(*film[0].shape[:2])
+    frames = []
+    for frame in film:
+        levels = np.clip(frame + pattern, 0, 255).astype("uint8")
+        image = Image.fromarray(levels)
+        frames.append(image.quantize(palette=palette, dither=Image.Dither.NONE))
+    _save_with_pillow(path, "GIF", frames, duration)
+
+
+def _palette(film: Sequence[np.ndarray]) -> Image.Image:
+    """The colours of frames from all over a film."""
+    indices = np.linspace(0, len(film) - 1, 16).round().astype(int)
+    pixels = np.concatenate([film[i].reshape(-1, 3) for i in indices])
+    sheet = Image.fromarray(pixels[None, :: len(pixels) // 60_000 + 1])
+    # Pillow uses the 256th colour for what stays as it was: half the file's size.
+    return sheet.quantize(255, method=Image.Quantize.MEDIANCUT, kmeans=1)
+
+
+def _pattern(height: int, width: int) -> np.ndarray:
+    """Bayer's 4×4 matrix over a frame, in levels: int16 ``[H, W, 1]`` in [-4, 4]."""
+    bayer = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]
+    levels = np.rint((np.array(bayer) - 7.5) / 2).astype("int16")
+    return np.tile(levels, (height // 4 + 1, width // 4 + 1))[:height, :width, None]
+
+
+def _write_webp(path: pathlib.Path, film: Sequence[np.ndarray], duration: int) -> None:
+    frames = [Image.fromarray(frame) for frame in film]
+    _save_with_pillow(path, "WEBP", frames, duration, quality=80)
+
+
+def _save_with_pillow(
+    path: pathlib.Path,
+    kind: str,
+    frames: Sequence[Image.Image],
+    duration: int,
+    **options: int,
+) -> None:
+    frames[0].save(
+        path,
+        kind,
+        save_all=True,
+        append_images=frames[1:],
+        duration=[duration] * (len(frames) - 1) + [_HOLD],
+        loop=0,
+        **options,
+    )
+
+
+def _write_mp4(path: pathlib.Path, film: Sequence[np.ndarray], duration: int) -> None:
+    """Writes H.264 that browsers play: yuv420p, BT.709, about 25 frames per second.
+
+    Raises:
+      OSError: ffmpeg failed; the message is its last line.
+    """
+    height, width, _ = film[0].shape
+    # yuv420p has one colour for 2×2 pixels.
+    to_even = [(0, 0), (0, height % 2), (0, width % 2), (0, 0)]
+    pixels = np.pad(film, to_even, mode="edge")
+    filters = (
+        f"fps={1000 * round(duration / 40)}/{duration}",
+        f"tpad=stop_mode=clone:stop_duration={(_HOLD - duration) / 1000}",
+        "scale=out_color_matrix=bt709",
+        "setparams=color_primaries=bt709:color_trc=bt709",
+    )
+    command = [_ffmpeg(), "-y", "-loglevel", "error", "-f", "rawvideo"]
+    command += ["-pix_fmt", "rgb24", "-s", f"{pixels.shape[2]}x{pixels.shape[1]}"]
+    command += ["-framerate", f"1000/{duration}", "-i", "-", "-vf", ",".join(filters)]
+    command += ["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
+    command += ["-movflags", "+faststart", "-f", "mp4", f"file:{path}"]
+    done = subprocess.run(
+        command,
+        input=pixels.tobytes(),
+        capture_output=True,
+        start_new_session=True,  # out of reach of Ctrl-C, which may come twice
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").splitlines()
+        raise OSError(said[-1] if said else "ffmpeg failed")
+
+
+_WRITERS: dict[str, Callable[[pathlib.Path, Sequence[np.ndarray], int], None]] = {
+    ".gif": _write_gif,
+    ".webp": _write_webp,
+    ".mp4": _write_mp4,
+}
