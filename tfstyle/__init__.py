@@ -7,7 +7,7 @@ are listed in ``__init__.pyi``.
 
 import lazy_loader
 
-from tfstyle.backbones import check_backend
+from tfstyle.backend import check_backend
 from tfstyle.version import __version__ as __version__
 
 _attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,13 +1,18 @@
-"""The errors that tfstyle raises for problems that its user can mend."""
+"""The errors that tfstyle raises for problems that its user can fix."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfstyle.stylizer.result import Result
+
 
 class TfstyleError(Exception):
-    """A problem told in one line: what it is about, what is wrong, the way out.
+    """A problem in one line: what it is about, what is wrong, the way out.
 
     Attributes:
-      exit_code: What the command line exits with: 1, a failure.
+      exit_code: Exit code of the command line: 1, a failure.
     """
 
     exit_code = 1
@@ -17,10 +22,14 @@ class UsageError(TfstyleError, ValueError):
     """A request that cannot be carried out as it stands, such as an unknown layer.
 
     Attributes:
-      exit_code: What the command line exits with: 2, wrong usage.
+      exit_code: Exit code of the command line: 2, wrong usage.
     """
 
     exit_code = 2
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A library of an extra, such as ``tfstyle[video]``, is not installed."""
 
 
 class ImageError(TfstyleError):
@@ -31,15 +40,32 @@ class VideoError(TfstyleError):
     """A file that cannot be read or written as a film."""
 
 
+class NonFiniteLossError(TfstyleError):
+    """The loss became NaN or infinite.
+
+    Attributes:
+      step: The step, from 1, at which it did.
+      term: The first term that is not finite, or ``the gradient``.
+      result: The run up to its last good picture; None where there is no picture.
+    """
+
+    def __init__(self, step: int, term: str, result: Result | None = None):
+        self.step, self.term, self.result = step, term, result
+        super().__init__(
+            f"the loss became NaN or infinite at step {step} in {term}; "
+            "lower the learning rate or the weights"
+        )
+
+
 def user_error(error: BaseException) -> TfstyleError | None:
-    """What a user should be told of an error.
+    """What to tell a user about an error.
 
     Args:
       error: Any error.
 
     Returns:
-      The error itself if it is meant for users; one that tells that memory is full,
-      where ``is_full_memory`` says so; or None.
+      The error itself if it is a ``TfstyleError``; an error about full memory if
+      ``is_full_memory``; otherwise None.
     """
     if isinstance(error, TfstyleError):
         return error
@@ -51,10 +77,14 @@ def user_error(error: BaseException) -> TfstyleError | None:
 
 
 def is_full_memory(error: BaseException) -> bool:
-    """Whether Python, NumPy or TensorFlow, not imported here, found no memory."""
+    """Whether Python, NumPy or TensorFlow ran out of memory.
+
+    Args:
+      error: Any error. TensorFlow's are told by name, so that it is not imported.
+    """
     kind, text = type(error).__name__, str(error)
     if kind == "ResourceExhaustedError":
-        return "No space left" not in text  # of a disk
+        return "No space left" not in text  # that is a full disk
     if kind == "AbortedError":
-        return "exception:Status: 1," in text  # oneDNN's number for it
+        return "exception:Status: 1," in text  # oneDNN's code for it
     return isinstance(error, MemoryError)

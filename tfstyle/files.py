@@ -1,47 +1,83 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and their digests."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import secrets
 from collections.abc import Iterator
 
-from tfstyle.errors import TfstyleError
+from tfstyle.errors import TfstyleError, UsageError
 
 
 @contextlib.contextmanager
 def beside(target: pathlib.Path, suffix: str = ".tmp") -> Iterator[pathlib.Path]:
-    """A temporary file beside another that takes its place when all went well.
+    """Gives a path beside ``target`` that takes its place if the block ends well.
+
+    Args:
+      target: The file to replace.
+      suffix: Extension of the temporary file.
+
+    Yields:
+      The path to write to.
 
     Raises:
-      OSError: It cannot take its place.
+      OSError: If the file cannot be renamed.
     """
-    # Not `tempfile`, whose files only their owner may read.
+    # `tempfile` would make files that only their owner may read.
     temporary = target.with_name(f".tfstyle-{secrets.token_hex(8)}{suffix}")
     try:
         yield temporary
         temporary.replace(target)
     finally:
-        # A read-only file system says so of a file that is not there, too.
+        # A read-only file system raises even for a file that does not exist.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """``beside`` with its errors as those that users are told.
+    """Like ``beside``, with errors that a user can read.
+
+    Args:
+      path: The file to replace.
+
+    Yields:
+      The path to write to, with the same extension.
 
     Raises:
-      TfstyleError: The file could not be written.
+      TfstyleError: If the file cannot be written.
     """
     target = pathlib.Path(path)
     try:
-        # The suffix tells Keras and matplotlib what to write.
+        # Keras and matplotlib choose the format by the extension.
         with beside(target, target.suffix) as temporary:
             yield temporary
-    except TfstyleError:  # tells its own story
+    except TfstyleError:
         raise
     except (OSError, ValueError) as error:
         raise TfstyleError(f"{target}: could not be written: {error}") from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file of any size, in hexadecimal.
+
+    Args:
+      path: The file.
+
+    Returns:
+      64 hexadecimal digits.
+
+    Raises:
+      UsageError: If the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with pathlib.Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()

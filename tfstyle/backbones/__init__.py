@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import os
 from typing import TYPE_CHECKING
 
+from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,17 +37,3 @@ def get_backbone(name: str) -> Backbone:
         nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0) or NAMES
         raise UsageError(f"there is no backbone {name!r}; did you mean {nearest[0]}?")
     return backbones[name]
-
-
-def check_backend() -> None:
-    """Refuses another Keras backend before it is imported.
-
-    Raises:
-      UsageError: It is not TensorFlow.
-    """
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if backend != "tensorflow":
-        raise UsageError(
-            f"KERAS_BACKEND={backend}: tfstyle runs on TensorFlow; unset it or set "
-            "KERAS_BACKEND=tensorflow"
-        )

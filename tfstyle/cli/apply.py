@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from tfstyle.backbones import check_backend
+from tfstyle.backend import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError

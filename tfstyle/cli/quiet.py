@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Iterator
 
-from tfstyle.backbones import check_backend
+from tfstyle.backend import check_backend
 from tfstyle.cli.signals import check_interrupts
 
 

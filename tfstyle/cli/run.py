@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from tfstyle.backbones import check_backend
+from tfstyle.backend import check_backend
 from tfstyle.cli.flags import options_from, recorded_options
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal

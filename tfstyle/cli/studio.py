@@ -15,7 +15,7 @@ import threading
 
 from absl import flags
 
-from tfstyle.backbones import check_backend
+from tfstyle.backend import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import check_interrupts

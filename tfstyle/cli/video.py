@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfstyle.backbones import check_backend
+from tfstyle.backend import check_backend
 from tfstyle.cli import run as runs
 from tfstyle.cli.flags import define_option_flags, options_from
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,8 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import TfstyleError
+from tfstyle.errors import NonFiniteLossError
 from tfstyle.optimizers.lbfgs import LBFGS, StepResult, ValueAndGradient
+from tfstyle.optimizers.progress import Callback as Callback
+from tfstyle.optimizers.progress import Progress as Progress
 
 Evaluate = Callable[[tf.Tensor], tuple[tf.Tensor, Mapping[str, tf.Tensor]]]
 """Turns what is optimised into the loss and its named terms."""
@@ -21,66 +22,6 @@ Objective = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, Mapping[str, tf.Te
 
 SECONDS_BETWEEN_REPORTS = 0.25
 _MOST_STEPS_PER_CALL = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """What the loop tells its callbacks, about four times a second.
-
-    Attributes:
-      step: Evaluations so far, over all scales.
-      steps: Evaluations in all.
-      scale: The current scale, from 0.
-      scales: How many scales there are.
-      columns: Names of the columns of ``rows``: ``total``, then the terms.
-      rows: One row per step since the last report, float32 ``[steps, columns]``.
-      row_steps: The step of each row.
-      seconds: Since the run began.
-      size: Height and width of the picture so far.
-      image: Gives the picture so far, float32 ``[N, H, W, 3]`` in [0, 1], read-only.
-    """
-
-    step: int
-    steps: int
-    scale: int
-    scales: int
-    columns: tuple[str, ...]
-    rows: np.ndarray
-    row_steps: np.ndarray
-    seconds: float
-    size: tuple[int, int]
-    image: Callable[[], np.ndarray]
-
-    @property
-    def total(self) -> float:
-        """The loss of the last step."""
-        return float(self.rows[-1, 0])
-
-    @property
-    def terms(self) -> dict[str, float]:
-        """The terms of the last step by name; they add up to ``total``."""
-        values = self.rows[-1, 1:].tolist()
-        return dict(zip(self.columns[1:], values, strict=True))
-
-
-Callback = Callable[[Progress], bool | None]
-"""Is told of progress; returns True to stop the run and keep the picture so far."""
-
-
-class NonFiniteLossError(TfstyleError):
-    """The loss became NaN or infinite. The variable holds the last good picture.
-
-    Attributes:
-      step: The step at which it did, from 1.
-      term: The first term that is not finite, or ``the gradient``.
-    """
-
-    def __init__(self, step: int, term: str):
-        self.step, self.term = step, term
-        super().__init__(
-            f"the loss became NaN or infinite at step {step} in {term}; "
-            "lower the learning rate or the weights"
-        )
 
 
 class Adam:

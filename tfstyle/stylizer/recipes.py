@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfstyle.backbones import check_backend
+from tfstyle.backend import check_backend
 from tfstyle.options import LossOptions
 from tfstyle.stylizer.checkpoint import SECONDS_BETWEEN, Checkpoint
 from tfstyle.stylizer.pictures import Plan, plan_inversion, plan_stylize, plan_texture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tfstyle.backbones import check_backend
+from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
 from tfstyle.options import Options
 from tfstyle.stylizer.pictures import Plan, make_options, plan_stylize

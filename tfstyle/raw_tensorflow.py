@@ -1,0 +1,115 @@
+"""Parts of TensorFlow outside its stable public API; nothing else uses any.
+
+Checked with TensorFlow 2.16 to 2.21. Each function says what would replace it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_lock = threading.Lock()
+_scopes = 0
+
+
+@contextlib.contextmanager
+def deterministic_ops() -> Iterator[None]:
+    """Makes TensorFlow use deterministic kernels inside the block, for all threads.
+
+    ``tf.config.experimental.enable_op_determinism`` alone would change the whole
+    process for good; TensorFlow has no public way to undo it.
+    """
+    global _scopes
+    from tensorflow.python.framework import config
+
+    with _lock:
+        outermost = _scopes == 0 and not config.is_op_determinism_enabled()
+        if outermost:
+            config.enable_op_determinism()
+        _scopes += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _scopes -= 1
+            if outermost:
+                config.disable_op_determinism()
+
+
+def apply_adam(
+    variable: tf.Variable,
+    momentum: tf.Variable,
+    velocity: tf.Variable,
+    gradient: tf.Tensor,
+    *,
+    learning_rate: tf.Tensor,
+    beta_1: float,
+    beta_2: float,
+    beta_1_power: tf.Tensor,
+    beta_2_power: tf.Tensor,
+    epsilon: float,
+) -> None:
+    """One fused update of Adam, in place: Keras's makes passing copies of a picture."""
+    dtype = variable.dtype
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=momentum.handle,
+        v=velocity.handle,
+        lr=learning_rate,
+        beta1_power=beta_1_power,
+        beta2_power=beta_2_power,
+        beta1=tf.constant(beta_1, dtype),
+        beta2=tf.constant(beta_2, dtype),
+        epsilon=tf.constant(epsilon, dtype),
+        grad=gradient,
+    )
+
+
+def empty(shape: Any, dtype: Any) -> tf.Tensor:
+    """Zeros that TensorFlow does not keep a copy of, unlike ``tf.zeros``."""
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
+
+
+def updated(whole: tf.Tensor, begin: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+    """``whole`` with ``part`` at row and column ``begin``, in place where possible."""
+    first = tf.concat([[0], begin, [0]], 0)
+    return tf.raw_ops.TensorStridedSliceUpdate(
+        input=whole,
+        begin=first,
+        end=first + tf.shape(part),
+        strides=tf.ones_like(first),
+        value=part,
+    )
+
+
+def fused_instance_norm(
+    picture: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
+) -> tf.Tensor:
+    """Normalises the features of one picture, in a third of ``tf.nn``'s time.
+
+    A batch normalisation of a batch of one is an instance normalisation.
+    """
+    return tf.compat.v1.nn.fused_batch_norm(
+        picture, scale, offset, epsilon=epsilon, is_training=True
+    )[0]
+
+
+def read_only_view(tensor: tf.Tensor) -> np.ndarray:
+    """A tensor's own memory, where ``numpy()`` takes as much again."""
+    return np.asarray(memoryview(tensor))
+
+
+def gpu_memory() -> float | None:
+    """Bytes of the first GPU's memory; None without a GPU."""
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+    from tensorflow.python.client import device_lib
+
+    devices: Sequence[Any] = device_lib.list_local_devices()
+    gpus = [device for device in devices if device.device_type == "GPU"]
+    return float(gpus[0].memory_limit)
