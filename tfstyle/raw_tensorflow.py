@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,3 +113,17 @@ def gpu_memory() -> float | None:
     devices: Sequence[Any] = device_lib.list_local_devices()
     gpus = [device for device in devices if device.device_type == "GPU"]
     return float(gpus[0].memory_limit)
+
+
+def call_in_own_graph(function: Callable, *arguments: tf.Tensor) -> Any:
+    """What a function returns, called instead of copied into the graph around it.
+
+    In the graph of a loop, TensorFlow's pass for oneDNN meets the gradients of some
+    pools before the pools, and leaves them a kernel of one core, which may take a sixth
+    of a step. A gradient and what it is the gradient of belong in one such function.
+    """
+    traced = tf.function(
+        function, autograph=False, experimental_attributes={"_noinline": True}
+    )
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in arguments]
+    return traced.get_concrete_function(*specs)(*arguments)

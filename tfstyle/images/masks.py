@@ -167,42 +167,6 @@ def check_style_masks(masks: Sequence[Any], styles: Sequence[Any]) -> None:
         )
 
 
-def guides(
-    regions: np.ndarray, extractor: Any, layers: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """How much of each position of a layer belongs to each region.
-
-    A position's share is the mean over the pixels in the middle of what it sees, as
-    many as the layer's stride.
-
-    Args:
-      regions: ``[1, H, W, R]`` in [0, 1].
-      extractor: The ``FeatureExtractor``.
-      layers: Layers of it.
-
-    Returns:
-      ``[1, h, w, R]``, float32, by layer.
-    """
-    shapes = extractor.shapes(*regions.shape[1:3])
-    return {
-        layer: _pooled(regions, extractor.fields[layer], shapes[layer][:2])
-        for layer in layers
-    }
-
-
-def _pooled(regions: np.ndarray, field: Any, shape: tuple[int, ...]) -> np.ndarray:
-    if field.stride == 1 and shape == regions.shape[1:3]:
-        return regions
-    shift = (field.after - field.before) // 2
-    rows, columns = (
-        np.clip(np.arange(length * field.stride) + shift, 0, whole - 1)
-        for length, whole in zip(shape, regions.shape[1:3], strict=True)
-    )
-    seen = regions[:, rows][:, :, columns]
-    cells = seen.reshape(1, shape[0], field.stride, shape[1], field.stride, -1)
-    return cells.mean((2, 4), dtype="float32")
-
-
 def _shares_by_label(
     weights: Sequence[float], labels: list[str], style_masks: Sequence[Mask]
 ) -> np.ndarray:

@@ -1,25 +1,21 @@
 """Perceptual losses: pure functions of features, and ``PerceptualLoss`` over them."""
 
-from tfstyle.losses.perceptual import (
-    IMAGE,
-    NORMALIZATIONS,
-    TOTAL_VARIATION,
+from tfstyle.losses.functions import (
     Features,
-    PerceptualLoss,
-    Targets,
     blend_grams,
     content_loss,
     gram_matrix,
-    guide_areas,
-    part,
     style_loss,
-    sum_of_squares,
+    temporal_loss,
     total_variation,
+)
+from tfstyle.losses.perceptual import (
+    TOTAL_VARIATION,
+    PerceptualLoss,
+    Targets,
 )
 
 __all__ = [
-    "IMAGE",
-    "NORMALIZATIONS",
     "TOTAL_VARIATION",
     "Features",
     "PerceptualLoss",
@@ -27,9 +23,7 @@ __all__ = [
     "blend_grams",
     "content_loss",
     "gram_matrix",
-    "guide_areas",
-    "part",
     "style_loss",
-    "sum_of_squares",
+    "temporal_loss",
     "total_variation",
 ]

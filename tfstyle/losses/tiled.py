@@ -1,154 +1,29 @@
 """Loss and gradient of a picture of any size, tile by tile, in bounded memory.
 
-Everything that a loss needs to know of a picture is a sum over positions
-(``PerceptualLoss.sums``), so the sums of tiles add up to those of the picture, and so
-do their gradients. A tile is a part of the picture (its core) with a halo as wide as
-the network sees, whose features are left out of the sums; tiles begin at multiples of
-the network's stride, so that every pool has the windows that it has in the whole
-picture. The picture's own border is padded by the network, as always. Hence loss and
-gradient equal those of the whole picture, seams and borders included, but for rounding.
+Everything that the loss needs to know of a picture is a sum over positions
+(``LossSums``), so the sums of tiles add up to those of the picture, and so do their
+gradients. The features of a tile's halo are left out of the sums. The picture's own
+border is padded by the network, as always. Hence loss and gradient equal those of the
+whole picture, seams and borders included, except for rounding.
 
-A first pass adds up the Gram matrices, whose derivative the second pass propagates back
-through each tile.
+A first pass adds up the Gram matrices. A second pass propagates the derivative by them
+back through each tile.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.backbones.feature_extractor import FeatureExtractor, Field
-from tfstyle.errors import UsageError
-from tfstyle.losses import (
-    IMAGE,
-    Features,
-    PerceptualLoss,
-    Targets,
-    guide_areas,
-    part,
-    sum_of_squares,
-)
-from tfstyle.optimizers.loop import call_in_own_graph
-
-_MOST_TILES_PER_SIDE = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class Span:
-    """One tile along one side: its begin and that of its core, and the core's end."""
-
-    begin: int
-    core_begin: int
-    core_end: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """How one side of a picture is cut.
-
-    Attributes:
-      length: Of the side.
-      tile: Length of every tile, halo included.
-      spans: The tiles; their cores follow each other without a gap.
-    """
-
-    length: int
-    tile: int
-    spans: tuple[Span, ...]
-
-
-def cut(length: int, tiles: int, halo: Field) -> Side | None:
-    """Cuts a side into tiles of equal length whose begins are multiples of the stride.
-
-    Args:
-      length: Of the side in pixels.
-      tiles: How many tiles.
-      halo: The coarsest stride, and what must lie around a core.
-
-    Returns:
-      The side, or None where so many tiles have no room.
-    """
-    if tiles == 1:
-        return Side(length, length, (Span(0, 0, length),))
-    stride = halo.stride
-    before = math.ceil(halo.before / stride) * stride
-    after = math.ceil(halo.after / stride) * stride
-    step = (length - before - after) // (tiles * stride) * stride
-    if step <= 0:
-        return None
-    begins = [i * step for i in range(tiles)]
-    cores = [0, *[begin + before for begin in begins[1:]], length]
-    spans = (Span(*span) for span in zip(begins, cores[:-1], cores[1:], strict=True))
-    return Side(length, length - begins[-1], tuple(spans))
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """How a picture is cut into tiles of one shape."""
-
-    rows: Side
-    columns: Side
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of every tile, halo included."""
-        return self.rows.tile, self.columns.tile
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the picture."""
-        return self.rows.length, self.columns.length
-
-    def __len__(self) -> int:
-        return len(self.rows.spans) * len(self.columns.spans)
-
-    def __iter__(self) -> Iterator[tuple[Span, Span]]:
-        for row in self.rows.spans:
-            for column in self.columns.spans:
-                yield row, column
-
-
-def choose_grid(size: tuple[int, int], halo: Field, most_pixels: float) -> Grid:
-    """The grid with the least work among those whose tiles are small enough.
-
-    Args:
-      size: Height and width of the picture.
-      halo: See ``cut``.
-      most_pixels: The largest tile in pixels, halo included.
-
-    Returns:
-      The grid; of one tile where the whole picture is small enough.
-
-    Raises:
-      UsageError: Even the smallest tiles are larger.
-    """
-    rows, columns = (_cuts(side, halo) for side in size)
-    work = {}
-    smallest = math.prod(size)
-    for row in rows:
-        for column in columns:
-            pixels = row.tile * column.tile
-            smallest = min(smallest, pixels)
-            if pixels <= most_pixels:
-                grid = Grid(row, column)
-                work[len(grid) * pixels] = grid
-    if not work:
-        raise UsageError(
-            f"a tile of {smallest / 1e6:.2f} megapixels, the least for these layers, "
-            "takes more memory than is left; raise max_memory, use shallower layers or "
-            "a smaller size"
-        )
-    return work[min(work)]
-
-
-def _cuts(length: int, halo: Field) -> list[Side]:
-    cuts = (cut(length, tiles, halo) for tiles in range(1, _MOST_TILES_PER_SIDE))
-    return [side for side in cuts if side]
+from tfstyle.backbones.feature_extractor import FeatureExtractor
+from tfstyle.images.tiles import Field, Grid, Span, widest_field
+from tfstyle.losses.functions import Features, part, sum_of_squares
+from tfstyle.losses.perceptual import IMAGE, PerceptualLoss, Targets, guide_areas
+from tfstyle.raw_tensorflow import call_in_own_graph, empty, updated
 
 
 class TiledLoss:
@@ -156,6 +31,8 @@ class TiledLoss:
 
     Attributes:
       loss: The loss, over a ``FeatureExtractor``.
+      extract: The ``FeatureExtractor``.
+      halo: What must lie around a tile's core, and the coarsest stride.
     """
 
     def __init__(self, loss: PerceptualLoss, *, keep_content: bool = True):
@@ -164,57 +41,42 @@ class TiledLoss:
         Args:
           loss: Over a ``FeatureExtractor``.
           keep_content: Whether the features of the content picture are kept; if not,
-            each step computes them again, a quarter of its time, tile by tile.
+            each evaluation computes them again, tile by tile, which takes a quarter of
+            its time.
         """
         assert isinstance(loss.features, FeatureExtractor)
         self.loss = loss
         self.extract = loss.features
-        self.keep_content = keep_content
-        self.fields = self.extract.fields
-        self.halo = widest_halo(self.fields.values())
+        self.halo = widest_field(self.extract.fields.values())
+        self._keep_content = keep_content
         wide = tf.as_dtype(self.extract.dtype).size > 4
         self._dtype = tf.float64 if wide else tf.float32  # of sums
-
-    def targets(
-        self,
-        content: tf.Tensor | None,
-        style: tf.Tensor | None,
-        content_grid: Grid,
-        style_grid: Grid,
-    ) -> Targets:
-        """See ``PerceptualLoss.targets``.
-
-        Args:
-          content: As there.
-          style: As there.
-          content_grid: How the content picture is cut.
-          style_grid: How the style picture is cut.
-
-        Returns:
-          The targets. Where features are not kept, ``content`` has the content picture
-          itself under ``IMAGE`` instead.
-        """
-        return Targets(
-            *self.content_targets(content, content_grid),
-            self.grams(style, style_grid),
-        )
 
     def content_targets(
         self, content: tf.Tensor | None, grid: Grid
     ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        """See ``PerceptualLoss.content_targets``, and ``targets``."""
+        """Same as ``PerceptualLoss.content_targets``, tile by tile.
+
+        Where features are not kept, the content picture itself stands under ``IMAGE``
+        in their place.
+        """
         if not self.loss.content_layers:
             return {}, {}
         kept, norms = self._content_features(content, grid)
-        return kept if self.keep_content else {IMAGE: content}, norms
+        return kept if self._keep_content else {IMAGE: content}, norms
 
-    def grams(
-        self, style: tf.Tensor | None, grid: Grid, guides: Features | None = None
+    def style_grams(
+        self, style: tf.Tensor, grid: Grid, guides: Features | None = None
     ) -> dict[str, tf.Tensor]:
-        """See ``PerceptualLoss.grams``."""
+        """Same as ``PerceptualLoss.style_grams``, tile by tile."""
         guides = guides or {}
-        products = self._products(style, grid, lambda crop: crop, guides)
-        return self.loss.normalized(products, guide_areas(guides), self._entries(grid))
+        targets = Targets({}, {}, {}, guides, guide_areas(guides))
+        return self._grams(style, grid, lambda crop: crop, targets)
+
+    def entries(self, grid: Grid) -> dict[str, float]:
+        """H·W·C by layer of a picture that is cut by a grid."""
+        shapes = self.extract.shapes(*grid.size)
+        return {layer: float(math.prod(shape)) for layer, shape in shapes.items()}
 
     def value_and_gradient(
         self,
@@ -227,25 +89,26 @@ class TiledLoss:
 
         Args:
           value: What is optimised, ``[N, H, W, 3]``.
-          targets: What ``targets`` returned.
+          targets: From ``PerceptualLoss.assemble``, of this class's parts.
           grid: How the picture is cut.
           picture_of: Turns values into RGB in [0, 1], pixel by pixel.
 
         Returns:
           The total, its gradient by ``value`` and the terms.
         """
-        loss, entries = self.loss, self._entries(grid)
-        products = self._products(value, grid, picture_of, targets.guides)
+        sums = self.loss.sums
         batch = tf.shape(value)[:1]
-        # The loss is linear in all sums but these, so 0 serves for the others.
-        sums = {
-            name: tf.zeros(batch, self._dtype) for name in loss.term_names
-        } | products
+        grams = self._grams(value, grid, picture_of, targets)
+        nothing = [tf.zeros(batch, self._dtype) for _ in sums.local_names]
         with tf.GradientTape() as tape:
-            tape.watch(sums)
-            total, _ = loss.total(sums, targets, entries)
-        slopes = tape.gradient(total, sums)
-        linear = [name for name in loss.term_names if name not in products]
+            tape.watch(grams)
+            # The slope by the Gram matrices does not depend on the local terms.
+            total, _ = sums.total(
+                grams, dict(zip(sums.local_names, nothing, strict=True)), targets
+            )
+        slopes = tape.gradient(total, grams)
+        positions = self._positions(grid)
+        share = 1 / tf.cast(batch[0], self._dtype)  # losses are means over the batch
 
         def of_tile(
             tile: _Tile, gradient: tf.Tensor, *added: tf.Tensor
@@ -253,56 +116,57 @@ class TiledLoss:
             def of_crop(crop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
                 with tf.GradientTape() as tape:
                     tape.watch(crop)
-                    sums = loss.sums(
-                        tile.cores(self.extract(picture_of(crop))),
-                        self._targets_of(tile, targets),
-                        *tile.framed_core(crop),
-                    )
-                    slope = tf.add_n(
-                        [
-                            tf.reduce_sum(slopes[name] * sums[name])
-                            for name in loss.term_names
-                        ]
-                    )
-                return tape.gradient(slope, crop), [sums[name] for name in linear]
+                    features = tile.cores(self.extract(picture_of(crop)))
+                    here = self._targets_of(tile, targets)
+                    local = sums.local(features, here, *tile.framed_core(crop))
+                    own = sums.grams(features, here, positions)
+                    slope = [share * tf.reduce_sum(term) for term in local.values()]
+                    slope += [
+                        tf.reduce_sum(slopes[layer] * gram)
+                        for layer, gram in own.items()
+                    ]
+                    slope = tf.add_n(slope)
+                return (
+                    tape.gradient(slope, crop),
+                    [local[name] for name in sums.local_names],
+                )
 
-            change, sums = call_in_own_graph(of_crop, tile.crop(value))
-            sums = [a + s for a, s in zip(added, sums, strict=True)]
-            return [tile.add(gradient, change), *sums]
+            change, terms = call_in_own_graph(of_crop, tile.crop(value))
+            terms = [a + t for a, t in zip(added, terms, strict=True)]
+            return [tile.add(gradient, change), *terms]
 
-        nothing = [
-            _blank(tf.shape(value), value.dtype),
-            *[tf.zeros(batch, self._dtype) for _ in linear],
-        ]
-        gradient, *added = self._over_tiles(grid, of_tile, nothing)
-        sums |= dict(zip(linear, added, strict=True))
-        total, terms = loss.total(sums, targets, entries)
+        start = [empty(tf.shape(value), value.dtype), *nothing]
+        gradient, *added = self._over_tiles(grid, of_tile, start)
+        local = dict(zip(sums.local_names, added, strict=True))
+        total, terms = sums.total(grams, local, targets)
         return total, gradient, terms
 
-    def _products(
+    def _grams(
         self,
         value: tf.Tensor,
         grid: Grid,
         picture_of: Callable[[tf.Tensor], tf.Tensor],
-        guides: Features,
+        targets: Targets,
     ) -> dict[str, tf.Tensor]:
-        """``PerceptualLoss.products`` of a whole picture."""
-        layers = list(self.loss.style_layers)
+        """``LossSums.grams`` of a whole picture."""
+        layers = self.loss.sums.style_layers
         if not layers:
             return {}
+        positions = self._positions(grid)
 
         def of_tile(tile: _Tile, *added: tf.Tensor) -> list[tf.Tensor]:
             features = tile.cores(self.extract(picture_of(tile.crop(value))))
-            products = self.loss.products(features, tile.read_all(guides)).values()
-            return [a + p for a, p in zip(added, products, strict=True)]
+            here = targets._replace(guides=tile.read_all(targets.guides))
+            grams = self.loss.sums.grams(features, here, positions)
+            return [a + grams[layer] for a, layer in zip(added, layers, strict=True)]
 
         shapes, batch = self.extract.shapes(*grid.size), tf.shape(value)[0]
         channels = [shapes[layer][-1] for layer in layers]
+        guides = targets.guides
         regions = guides[layers[0]].shape[-1] if guides else 1
         nothing = [tf.zeros([batch, regions, c, c], self._dtype) for c in channels]
         added = self._over_tiles(grid, of_tile, nothing)
-        terms = (f"style/{layer}" for layer in layers)
-        return dict(zip(terms, added, strict=True))
+        return dict(zip(layers, added, strict=True))
 
     def _content_features(
         self, content: tf.Tensor, grid: Grid
@@ -325,9 +189,9 @@ class TiledLoss:
             return [*norms, *written]
 
         nothing = [tf.zeros([batch], self._dtype) for _ in layers]
-        if self.keep_content:
+        if self._keep_content:
             dtype = self.extract.dtype
-            nothing += [_blank([batch, *shapes[layer]], dtype) for layer in layers]
+            nothing += [empty([batch, *shapes[layer]], dtype) for layer in layers]
         state = self._over_tiles(grid, of_tile, nothing)
         norms, kept = state[: len(layers)], state[len(layers) :]
         return (
@@ -342,8 +206,7 @@ class TiledLoss:
         else:
             content = tile.read_all(targets.content)
         pixels = {"warped": targets.warped, "consistency": targets.consistency}
-        return dataclasses.replace(
-            targets,
+        return targets._replace(
             content=content,
             guides=tile.read_all(targets.guides),
             **{
@@ -353,10 +216,10 @@ class TiledLoss:
             },
         )
 
-    def _entries(self, grid: Grid) -> dict[str, float]:
+    def _positions(self, grid: Grid) -> dict[str, float]:
+        """H·W by layer."""
         shapes = self.extract.shapes(*grid.size)
-        entries = {layer: float(math.prod(shape)) for layer, shape in shapes.items()}
-        return entries | {IMAGE: math.prod(grid.size) * 3.0}
+        return {layer: float(math.prod(shape[:2])) for layer, shape in shapes.items()}
 
     def _over_tiles(
         self,
@@ -365,7 +228,7 @@ class TiledLoss:
         nothing: list[tf.Tensor],
     ) -> list[tf.Tensor]:
         """Folds ``of_tile`` over the tiles, one after another, in one graph loop."""
-        places = _places(grid, self.fields, self.extract.shapes(*grid.size))
+        places = _places(grid, self.extract.fields, self.extract.shapes(*grid.size))
         numbers = {name: tf.constant(table) for name, table in places.items()}
 
         def body(i: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -376,17 +239,6 @@ class TiledLoss:
             lambda i, *_: i < len(grid), body, (0, *nothing), parallel_iterations=1
         )
         return list(loop[1:])
-
-
-def widest_halo(fields: Any) -> Field:
-    """What lies around a core for all fields, and their coarsest stride."""
-    fields = list(fields)
-    return Field(
-        max(field.stride for field in fields),
-        max(field.before for field in fields),
-        # The total variation looks one pixel beyond the core.
-        max(1, *(field.after for field in fields)),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -415,7 +267,7 @@ class _Tile:
 
     def add(self, whole: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
         """Adds the tile to what is in the whole picture at its place."""
-        return _updated(whole, self.begin, self.crop(whole) + part)
+        return updated(whole, self.begin, self.crop(whole) + part)
 
     def cores(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The features of the core."""
@@ -442,29 +294,12 @@ class _Tile:
 
     def write(self, whole: tf.Tensor, layer: str, part: tf.Tensor) -> tf.Tensor:
         """Puts the core's features into those of the whole picture."""
-        return _updated(whole, self.place[layer][4:], part)
+        return updated(whole, self.place[layer][4:], part)
 
     def _core_place(self, layer: str) -> tuple[tf.Tensor, tf.Tensor]:
         """Where the core begins in the tile, row and column, and its size."""
         place = self.place[layer]
         return place[:2], place[2:4] - place[:2]
-
-
-def _blank(shape: Any, dtype: Any) -> tf.Tensor:
-    """Zeros that TensorFlow does not keep a copy of, as it does of constants."""
-    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
-
-
-def _updated(whole: tf.Tensor, begin: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
-    """``whole`` with ``part`` at row and column ``begin``, in place where possible."""
-    first = tf.concat([[0], begin, [0]], 0)
-    return tf.raw_ops.TensorStridedSliceUpdate(
-        input=whole,
-        begin=first,
-        end=first + tf.shape(part),
-        strides=tf.ones_like(first),
-        value=part,
-    )
 
 
 def _places(

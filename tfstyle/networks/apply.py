@@ -15,7 +15,7 @@ from tfstyle.errors import UsageError
 from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
 from tfstyle.images.masks import protected, read_protection
-from tfstyle.losses.tiled import Grid, Span, choose_grid
+from tfstyle.images.tiles import Grid, Span, choose_grid
 from tfstyle.networks.style_net import BUNDLED, LEAST_SIDE, TransformNet, load_network
 from tfstyle.options import APPLY_COLORS
 from tfstyle.stylizer.memory import RUNTIME, memory_limit

@@ -1,23 +1,39 @@
-"""What a run is asked to do: options, their text form, presets, provenance."""
+"""What a run is asked to do: options, their text form, presets, provenance.
 
+Nothing here imports TensorFlow.
+"""
+
+from tfstyle.options.fields import OptionField, fields_of
+from tfstyle.options.keywords import StylizeKeywords
 from tfstyle.options.options import (
     APPLY_COLORS,
-    CHOICES,
     EXPORT_FORMATS,
     EXPORT_PRECISIONS,
+    NOISE_STARTS,
+    BackboneName,
     LossOptions,
     Options,
     TrainingOptions,
     weighted_layers,
 )
+from tfstyle.options.recipes import INVERT, RECIPES, STYLIZE, TEXTURE, Recipe
 
 __all__ = [
     "APPLY_COLORS",
-    "CHOICES",
     "EXPORT_FORMATS",
     "EXPORT_PRECISIONS",
+    "INVERT",
+    "NOISE_STARTS",
+    "RECIPES",
+    "STYLIZE",
+    "TEXTURE",
+    "BackboneName",
     "LossOptions",
+    "OptionField",
     "Options",
+    "Recipe",
+    "StylizeKeywords",
     "TrainingOptions",
+    "fields_of",
     "weighted_layers",
 ]

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import tfstyle
 from tfstyle.errors import UsageError
+from tfstyle.files import sha256
 from tfstyle.images import read_metadata
 from tfstyle.images.samples import SAMPLES
-from tfstyle.options import Options
+from tfstyle.options.fields import fields_of
+from tfstyle.options.options import Options
+from tfstyle.version import __version__
 
-RECORDED = {field.name for field in dataclasses.fields(Options)} | {
+RECORDED = {field.name for field in fields_of(Options)} | {
     *("width", "height"),
     *("style_name", "model"),
 }
-"""Flags that decide what a picture becomes, beside the pictures that it is made from.
+"""Options that decide what a picture becomes, besides the pictures it is made from.
 
-Nothing else is read from a picture, which may come from a stranger: no flag that names
-a file to write.
+Nothing else is read from a picture, which may come from a stranger: no option that
+names a file to write.
 """
 PICTURES = ("content", "style", "content_mask", "style_mask", "protect", "input")
-"""Flags that name pictures."""
+"""Arguments that name pictures."""
 
 _KEY = "tfstyle"
 _FILES = ("weights", "init", "model")
@@ -37,9 +38,10 @@ class Source:
     """A picture that another was made from.
 
     Attributes:
-      file: Its path; only its name where the path would tell more than is needed.
-      sha256: Of the file, hexadecimal.
-      weight: Its share as a style, or None.
+      file: Its path as it was given; only its name if that path was absolute or left
+        the working folder, so that it tells nothing about the machine.
+      sha256: SHA-256 of the file, in hexadecimal.
+      weight: Its share as one of several styles, or None.
     """
 
     file: str
@@ -52,9 +54,9 @@ class Origin:
     """The command that made a picture.
 
     Attributes:
-      command: Of ``tfstyle``.
-      options: The texts of the flags that are not at their defaults.
-      pictures: For each flag that names pictures, those pictures.
+      command: A command of ``tfstyle``.
+      options: Texts of the options that were not at their defaults.
+      pictures: The pictures of each argument that names some.
     """
 
     command: str
@@ -65,10 +67,10 @@ class Origin:
         """The flags, as words of a command line.
 
         Args:
-          command: What they are for; None for any.
+          command: The command that is to have them; None for any.
 
         Raises:
-          UsageError: The picture was made by another command.
+          UsageError: If another command made the picture.
         """
         if command not in (None, self.command):
             raise UsageError(
@@ -81,8 +83,8 @@ class Origin:
         return words
 
     def metadata(self) -> dict[str, str]:
-        """What ``save_image`` puts in the picture."""
-        record = {"version": tfstyle.__version__, **dataclasses.asdict(self)}
+        """What ``save_image`` puts into the picture."""
+        record = {"version": __version__, **dataclasses.asdict(self)}
         return {
             "Software": "tfstyle",
             _KEY: json.dumps(record, ensure_ascii=False),
@@ -91,18 +93,18 @@ class Origin:
     def located(
         self, image: str | os.PathLike[str], given: Collection[str] = ()
     ) -> Origin:
-        """The same with pictures where they are now.
+        """The same with the pictures where they are now.
 
-        They are looked for by the path that is recorded, then by name in the working
-        folder, beside the picture and among tfstyle's samples. One that is nowhere
-        stays as it is.
+        They are looked for by the recorded path, then by name in the working folder,
+        beside the picture, and among tfstyle's samples. A picture that is nowhere
+        keeps its recorded path.
 
         Args:
           image: The picture that this is the origin of.
-          given: Flags whose pictures are not asked for.
+          given: Arguments whose pictures are not needed.
 
         Raises:
-          UsageError: There is a file of that name, but it holds another picture.
+          UsageError: If a file of that name exists but holds another picture.
         """
         folders = [pathlib.Path(), pathlib.Path(image).parent]
         folders += [SAMPLES / kind for kind in ("content", "style", "mask")]
@@ -122,19 +124,19 @@ def origin_of(
     """Describes a run.
 
     Args:
-      command: Of ``tfstyle``.
-      options: The texts of its flags.
-      pictures: Paths and weights by flag.
+      command: A command of ``tfstyle``.
+      options: Texts of its options.
+      pictures: Paths and weights by argument.
 
     Raises:
-      UsageError: A picture cannot be read any more.
+      UsageError: If a picture can no longer be read.
     """
     texts = {
         name: _portable(text) if name in _FILES else text
         for name, text in options.items()
     }
     sources = {
-        flag: tuple(Source(_portable(path), _sha256(path), w) for path, w in listed)
+        flag: tuple(Source(_portable(path), sha256(path), w) for path, w in listed)
         for flag, listed in pictures.items()
     }
     return Origin(command, texts, {f: s for f, s in sources.items() if s})
@@ -143,22 +145,26 @@ def origin_of(
 def read_origin(path: str | os.PathLike[str]) -> Origin:
     """Reads how a picture was made.
 
+    Args:
+      path: The picture.
+
     Raises:
-      UsageError: The picture does not say so, or not in a way that can be followed.
-      ImageError: It is no picture, or damaged.
+      UsageError: If the picture does not say how it was made, or not in a form that
+        this version can follow.
+      ImageError: If the file is not a picture, or is damaged.
     """
     text = read_metadata(path).get(_KEY)
     if text is None:
         raise UsageError(
             f"{path}: does not say how it was made; give a picture that tfstyle wrote "
-            "and nothing has changed since"
+            "and that no other program has changed since"
         )
     try:
         return _parsed(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UsageError(
-            f"{path}: what it says of how it was made cannot be followed; perhaps a "
-            "newer tfstyle wrote it, or something else"
+            f"{path}: says how it was made in a form that cannot be read; perhaps a "
+            "newer tfstyle wrote it"
         ) from None
 
 
@@ -176,7 +182,7 @@ def _parsed(record: Any) -> Origin:
         for flag, sources in record["pictures"].items()
     }
     if not (RECORDED.issuperset(options) and set(PICTURES).issuperset(pictures)):
-        raise ValueError("a flag that is never recorded")
+        raise ValueError("an option that is never recorded")
     return Origin(str(record["command"]), options, pictures)
 
 
@@ -194,7 +200,7 @@ def _located(
     places = [recorded, *(folder / recorded.name for folder in folders)]
     files = [place for place in places if place.is_file()]
     for file in files:
-        if _sha256(file) == source.sha256:
+        if sha256(file) == source.sha256:
             return dataclasses.replace(source, file=os.fspath(file))
     if files:
         raise UsageError(
@@ -209,10 +215,3 @@ def _portable(path: str | os.PathLike[str]) -> str:
     path = pathlib.Path(path)
     inside = not path.is_absolute() and ".." not in path.parts
     return path.as_posix() if inside else path.name
-
-
-def _sha256(path: str | os.PathLike[str]) -> str:
-    try:
-        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-import tfstyle
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
-from tfstyle.stylizer.pictures import Plan
+from tfstyle.options import Options
+from tfstyle.options.identity import check_same, digest
+from tfstyle.options.text import to_text
+from tfstyle.stylizer.pictures import Pictures
+from tfstyle.version import __version__
 
-SECONDS_BETWEEN = 30.0
-"""Between checkpoints, unless told otherwise."""
-_FORMAT = 3
+_FORMAT = 4
 _MOST_TIME = 0.1  # of a run that may go into writing checkpoints
 
 
 @dataclasses.dataclass
 class State:
-    """All that a run needs to go on bit for bit.
+    """Everything that a run needs to go on bit for bit.
 
     Attributes:
       scale: The current scale.
       finished: Whether that scale is finished.
-      exact: Whether that scale was in float32, see ``objective.Encoder.exact``.
+      exact: Whether that scale went on in float32, see ``Engine.exact``.
       seconds: How long the run has taken.
       rows: The history, ``[steps, columns]``, float64.
       variables: The optimizer's variables, the picture first.
@@ -56,21 +56,23 @@ class Checkpoint:
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        plan: Plan,
-        every: float = SECONDS_BETWEEN,
+        options: Options,
+        pictures: Pictures,
+        every: float,
     ):
-        """Finds out what the run is.
+        """Makes the folder if it does not exist.
 
         Args:
-          folder: Made if need be.
-          plan: The run; a checkpoint of another one is refused.
+          folder: The folder.
+          options: The options of the run.
+          pictures: Its pictures; a checkpoint of another run is refused.
           every: Seconds between checkpoints; more where writing takes long.
 
         Raises:
-          UsageError: The folder cannot be made.
+          UsageError: If the folder cannot be made.
         """
         self.file = pathlib.Path(folder) / "run.npz"
-        self._identity, self._every = identity(plan), every
+        self._identity, self._every = identity(options, pictures), every
         self._due, self._warned = time.monotonic() + every, False
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +86,8 @@ class Checkpoint:
         """The state of the run when it was interrupted, or None if it is new.
 
         Raises:
-          UsageError: The file is of another run, or of another version.
-          TfstyleError: The file is damaged.
+          UsageError: If the file is of another run, or of another version.
+          TfstyleError: If the file is damaged.
         """
         if not self.file.exists():
             return None
@@ -153,16 +155,16 @@ class Checkpoint:
     def _warn(self, error: TfstyleError) -> None:
         if not self._warned:
             logging.getLogger("tfstyle").warning(
-                "%s; the run goes on without checkpoints until that is mended", error
+                "%s; the run goes on without checkpoints until that is fixed", error
             )
         self._warned = True
 
 
 def _check_kinds(state: State) -> None:
-    """Refuses what is no state of a run, whoever wrote it.
+    """Refuses what is not the state of a run, whoever wrote it.
 
     Raises:
-      ValueError: It is none.
+      ValueError: If it is not one.
     """
     arrays = [*state.variables, state.rows]
     if not (
@@ -180,74 +182,41 @@ def _check_kinds(state: State) -> None:
         raise ValueError("no state of a run")
 
 
-def identity(plan: Plan) -> dict[str, Any]:
-    """What decides the result of a run: versions, options and digests of pictures."""
+def identity(options: Options, pictures: Pictures) -> dict[str, Any]:
+    """What decides the result of a run: versions, options and digests of pictures.
+
+    Args:
+      options: The options of the run.
+      pictures: The pictures of the run.
+
+    Returns:
+      Texts and numbers by name, of JSON's types.
+    """
     import tensorflow as tf
 
-    pictures = {
-        "content": plan.content,
-        "style": [style.picture for style in plan.styles],
-        "style weights": plan.shares,
-        "first picture": None if plan.start is plan.content else plan.start,
-        "content_mask": plan.regions,
-        "style_mask": [style.regions for style in plan.styles],
-        "protect": plan.protect,
-        "original": plan.original,
-    }
-    options = {
-        name: str(value) for name, value in dataclasses.asdict(plan.options).items()
+    arrays = {
+        "content": pictures.content,
+        "style": [style.picture for style in pictures.styles],
+        "style weights": pictures.shares,
+        "first picture": None if pictures.start is pictures.content else pictures.start,
+        "content_mask": pictures.regions,
+        "style_mask": [style.regions for style in pictures.styles],
+        "protect": pictures.protect,
+        "original": pictures.original,
     }
     return {
         "format": _FORMAT,
-        "tfstyle": tfstyle.__version__,
+        "tfstyle": __version__,
         "tensorflow": tf.__version__,
-        **options,
-        "size of the result": list(plan.size),
-        **{name: _digest(picture) for name, picture in pictures.items()},
+        **{name: to_text(value) for name, value in vars(options).items()},
+        "size of the result": list(pictures.size),
+        **{name: digest(array) for name, array in arrays.items()},
     }
-
-
-def _digest(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        content = np.ascontiguousarray(value)
-        return hashlib.sha256(repr(value.shape).encode() + content.data).hexdigest()
-    if isinstance(value, list):
-        return hashlib.sha256("".join(map(_digest, value)).encode()).hexdigest()
-    return str(value)
 
 
 def _check_identity(
     file: pathlib.Path, saved: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    for name in ("format", "tfstyle", "tensorflow"):
-        if saved.get(name) != now[name]:
-            raise UsageError(
-                f"{file}: the checkpoint is of {name} {_shown(saved.get(name))}, and "
-                f"this is {now[name]}; go on with that version, or choose another "
-                "folder"
-            )
-    differing = [name for name in now if saved.get(name) != now[name]]
-    if differing:
-        raise UsageError(
-            f"{file}: the checkpoint is of a run with other flags: "
-            f"{', '.join(_difference(name, saved, now) for name in differing)}; give "
-            "the same ones, or choose another folder"
-        )
-
-
-def _difference(name: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    before, after = str(saved.get(name)), str(now[name])
-    if max(len(before), len(after)) > 40:  # a digest says nothing
-        return name
-    return f"{name} ({_shown(before)}, now {after})"
-
-
-def _shown(value: Any) -> str:
-    """What a file says, for a line of a message."""
-    text = str(value)[:40]
-    return text if text.isprintable() else ascii(text)
-
-
-def rows_of(history: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """A history as rows, ``[steps, columns]``."""
-    return np.array(list(history.values()), "float64").T
+    versions = {name: now[name] for name in ("format", "tfstyle", "tensorflow")}
+    check_same(file, saved, versions, "go on with those, or choose another folder")
+    check_same(file, saved, now, "give the same ones, or choose another folder")

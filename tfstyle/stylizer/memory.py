@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import UsageError
+from tfstyle.images.tiles import Grid, choose_grid, widest_field
 from tfstyle.losses import PerceptualLoss
-from tfstyle.losses.tiled import Grid, choose_grid, widest_halo
 from tfstyle.options import Options
+from tfstyle.raw_tensorflow import gpu_memory
 
 GIGABYTE = 1e9
 CGROUP = pathlib.Path("/sys/fs/cgroup")
@@ -86,7 +87,7 @@ class MemoryPlanner:
         self._style_layers, self._regions = loss.style_layers, regions
         self._last = math.prod(last)
         self._options = options
-        self._halo = widest_halo(self._extract.fields.values())
+        self._halo = widest_field(self._extract.fields.values())
         self._most_pixels = math.inf
         self.limit = memory_limit(options.max_memory)
 
@@ -96,9 +97,9 @@ class MemoryPlanner:
         """How many pairs of vectors L-BFGS may remember; 0 means Adam.
 
         Args:
-          size: As of ``cut``.
-          style_sizes: As of ``cut``.
-          batch: As of ``cut``.
+          size: Same as in ``cut``.
+          style_sizes: Same as in ``cut``.
+          batch: Same as in ``cut``.
 
         Returns:
           ``history``, or with ``optimizer=auto`` as many as fit.
@@ -132,7 +133,7 @@ class MemoryPlanner:
           size: Height and width of what is optimised.
           style_sizes: Heights and widths of the style pictures.
           batch: How many pictures are optimised at once.
-          pairs: What ``pairs`` returned.
+          pairs: From ``pairs``.
 
         Returns:
           One tile each where there is memory enough, or the largest tiles that fit.
@@ -153,6 +154,28 @@ class MemoryPlanner:
         content = choose_grid(size, self._halo, pixels / batch)
         styles = (choose_grid(style, self._halo, pixels) for style in style_sizes)
         return Cut(content, tuple(styles), keep)
+
+    def spare(
+        self,
+        size: tuple[int, int],
+        style_sizes: Sequence[tuple[int, int]],
+        batch: int,
+        pairs: int,
+    ) -> float:
+        """Bytes that a scale leaves to others if it is computed as one tile.
+
+        Args:
+          size: Same as in ``cut``.
+          style_sizes: Same as in ``cut``.
+          batch: Same as in ``cut``.
+          pairs: From ``pairs``.
+
+        Returns:
+          The number, or 0.
+        """
+        pixels = max(batch * math.prod(size), *map(math.prod, style_sizes), 0)
+        used = self._fixed(size, style_sizes, batch, pairs) + self._kept(size, batch)
+        return max(self._planned - used - pixels * self._per_pixel, 0.0)
 
     def shrink(self, cut: Cut, batch: int) -> None:
         """Halves the tiles from now on: those of ``cut`` took more than there was."""
@@ -241,12 +264,9 @@ def memory_limit(max_memory: float) -> float:
 
 
 def machine_memory() -> float:
-    """Bytes of the first GPU, or of the machine or the container's limit."""
-    if tf.config.list_logical_devices("GPU"):
-        from tensorflow.python.client import device_lib
-
-        gpus = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
-        return float(gpus[0].memory_limit)
+    """Bytes of the first GPU, or of the machine, or the container's limit."""
+    if (gpu := gpu_memory()) is not None:
+        return gpu
     machine = float(psutil.virtual_memory().total)
     for limit in ("memory.max", "memory/memory.limit_in_bytes"):
         file = CGROUP / limit

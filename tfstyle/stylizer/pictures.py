@@ -1,6 +1,6 @@
-"""Plans of runs: options and pictures, read and checked.
+"""The pictures of a run: read, checked, and given their colours.
 
-Nothing here imports TensorFlow, so that wrong input is refused at once.
+Nothing here imports TensorFlow, so that a bad picture is refused at once.
 """
 
 from __future__ import annotations
@@ -25,21 +25,17 @@ from tfstyle.images.masks import (
     regions_array,
 )
 from tfstyle.networks.photos import picture_files
-from tfstyle.options import Options
-
-NOISE_STARTS = ("noise", "normal")
-INVERSION: dict[str, Any] = {"init": "noise", "content_weight": 1.0, "tv_weight": 1.0}
-TEXTURE: dict[str, Any] = {"init": "noise", "tv_weight": 0.0}
+from tfstyle.options import NOISE_STARTS, Options
 
 
 @dataclasses.dataclass(frozen=True)
-class Style:
+class StylePicture:
     """A style picture.
 
     Attributes:
-      picture: ``[1, H', W', 3]``.
-      regions: How much of each pixel counts for each region, ``[1, H', W', R]``, or
-        None if all of it does.
+      picture: Float32 ``[1, H', W', 3]`` in [0, 1].
+      regions: How much of each pixel counts for each region, ``[1, H', W', R]``; None
+        if all of it does.
     """
 
     picture: np.ndarray
@@ -47,110 +43,174 @@ class Style:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """A run whose options and pictures have been read and checked.
+class LoadedStyles:
+    """Style pictures that have been read, to be used in several runs.
 
     Attributes:
-      content: Content pictures ``[N, H, W, 3]``, or None if they have no weight.
+      pictures: Float32 ``[1, H', W', 3]`` each, at the scale of their strokes.
+      weights: The weight of each.
+    """
+
+    pictures: tuple[np.ndarray, ...]
+    weights: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """The pictures of a run, all of them float32 in [0, 1].
+
+    Attributes:
+      content: Content pictures ``[N, H, W, 3]``; None if they have no weight.
       styles: Style pictures; empty if they have no weight.
       shares: The share of each style in each region, ``[styles, R]``.
       start: First pictures ``[N, H'', W'', 3]``, or ``noise`` or ``normal``.
       size: Height and width of the result.
-      options: Everything else.
-      regions: How much of each pixel belongs to each region, ``[1, H, W, R]`` in
-        [0, 1], or None if the whole picture is one.
-      protect: How much of each pixel stays as in ``original``, ``[1, H, W, 1]`` in
-        [0, 1], or None.
+      regions: How much of each pixel belongs to each region, ``[1, H, W, R]``; None if
+        the whole picture is one.
+      protect: How much of each pixel stays as in ``original``, ``[1, H, W, 1]``, or
+        None.
       original: The content pictures as they were given, where they are needed again.
+      warped: What the result should be where ``consistency`` is 1, ``[1, H, W, 3]``:
+        the frame before, in a film; else None.
+      consistency: ``[1, H, W, 1]``, or None.
     """
 
     content: np.ndarray | None
-    styles: tuple[Style, ...]
+    styles: tuple[StylePicture, ...]
     shares: np.ndarray
     start: np.ndarray | str
     size: tuple[int, int]
-    options: Options
     regions: np.ndarray | None = None
     protect: np.ndarray | None = None
     original: np.ndarray | None = None
+    warped: np.ndarray | None = None
+    consistency: np.ndarray | None = None
+
+    @property
+    def batch(self) -> int:
+        """The number of pictures that are optimised at once."""
+        return 1 if self.content is None else len(self.content)
 
 
-def plan_stylize(
+def read_pictures(
+    options: Options,
     content: Any,
     style: Any,
     *,
     content_mask: Any = None,
     style_mask: Any = None,
     protect: Any = None,
-    **options: Any,
-) -> Plan:
-    """Reads and checks what ``stylize`` needs."""
-    chosen = make_options(options)
-    if content is None and chosen.needs_content:
+) -> Pictures:
+    """Reads and checks the pictures of a run.
+
+    Args:
+      options: The options of the run.
+      content: See ``tfstyle.stylize``.
+      style: See ``tfstyle.stylize``; or ``LoadedStyles``.
+      content_mask: See ``tfstyle.stylize``.
+      style_mask: See ``tfstyle.stylize``.
+      protect: See ``tfstyle.stylize``.
+
+    Returns:
+      The pictures.
+
+    Raises:
+      UsageError: If a picture is missing, or cannot be used.
+      ImageError: If a file is not a picture, or is damaged.
+    """
+    if content is None and options.needs_content:
         raise UsageError("no content picture: give one, or content_weight=0")
-    contents = _batch(content, chosen)
-    styles, weights = _read_styles(style, chosen)
-    guide = contents if contents is not None else styles[0] if styles else None
+    contents = _batch(content, options)
+    styles = read_styles(options, style)
+    guide = contents
+    if guide is None:
+        guide = styles.pictures[0] if styles.pictures else None
     if guide is None:
         raise UsageError("no style picture: give one, or style_weight=0")
-    size = guide.shape[1:3]
-    if contents is None and not all(x is None for x in (content_mask, protect)):
+    if contents is None and not (content_mask is None and protect is None):
         raise UsageError("a content_mask or protect needs a content picture")
+    size = guide.shape[1:3]
     regions, protection, parts, shares = _regions(
-        size, styles, weights, content_mask, style_mask, protect
+        size, styles, content_mask, style_mask, protect
     )
-    plan = Plan(
+    pictures = Pictures(
         content=contents,
-        styles=tuple(map(Style, styles, parts)),
+        styles=tuple(map(StylePicture, styles.pictures, parts)),
         shares=shares,
-        start=_start(contents, styles, os.fspath(chosen.init)),
+        start=_start(contents, styles.pictures, os.fspath(options.init)),
         size=size,
-        options=chosen,
         regions=regions,
         protect=protection,
     )
-    return _without_weightless(_with_colors(plan))
+    return _without_weightless(_with_colors(pictures, options), options)
 
 
-def plan_inversion(content: Any, layer: str | None, **options: Any) -> Plan:
-    """Reads and checks what ``invert_features`` needs."""
-    chosen = {**INVERSION, **options, "style_weight": 0.0}
-    if layer is not None:
-        chosen["content_layers"] = {layer: 1.0}
-    return plan_stylize(content, None, **chosen)
+def read_styles(options: Options, source: Any) -> LoadedStyles:
+    """Reads style pictures at the scale of their strokes.
 
+    Args:
+      options: The options of the run.
+      source: See ``style`` of ``tfstyle.stylize``; or ``LoadedStyles``.
 
-def plan_texture(
-    style: Any,
-    width: int | None,
-    height: int | None,
-    *,
-    style_mask: Any = None,
-    **options: Any,
-) -> Plan:
-    """Reads and checks what ``synthesize_texture`` needs."""
-    for name, side in (("width", width), ("height", height)):
-        if side is not None and side < 1:
-            raise UsageError(f"{name}={side}: give a whole number of at least 1")
-    without = {"content_weight": 0.0, "laplacian_weight": 0.0}
-    plan = plan_stylize(
-        None, style, style_mask=style_mask, **TEXTURE | options | without
-    )
-    size = (height or plan.size[0], width or plan.size[1])
-    return dataclasses.replace(plan, size=size)
-
-
-def make_options(options: dict[str, Any]) -> Options:
-    """Options from keywords.
+    Returns:
+      The pictures and their weights.
 
     Raises:
-      UsageError: A name or a value is not one that options can have.
+      UsageError: If there is none though style has a weight, or the weights or
+        ``style_scale`` do not fit.
+      ImageError: If a file is not a picture, or is damaged.
     """
-    known = {field.name for field in dataclasses.fields(Options)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise UsageError(f"there is no option {unknown[0]!r}; see tfstyle.Options")
-    return Options(**options)
+    if isinstance(source, LoadedStyles):
+        return source
+    weighted = weighted_sources(source)
+    if not weighted:
+        if options.needs_style:
+            raise UsageError("no style picture: give one, or style_weight=0")
+        return LoadedStyles((), ())
+    weights = tuple(weight for _, weight in weighted)
+    if min(weights) < 0 or not sum(weights) > 0:
+        raise UsageError(
+            f"the weights of the styles are {', '.join(f'{w:g}' for w in weights)}; "
+            "give numbers of at least 0, not all 0"
+        )
+    scales = tuple(options.style_scale)
+    if len(scales) not in (1, len(weighted)):
+        raise UsageError(
+            f"style_scale has {len(scales)} numbers for {len(weighted)} styles; give "
+            "one for all, or one for each"
+        )
+    scales *= len(weighted) // len(scales)
+    pictures = (
+        _at_scale(picture, scale, options)
+        for (picture, _), scale in zip(weighted, scales, strict=True)
+    )
+    return LoadedStyles(tuple(pictures), weights)
+
+
+def weighted_sources(source: Any) -> list[tuple[Any, float]]:
+    """Pictures with their weights; those of a folder share its weight.
+
+    Args:
+      source: See ``style`` of ``tfstyle.stylize``.
+
+    Returns:
+      Paths or pictures, each with its weight.
+    """
+    if source is None:
+        return []
+    if isinstance(source, Mapping):
+        source = list(source.items())
+    elif not isinstance(source, list | tuple):
+        source = [source]
+    weighted: list[tuple[Any, float]] = []
+    for item in source:
+        picture, weight = item if isinstance(item, tuple) else (item, 1.0)
+        folder = (
+            isinstance(picture, str | os.PathLike) and pathlib.Path(picture).is_dir()
+        )
+        pictures = picture_files(pathlib.Path(picture)) if folder else [picture]
+        weighted += [(each, weight / len(pictures)) for each in pictures]
+    return weighted
 
 
 def _load(
@@ -159,7 +219,7 @@ def _load(
     return load_image(
         source,
         size,
-        size_of=options.size_of,  # type: ignore[arg-type]
+        size_of=options.size_of,
         allow_upscale=options.allow_upscale or enlarge,
     )
 
@@ -183,67 +243,20 @@ def _batch(sources: Any, options: Options) -> np.ndarray | None:
     return np.concatenate(pictures)
 
 
-def _read_styles(source: Any, options: Options) -> tuple[list[np.ndarray], list[float]]:
-    """Style pictures at their scales, and their weights."""
-    weighted = weighted_sources(source)
-    if not weighted:
-        if options.needs_style:
-            raise UsageError("no style picture: give one, or style_weight=0")
-        return [], []
-    weights = [weight for _, weight in weighted]
-    if min(weights) < 0 or not sum(weights) > 0:
-        raise UsageError(
-            f"the weights of the styles are {', '.join(f'{w:g}' for w in weights)}; "
-            "give numbers of at least 0, not all 0"
-        )
-    scales = tuple(options.style_scale)
-    if len(scales) not in (1, len(weighted)):
-        raise UsageError(
-            f"style_scale has {len(scales)} numbers for {len(weighted)} styles; give "
-            "one for all, or one for each"
-        )
-    pictures = [
-        _scaled_style(picture, scale, options)
-        for (picture, _), scale in zip(
-            weighted, scales * (len(weighted) // len(scales)), strict=True
-        )
-    ]
-    return pictures, weights
-
-
-def _scaled_style(source: Any, scale: float, options: Options) -> np.ndarray:
+def _at_scale(source: Any, scale: float, options: Options) -> np.ndarray:
+    """A style picture at the scale of its strokes, decoded once."""
     size = options.style_size or options.size
-    picture = _load(source, size, options)
     if scale == 1:
-        return picture
-    longest = options.size_of == "longest"
-    side = (max if longest else min)(picture.shape[1:3])
-    return _load(source, max(round(side * scale), 1), options, enlarge=True)
-
-
-def weighted_sources(source: Any) -> list[tuple[Any, float]]:
-    """Pictures with their weights; a folder's share its weight."""
-    if source is None:
-        return []
-    if isinstance(source, Mapping):
-        source = list(source.items())
-    elif not isinstance(source, list | tuple):
-        source = [source]
-    weighted: list[tuple[Any, float]] = []
-    for item in source:
-        picture, weight = item if isinstance(item, tuple) else (item, 1.0)
-        folder = (
-            isinstance(picture, str | os.PathLike) and pathlib.Path(picture).is_dir()
-        )
-        pictures = picture_files(pathlib.Path(picture)) if folder else [picture]
-        weighted += [(each, weight / len(pictures)) for each in pictures]
-    return weighted
+        return _load(source, size, options)
+    decoded = load_image(source)
+    side = max if options.size_of == "longest" else min
+    shortened = size if options.allow_upscale else min(size, side(decoded.shape[1:3]))
+    return _load(decoded, max(round(shortened * scale), 1), options, enlarge=True)
 
 
 def _regions(
     size: tuple[int, int],
-    styles: Sequence[np.ndarray],
-    weights: Sequence[float],
+    styles: LoadedStyles,
     content_mask: Any,
     style_mask: Any,
     protect: Any,
@@ -253,15 +266,16 @@ def _regions(
     if content_mask is not None:
         mask = read_mask("content_mask", content_mask, size)
     protection = None if protect is None else read_protection(protect, size)
-    parts: list[np.ndarray | None] = [None] * len(styles)
-    if not styles:
+    count = len(styles.pictures)
+    parts: list[np.ndarray | None] = [None] * count
+    if not count:
         return None, protection, parts, np.zeros((0, 1))
-    if mask and set(mask) == {"white", "black"} and len(styles) == 1 and not style_mask:
-        # One style for two regions: what is black is left as it is.
+    if mask and set(mask) == {"white", "black"} and count == 1 and not style_mask:
+        # One style for two regions: what is black stays as it is.
         black, mask = mask["black"], None
         protection = black if protection is None else np.maximum(protection, black)
-    style_masks = _style_masks(style_mask, styles)
-    shares, labels = assign_styles(weights, mask, style_masks)
+    style_masks = _style_masks(style_mask, styles.pictures)
+    shares, labels = assign_styles(styles.weights, mask, style_masks)
     if style_masks:
         parts = [regions_array(part, labels) for part in style_masks]
     regions = None if mask is None else regions_array(mask, labels)
@@ -284,69 +298,67 @@ def _style_masks(source: Any, styles: Sequence[np.ndarray]) -> list[Mask] | None
     ]
 
 
-def _with_colors(plan: Plan) -> Plan:
-    """The plan with what the colour option does to its pictures."""
-    options, content = plan.options, plan.content
+def _with_colors(pictures: Pictures, options: Options) -> Pictures:
+    """The pictures with what the colour option does to them."""
+    content = pictures.content
     if content is None:
-        return plan
-    needed = plan.protect is not None or options.color == "content"
-    plan = dataclasses.replace(plan, original=content if needed else None)
-    if options.color == "free" or not plan.styles:
-        return plan
+        return pictures
+    needed = pictures.protect is not None or options.color == "content"
+    pictures = dataclasses.replace(pictures, original=content if needed else None)
+    if options.color == "free" or not pictures.styles:
+        return pictures
     if not (options.needs_content and options.needs_style):
-        return plan
-    how: dict[str, Any] = {
-        "matching": options.color_matching,
-        "strength": options.color_strength,
-    }
-    if options.color == "style":
-        recolored = np.stack([_in_style_colors(c, plan, how) for c in content])
-        return _replaced_content(plan, recolored)
-    wanted = color_statistics(content)
-    styles = (
-        dataclasses.replace(style, picture=match_colors(style.picture, wanted, **how))
-        for style in plan.styles
-    )
-    return dataclasses.replace(plan, styles=tuple(styles))
-
-
-def _replaced_content(plan: Plan, content: np.ndarray) -> Plan:
-    start = content if plan.start is plan.content else plan.start
-    return dataclasses.replace(plan, content=content, start=start)
+        return pictures
+    strength = options.color_strength
+    if options.color == "match":
+        wanted = color_statistics(content)
+        styles = (
+            dataclasses.replace(
+                style, picture=match_colors(style.picture, wanted, strength=strength)
+            )
+            for style in pictures.styles
+        )
+        return dataclasses.replace(pictures, styles=tuple(styles))
+    if options.color == "content":
+        return pictures
+    recolored = np.stack([_in_style_colors(c, pictures, strength) for c in content])
+    start = recolored if pictures.start is content else pictures.start
+    return dataclasses.replace(pictures, content=recolored, start=start)
 
 
 def _in_style_colors(
-    content: np.ndarray, plan: Plan, how: Mapping[str, Any]
+    content: np.ndarray, pictures: Pictures, strength: float
 ) -> np.ndarray:
     """A content picture in the colours of each region's styles, region by region."""
     recolored = np.zeros_like(content)
-    whole = np.ones((1, *plan.size, 1), "float32")
-    regions = whole if plan.regions is None else plan.regions
+    whole = np.ones((1, *pictures.size, 1), "float32")
+    regions = whole if pictures.regions is None else pictures.regions
     rest = 1 - regions.sum(-1, keepdims=True)[0]  # what is protected
     for i in range(regions.shape[-1]):
         part = regions[0, ..., i]
-        used = [s for s, share in enumerate(plan.shares[:, i]) if share]
+        used = [s for s, share in enumerate(pictures.shares[:, i]) if share]
         wanted = mixed_statistics(
-            [_style_colors(plan.styles[s], i) for s in used], plan.shares[used, i]
+            [_style_colors(pictures.styles[s], i) for s in used],
+            pictures.shares[used, i],
         )
         source = color_statistics(content, part)
         recolored += part[..., None] * match_colors(
-            content, wanted, source=source, **how
+            content, wanted, source=source, strength=strength
         )
     return recolored + rest * content
 
 
-def _style_colors(style: Style, region: int) -> Any:
+def _style_colors(style: StylePicture, region: int) -> Any:
     weights = None if style.regions is None else style.regions[..., region]
     return color_statistics(style.picture, weights)
 
 
-def _without_weightless(plan: Plan) -> Plan:
-    """The plan without the pictures that count for nothing."""
+def _without_weightless(pictures: Pictures, options: Options) -> Pictures:
+    """The pictures without those that count for nothing."""
     return dataclasses.replace(
-        plan,
-        content=plan.content if plan.options.needs_content else None,
-        styles=plan.styles if plan.options.needs_style else (),
+        pictures,
+        content=pictures.content if options.needs_content else None,
+        styles=pictures.styles if options.needs_style else (),
     )
 
 

@@ -4,51 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
 from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
-from tfstyle.options import Options
-from tfstyle.stylizer.pictures import Plan, make_options, plan_stylize
-from tfstyle.stylizer.recipes import run_plan
+from tfstyle.options import STYLIZE, Options
+from tfstyle.options.text import to_text
+from tfstyle.stylizer.pictures import Pictures, read_pictures
 
 if TYPE_CHECKING:
-    from tfstyle.optimizers.loop import Callback
-    from tfstyle.stylizer.run import Result
+    from typing_extensions import Unpack
 
-_OWN = (
-    "content_layers",
-    "style_layers",
-    "content_weight",
-    "style_weight",
-    "tv_weight",
-    "laplacian_weight",
-    "normalization",
-    "optimizer",
-    "learning_rate",
-    "schedule",
-    "final_learning_rate",
-    "decay_step",
-    "beta_2",
-    "history",
-    "steps",
-    "scales",
-    "min_scale_size",
-    "noise",
-    "seed",
-    "space",
-    "clamp",
-    "clamp_until",
-    "max_memory",
+    from tfstyle.optimizers.progress import Callback
+    from tfstyle.options.keywords import StylizeKeywords
+    from tfstyle.stylizer.result import Result
+
+_PICTURE_OPTIONS = (
+    *("size", "allow_upscale", "size_of", "style_scale", "style_size", "init"),
+    *("color", "color_strength"),
 )
-"""Options in which runs may differ that share their pictures and their features."""
-
-_GAP = 8
+_NETWORK_OPTIONS = (
+    *("backbone", "weights", "precision", "jit_compile", "pooling", "preprocessing"),
+    "margin",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +36,7 @@ class Cell:
 
     Attributes:
       settings: The options that the sweep goes through, with their values here.
-      result: What came of them.
+      result: The result of the run.
     """
 
     settings: dict[str, Any]
@@ -69,65 +48,72 @@ def sweep(
     style: Any,
     grid: Mapping[str, Sequence[Any]],
     *,
+    content_mask: Any = None,
+    style_mask: Any = None,
+    protect: Any = None,
     callbacks: Callable[[dict[str, Any]], Sequence[Callback]] = lambda settings: (),
-    **options: Any,
+    **options: Unpack[StylizeKeywords],
 ) -> Iterator[Cell]:
     """Stylizes a picture with every combination of some options.
 
-    Pictures are read, and features of content and style computed, once for all
-    combinations that have them in common.
+    Pictures are read, the network is built, and features of content and style are
+    computed once for all combinations that have them in common.
 
     Example:
       >>> for cell in tfstyle.sweep("photo.jpg", "art.jpg", {"style_weight": [1, 10]}):
-      ...     tfstyle.save_image(cell.result.image, f"{cell.settings}.png")
+      ...     cell.result.save(f"{cell.settings}.png")
 
     Args:
-      content: As of ``stylize``.
-      style: As of ``stylize``.
-      grid: The values of each option that is gone through; the last one changes first.
-      callbacks: Makes the callbacks of each run; one that returns True ends the sweep
-        after that run.
-      **options: Masks, and the options that are the same in all runs, as of
-        ``stylize``.
+      content: Same as in ``Stylizer.__call__``.
+      style: Same as in ``Stylizer.__call__``.
+      grid: The values of each option to go through; the last one changes first.
+      content_mask: Same as in ``Stylizer.__call__``.
+      style_mask: Same as in ``Stylizer.__call__``.
+      protect: Same as in ``Stylizer.__call__``.
+      callbacks: Makes the callbacks of each run from its settings; one that returns
+        True ends the sweep after that run.
+      **options: Options that are the same in all runs.
 
     Yields:
       The runs, in order.
 
     Raises:
-      UsageError: As of ``stylize``, for any combination, before the first run.
+      UsageError: If a combination cannot be used; before the first run.
+      ImageError: If a file is not a picture, or is damaged.
     """
+    masks = {
+        "content_mask": content_mask,
+        "style_mask": style_mask,
+        "protect": protect,
+    }
     cells = _combinations(grid)
-    masks = {name: options.pop(name, None) for name in _MASKS}
-    chosen = [make_options({**options, **settings}) for settings in cells]
-    plans: dict[Any, Plan] = {}
-    for settings, each in zip(cells, chosen, strict=True):
-        if _shared(each) not in plans:
-            plans[_shared(each)] = plan_stylize(
-                content, style, **masks, **{**options, **settings}
-            )
-    return _run_all(cells, chosen, plans, callbacks)
-
-
-_MASKS = ("content_mask", "style_mask", "protect")
+    chosen = [STYLIZE.options({**options, **settings}) for settings in cells]
+    pictures: dict[str, Pictures] = {}
+    for each in chosen:
+        if _picture_key(each) not in pictures:
+            found = read_pictures(each, content, style, **masks)
+            pictures[_picture_key(each)] = found
+    return _run_all(cells, chosen, pictures, callbacks)
 
 
 def _run_all(
     cells: Sequence[dict[str, Any]],
-    chosen: Sequence[Options],
-    plans: Mapping[Any, Plan],
+    options: Sequence[Options],
+    pictures: Mapping[str, Pictures],
     callbacks: Callable[[dict[str, Any]], Sequence[Callback]],
 ) -> Iterator[Cell]:
     check_backend()
-    from tfstyle.stylizer.objective import Encoder
+    from tfstyle.stylizer.engine import Engine
+    from tfstyle.stylizer.run import Run
 
-    encoders: dict[Any, Encoder] = {}
-    for settings, each in zip(cells, chosen, strict=True):
-        key = _shared(each)
-        if key not in encoders:
-            # Features of other pictures or of another network are done with.
-            encoders = {key: Encoder([o for o in chosen if _shared(o) == key])}
-        plan = dataclasses.replace(plans[key], options=each)
-        result = run_plan(plan, callbacks(settings), encoder=encoders[key])
+    engines: dict[str, Engine] = {}
+    for settings, each in zip(cells, options, strict=True):
+        key = _network_key(each)
+        if key not in engines:
+            # Graphs and features of another network are no longer needed.
+            engines = {key: Engine([o for o in options if _network_key(o) == key])}
+        found = pictures[_picture_key(each)]
+        result = Run(engines[key], each, found, callbacks(settings)).finish()
         yield Cell(settings, result)
         if result.stopped:
             return
@@ -143,51 +129,12 @@ def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _shared(options: Options) -> tuple[str, ...]:
-    """What decides pictures and features."""
-    fields = dataclasses.asdict(options)
-    shared = [f"{name}={value}" for name, value in fields.items() if name not in _OWN]
-    return (*shared, str(options.needs_content), str(options.needs_style))
+def _network_key(options: Options) -> str:
+    """What decides the network, and so what runs can share an engine."""
+    return " ".join(to_text(getattr(options, name)) for name in _NETWORK_OPTIONS)
 
 
-def _wrapped(text: str, characters: int) -> str:
-    return "\n".join(
-        part for line in text.split("\n") for part in textwrap.wrap(line, characters)
-    )
-
-
-def contact_sheet(
-    pictures: Sequence[np.ndarray],
-    captions: Sequence[str],
-    columns: int,
-    width: int = 360,
-) -> np.ndarray:
-    """Pictures side by side, each with its caption.
-
-    Args:
-      pictures: ``[1, H, W, 3]`` each, in [0, 1], of one shape.
-      captions: One each, in lines.
-      columns: Pictures in a row.
-      width: Of each picture in pixels; smaller ones keep their size.
-
-    Returns:
-      The sheet, ``[1, H, W, 3]``, float32.
-    """
-    width = min(width, pictures[0].shape[2])
-    height = round(width * pictures[0].shape[1] / pictures[0].shape[2])
-    font = ImageFont.load_default(14)
-    captions = [_wrapped(caption, width // 8) for caption in captions]
-    lines = max(caption.count("\n") for caption in captions) + 1
-    cell = (width + _GAP, height + 18 * lines + _GAP)
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * cell[0] + _GAP, rows * cell[1] + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        x, y = (i % columns) * cell[0] + _GAP, i // columns * cell[1] + _GAP
-        levels = np.rint(np.clip(picture[0], 0, 1) * 255).astype("uint8")
-        thumbnail = Image.fromarray(levels).resize(
-            (width, height), Image.Resampling.LANCZOS
-        )
-        sheet.paste(thumbnail, (x, y))
-        draw.multiline_text((x, y + height + 2), caption, "black", font, spacing=2)
-    return np.asarray(sheet, "float32")[None] / 255
+def _picture_key(options: Options) -> str:
+    """What decides the pictures of a run."""
+    values = [to_text(getattr(options, name)) for name in _PICTURE_OPTIONS]
+    return " ".join([*values, str(options.needs_content), str(options.needs_style)])

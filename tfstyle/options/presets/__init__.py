@@ -1,52 +1,93 @@
-"""Published experiments as flagfiles: ``tfstyle stylize --preset=NAME``."""
+"""Published experiments as options: ``Stylizer.from_preset(name)``, ``--preset=NAME``.
+
+A preset is a text file with one ``name=value`` a line, after a comment that says what
+it reproduces.
+"""
 
 from __future__ import annotations
 
 import difflib
 import pathlib
+from typing import Any, Literal
 
 from tfstyle.errors import UsageError
+from tfstyle.options.fields import fields_of
+from tfstyle.options.options import Options, TrainingOptions
+from tfstyle.options.text import from_text
 
-FOLDER = pathlib.Path(__file__).parent
+Kind = Literal["run", "training"]
+
+_FOLDERS: dict[Kind, pathlib.Path] = {
+    "run": pathlib.Path(__file__).parent,
+    "training": pathlib.Path(__file__).parent / "train",
+}
 
 
-def preset_names(command: str = "") -> list[str]:
-    """The names of all presets of a command."""
-    return sorted(path.stem for path in _folder(command).glob("*.cfg"))
-
-
-def preset_path(name: str, command: str = "") -> pathlib.Path:
-    """The flagfile of a preset.
+def preset_names(kind: Kind = "run") -> list[str]:
+    """The names of all presets.
 
     Args:
-      name: Of the preset.
-      command: Which is to use it; those that optimise pictures share theirs.
+      kind: ``run`` for optimised pictures, ``training`` for networks.
+    """
+    return sorted(path.stem for path in _FOLDERS[kind].glob("*.cfg"))
+
+
+def preset_texts(name: str, kind: Kind = "run") -> dict[str, str]:
+    """The options of a preset as texts.
+
+    Args:
+      name: The preset.
+      kind: Same as in ``preset_names``.
 
     Returns:
-      The file.
+      Texts by the names of options.
 
     Raises:
-      UsageError: There is no such preset; the message offers the nearest ones.
+      UsageError: If there is no such preset; the message offers the nearest ones.
     """
-    names = preset_names(command)
+    lines = [line for line in _lines(name, kind) if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)  # type: ignore[misc]
+
+
+def preset_options(name: str, kind: Kind = "run") -> dict[str, Any]:
+    """The options of a preset, as keywords.
+
+    Args:
+      name: The preset.
+      kind: Same as in ``preset_names``.
+
+    Returns:
+      Values by the names of options.
+
+    Raises:
+      UsageError: If there is no such preset; the message offers the nearest ones.
+    """
+    options = Options if kind == "run" else TrainingOptions
+    fields = {field.name: field for field in fields_of(options)}
+    texts = preset_texts(name, kind)
+    return {option: from_text(fields[option], text) for option, text in texts.items()}
+
+
+def preset_source(name: str, kind: Kind = "run") -> str:
+    """What a preset reproduces: the comment at the top of its file.
+
+    Args:
+      name: The preset.
+      kind: Same as in ``preset_names``.
+
+    Raises:
+      UsageError: If there is no such preset; the message offers the nearest ones.
+    """
+    comment = [line for line in _lines(name, kind) if line.startswith("#")]
+    return " ".join(line.removeprefix("#").strip() for line in comment)
+
+
+def _lines(name: str, kind: Kind) -> list[str]:
+    names = preset_names(kind)
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
         raise UsageError(
             f"there is no preset {name!r}; did you mean {' or '.join(nearest)}?"
         )
-    return _folder(command) / f"{name}.cfg"
-
-
-def preset_source(name: str, command: str = "") -> str:
-    """What a preset reproduces: the comment at the top of its flagfile."""
-    lines = preset_path(name, command).read_text(encoding="utf-8").splitlines()
-    comment = []
-    for line in lines:
-        if not line.startswith("#"):
-            break
-        comment.append(line.removeprefix("#").strip())
-    return " ".join(comment)
-
-
-def _folder(command: str) -> pathlib.Path:
-    return FOLDER / "train" if command == "train" else FOLDER
+    file = _FOLDERS[kind] / f"{name}.cfg"
+    return file.read_text(encoding="utf-8").splitlines()

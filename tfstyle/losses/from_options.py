@@ -1,0 +1,79 @@
+"""The network and the loss that options describe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfstyle.backbones import get_backbone
+from tfstyle.backbones.feature_extractor import LAPLACIAN, FeatureExtractor
+from tfstyle.losses.perceptual import PerceptualLoss
+from tfstyle.options import LossOptions, weighted_layers
+
+
+def feature_extractor(options: Sequence[LossOptions]) -> FeatureExtractor:
+    """The network that options ask for.
+
+    Args:
+      options: Of one loss, or of several that may differ in their layers only.
+
+    Returns:
+      The network, with its weights read.
+
+    Raises:
+      UsageError: If a layer does not exist, or the weights do not fit.
+    """
+    used: list[str] = []
+    for each in options:
+        content_layers, style_layers = _layers(each)
+        used += [layer for layer, weight in content_layers.items() if weight]
+        used += [*style_layers] if each.needs_style else []
+    return FeatureExtractor(
+        get_backbone(options[0].backbone),
+        used,
+        weights=str(options[0].weights),
+        pooling=options[0].pooling,
+        preprocessing=options[0].preprocessing,
+        precision=options[0].precision,
+        jit_compile=options[0].jit_compile,
+    )
+
+
+def perceptual_loss(
+    options: LossOptions,
+    features: FeatureExtractor | None = None,
+    temporal_weight: float = 0.0,
+) -> PerceptualLoss:
+    """The loss that options describe.
+
+    Args:
+      options: The options.
+      features: The network, where it exists already.
+      temporal_weight: See ``PerceptualLoss``.
+
+    Returns:
+      The loss, over a network with its weights read.
+
+    Raises:
+      UsageError: If a layer does not exist, or the weights do not fit.
+    """
+    content_layers, style_layers = _layers(options)
+    return PerceptualLoss(
+        features or feature_extractor([options]),
+        content_layers=content_layers,
+        style_layers=style_layers,
+        style_weight=options.style_weight,
+        tv_weight=options.tv_weight,
+        temporal_weight=temporal_weight,
+        normalization=options.normalization,
+    )
+
+
+def _layers(options: LossOptions) -> tuple[dict[str, float], dict[str, float]]:
+    """Content layers, multiplied by their weight, and style layers."""
+    backbone = get_backbone(options.backbone)
+    content = weighted_layers(
+        "content_layers", options.content_layers, backbone.content_layers
+    )
+    style = weighted_layers("style_layers", options.style_layers, backbone.style_layers)
+    content = {layer: options.content_weight * w for layer, w in content.items()}
+    return content | {LAPLACIAN: options.laplacian_weight}, style

@@ -1,0 +1,348 @@
+"""The losses as pure functions of features and pictures.
+
+With ``F`` the features of a layer as a matrix of H·W positions by C channels, ``P`` the
+content picture's, ``G = FᵀF / (H·W·C)`` its Gram matrix and ``A`` the style picture's,
+the published losses differ by a factor, the ``normalization``:
+
+============ ===================== ========================= =======================
+              content               style                     total variation
+============ ===================== ========================= =======================
+``relative``  ‖F−P‖² / ‖P‖²         ‖G−A‖² / ‖A‖²             Σ d² / (H·W·C)
+``sum``       Σ (F−P)²              Σ (G−A)²                  Σ d²
+``gatys``     ½ Σ (F−P)²            ¼ Σ (G−A)²                Σ d²
+``mean``      Σ (F−P)² / (H·W·C)    Σ (G−A)² / C²             Σ d² / (H·W·C)
+============ ===================== ========================= =======================
+
+The temporal loss is normalised like the total variation.
+
+``sum`` is the CS231n assignment's; ``gatys`` has equations 1, 4 and 5 of Gatys, Ecker
+and Bethge (2016), whose 1/(4·N²·M²) is in ``G``; ``mean`` is that of Johnson et al.
+(2016) for content. ``relative`` has no unit: the same weights mean the same at every
+size and on every network.
+
+Each loss is a factor times a sum over positions, or times a function of such a sum.
+Factors can be computed once and passed as ``scale``; then the losses of the parts of a
+picture add up to that of the whole, and so do the Gram matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfstyle.backbones.precision import multiplies_bfloat16
+from tfstyle.options.options import Normalization
+
+Features = Mapping[str, tf.Tensor]
+"""Features, or something else, by layer."""
+
+_TINY = 1e-24  # far below the norm of any target that is not blank
+_PARTS = 16
+
+
+def gram_matrix(
+    features: tf.Tensor,
+    guide: tf.Tensor | None = None,
+    positions: tf.Tensor | float | None = None,
+) -> tf.Tensor:
+    """Correlations of channels: ``G = FᵀF / (H·W·C)``.
+
+    Gatys et al. (2016), equation 3, divided by the number of entries of ``F`` so that
+    pictures of different sizes can be compared. With a guide, the matrix of a region
+    (Gatys et al. 2017, "Controlling Perceptual Factors in Neural Style Transfer").
+
+    Args:
+      features: Float tensor ``[N, H, W, C]``. bfloat16 and float16 are summed as
+        float32; CPUs that multiply bfloat16 round the sums of a sixteenth each to its
+        8 bits.
+      guide: How much of each position belongs to the region, ``[N or 1, H, W, 1]`` in
+        [0, 1].
+      positions: What stands for H·W. None: the positions of ``features``, or the sum
+        of the guide. Those of a whole picture make the matrices of its parts add up.
+
+    Returns:
+      Tensor ``[N, C, C]``, float32 or float64.
+    """
+    features = tf.convert_to_tensor(features)
+    if positions is None:
+        positions = area(features) if guide is None else tf.reduce_sum(guide)
+    if guide is not None:
+        features *= tf.sqrt(tf.cast(guide, features.dtype))
+    products = _products(features)
+    # A small region may have no position of a deep layer.
+    positions = tf.maximum(tf.cast(positions, products.dtype), _TINY)
+    return products / (positions * features.shape[-1])
+
+
+def content_loss(
+    features: tf.Tensor,
+    target: tf.Tensor,
+    normalization: Normalization = "relative",
+    *,
+    scale: tf.Tensor | float | None = None,
+) -> tf.Tensor:
+    """Squared distance of features to the content picture's.
+
+    Args:
+      features: Float tensor ``[N, H, W, C]``.
+      target: Tensor of the same shape.
+      normalization: See the table of this module.
+      scale: The factor of the squared distance, ``[N]``; None for the normalization's.
+
+    Returns:
+      One loss per picture, ``[N]``.
+    """
+    features, target = _at_least_float32(features), _at_least_float32(target)
+    if scale is None:
+        channels = tf.cast(tf.shape(target)[-1], target.dtype)
+        entries = tf.cast(area(target), target.dtype) * channels
+        scale = content_scale(sum_of_squares(target), entries, normalization)
+    return scale * sum_of_squares(features - target)
+
+
+def style_loss(
+    gram: tf.Tensor,
+    target: tf.Tensor,
+    normalization: Normalization = "relative",
+    *,
+    scale: tf.Tensor | float | None = None,
+) -> tf.Tensor:
+    """Squared distance of a Gram matrix to the style picture's.
+
+    Args:
+      gram: ``[N, C, C]``, or ``[N, R, C, C]`` of regions.
+      target: Of the same shape, or with 1 for N.
+      normalization: See the table of this module.
+      scale: The factor of the squared distance, ``[N]`` or ``[N, R]``; None for the
+        normalization's.
+
+    Returns:
+      One loss per picture, ``[N]``, or per picture and region, ``[N, R]``.
+    """
+    if scale is None:
+        scale = style_scale(target, normalization)
+    return scale * _matrix_squares(gram - target)
+
+
+def total_variation(
+    images: tf.Tensor,
+    normalization: Normalization = "sum",
+    *,
+    scale: tf.Tensor | float | None = None,
+    core: tuple[Any, Any] = (None, None),
+) -> tf.Tensor:
+    """Squared differences ``d`` between neighbouring pixels, across and down.
+
+    The total-variation regulariser of Mahendran and Vedaldi (2015), equation 3, with
+    β = 2; with ``sum`` it is the CS231n assignment's.
+
+    Args:
+      images: Float tensor ``[N, H, W, C]``.
+      normalization: See the table of this module.
+      scale: The factor of the squared differences; None for the normalization's.
+      core: Height and width of the part whose differences count, of a picture that
+        goes on for one row and one column; None for all of ``images``.
+
+    Returns:
+      One loss per picture, ``[N]``.
+    """
+    images = _at_least_float32(images)
+    if scale is None:
+        scale = picture_scale(area(images), images.shape[-1], normalization)
+    return tf.cast(scale, images.dtype) * _variation(images, *core)
+
+
+def temporal_loss(
+    images: tf.Tensor,
+    warped: tf.Tensor,
+    consistency: tf.Tensor,
+    normalization: Normalization = "relative",
+    *,
+    scale: tf.Tensor | float | None = None,
+) -> tf.Tensor:
+    """Squared distance to the frame before, where that is known to be the same.
+
+    Ruder, Dosovitskiy and Brox (2016), equation 7.
+
+    Args:
+      images: Float tensor ``[N, H, W, C]``.
+      warped: The stylized frame before, moved along the motion, of the same shape.
+      consistency: ``[N, H, W, 1]`` in [0, 1]: how far ``warped`` is to be trusted.
+      normalization: See the table of this module.
+      scale: The factor of the squared distance; None for the normalization's.
+
+    Returns:
+      One loss per picture, ``[N]``.
+    """
+    if scale is None:
+        scale = picture_scale(area(images), images.shape[-1], normalization)
+    change = (images - warped) * tf.sqrt(consistency)
+    return tf.cast(scale, images.dtype) * sum_of_squares(change)
+
+
+def content_scale(
+    squares: tf.Tensor, entries: Any, normalization: Normalization
+) -> tf.Tensor:
+    """The factor of ``content_loss``.
+
+    Args:
+      squares: ‖P‖², ``[N]``.
+      entries: H·W·C.
+      normalization: See the table of this module.
+
+    Returns:
+      One factor per picture, ``[N]``.
+    """
+    if normalization == "relative":
+        return 1 / (squares + _TINY)
+    factors = {"sum": 1.0, "gatys": 0.5, "mean": 1 / entries}
+    return factors[normalization] * tf.ones_like(squares)
+
+
+def style_scale(target: tf.Tensor, normalization: Normalization) -> tf.Tensor:
+    """The factor of ``style_loss``.
+
+    Args:
+      target: A, ``[..., C, C]``.
+      normalization: See the table of this module.
+
+    Returns:
+      One factor per matrix, ``[...]``.
+    """
+    squares = _matrix_squares(target)
+    if normalization == "relative":
+        return 1 / (squares + _TINY)
+    factors = {"sum": 1.0, "gatys": 0.25, "mean": 1 / float(target.shape[-1] ** 2)}
+    return factors[normalization] * tf.ones_like(squares)
+
+
+def picture_scale(positions: Any, channels: int, normalization: Normalization) -> Any:
+    """The factor of ``total_variation`` and ``temporal_loss``.
+
+    Args:
+      positions: H·W of the picture.
+      channels: C.
+      normalization: See the table of this module.
+    """
+    per_entry = normalization in ("relative", "mean")
+    return 1 / (positions * channels) if per_entry else 1.0
+
+
+def blend_grams(
+    grams: Sequence[Features],
+    weights: npt.ArrayLike,
+    normalization: Normalization = "relative",
+) -> dict[str, tf.Tensor]:
+    """The Gram matrices of a style between several styles, region by region.
+
+    A convex combination. With ``relative`` losses, each weight is divided by the norm
+    of what it weighs, so that equal weights mean equal relative distances to two
+    styles, however much larger one Gram matrix is than the other.
+
+    Args:
+      grams: For each of S styles, ``[N, R, C, C]`` by layer.
+      weights: ``[S, R]``, by style and region.
+      normalization: Of the loss.
+
+    Returns:
+      Gram matrices like those of a single style.
+    """
+    blend = {}
+    for layer in grams[0]:
+        found = tf.stack([style[layer] for style in grams])  # [S, N, R, C, C]
+        shares = tf.cast(tf.convert_to_tensor(weights)[:, None], found.dtype)
+        if normalization == "relative":
+            shares /= tf.sqrt(_matrix_squares(found)) + _TINY
+        shares /= tf.reduce_sum(shares, 0)
+        blend[layer] = tf.reduce_sum(found * shares[..., None, None], 0)
+    return blend
+
+
+def sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:
+    """Sum of the squares of each picture or its features, ``[N]``."""
+    tensor = _at_least_float32(tensor)
+    return tf.reduce_sum(tf.square(tensor), axis=tf.range(1, tf.rank(tensor)))
+
+
+def area(tensor: tf.Tensor) -> tf.Tensor:
+    """H·W of ``[N, H, W, C]`` as a float: an integer of 32 bits could overflow."""
+    wide = tf.as_dtype(tensor.dtype).size > 4
+    dtype = tf.float64 if wide else tf.float32  # bfloat16 cannot count
+    return tf.reduce_prod(tf.cast(tf.shape(tensor)[1:3], dtype))
+
+
+def part(images: tf.Tensor, begin: Any, size: Any) -> tf.Tensor:
+    """Some rows and columns, with a gradient that is computed on all cores.
+
+    That of ``images[:, y : y + height, x : x + width]`` uses one.
+
+    Args:
+      images: ``[N, H, W, C]``.
+      begin: The first row and column, integers or a tensor ``[2]``.
+      size: Height and width, integers or a tensor ``[2]``.
+
+    Returns:
+      Tensor ``[N, height, width, C]``.
+    """
+    first = tf.concat([[0], begin, [0]], 0)
+    found = tf.slice(images, first, tf.concat([[-1], size, [-1]], 0))
+    return tf.ensure_shape(found, [images.shape[0], None, None, images.shape[3]])
+
+
+def _at_least_float32(tensor: Any) -> tf.Tensor:
+    tensor = tf.convert_to_tensor(tensor)
+    return tensor if tensor.dtype.size >= 4 else tf.cast(tensor, tf.float32)
+
+
+def _products(features: tf.Tensor) -> tf.Tensor:
+    """``FᵀF``, ``[N, C, C]``, whose gradient takes one product, not two.
+
+    For a gradient G of the result, that of F is F(G + Gᵀ): twice what one factor gets
+    from a symmetric G. (`tf.custom_gradient` would keep every graph it is in forever.)
+    """
+    positions, channels = features.shape[1:3].num_elements(), features.shape[-1]
+    few = positions is not None and positions < 2 * _PARTS * channels
+    if features.dtype == tf.bfloat16 and multiplies_bfloat16() and not few:
+        product = _products_by_parts(features)
+    else:
+        # One product of two matrices takes up to half the time of a batch of one.
+        batch = [] if features.shape[0] == 1 else [tf.shape(features)[0]]
+        matrix = tf.reshape(_at_least_float32(features), [*batch, -1, channels])
+        product = tf.matmul(tf.stop_gradient(matrix), matrix, transpose_a=True)
+        product = tf.reshape(product, [*(batch or [1]), channels, channels])
+    symmetric = (product + tf.linalg.matrix_transpose(product)) / 2
+    return 2 * symmetric - tf.stop_gradient(symmetric)
+
+
+def _products_by_parts(features: tf.Tensor) -> tf.Tensor:
+    """``FᵀF`` of bfloat16, in half the time: float32 sums of rounded parts.
+
+    Rounded as a whole, the loss would be a staircase on which L-BFGS halts.
+    """
+    batch, channels = features.shape[0] or tf.shape(features)[0], features.shape[-1]
+    matrix = tf.reshape(features, [batch, -1, channels])
+    if matrix.shape[1] is None or matrix.shape[1] % _PARTS:
+        missing = tf.math.floormod(-tf.shape(matrix)[1], _PARTS)
+        matrix = tf.pad(matrix, [[0, 0], [0, missing], [0, 0]])
+    parts = tf.reshape(matrix, [batch, _PARTS, -1, channels])
+    products = tf.matmul(tf.stop_gradient(parts), parts, transpose_a=True)
+    return tf.reduce_sum(tf.cast(products, tf.float32), 1)
+
+
+def _variation(images: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
+    rows, columns = tf.unstack(tf.shape(images)[1:3])
+    tall = rows - 1, columns if width is None else width
+    wide = rows if height is None else height, columns - 1
+    down = part(images, (1, 0), tall) - part(images, (0, 0), tall)
+    across = part(images, (0, 1), wide) - part(images, (0, 0), wide)
+    # TensorFlow turns a chain of additions into one variable, which fails in a loop
+    # within a loop; a sum of a stack is not a link of such a chain.
+    return tf.reduce_sum(tf.stack([sum_of_squares(down), sum_of_squares(across)]), 0)
+
+
+def _matrix_squares(tensor: tf.Tensor) -> tf.Tensor:
+    """Sums of the squares of matrices."""
+    return tf.reduce_sum(tf.square(tensor), [-2, -1])

@@ -1,0 +1,252 @@
+"""The engine: a network with the graphs that have been traced on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import tensorflow as tf
+
+from tfstyle.losses import PerceptualLoss, Targets
+from tfstyle.losses.from_options import feature_extractor, perceptual_loss
+from tfstyle.losses.tiled import TiledLoss
+from tfstyle.optimizers.adam import Adam, learning_rate_schedule
+from tfstyle.optimizers.lbfgs import LBFGS
+from tfstyle.optimizers.loop import Loop, Objective, differentiated
+from tfstyle.options import Options
+from tfstyle.stylizer.canvas import Canvas, favor_chroma
+from tfstyle.stylizer.memory import Cut
+
+_MOST_KEPT = 32  # sets of Gram matrices or features
+LARGE = 1024**2
+"""Pixels of a picture whose optimizer is freed after each scale: it has several times
+the picture's size, and the next scale needs the room."""
+
+
+class Program:
+    """What optimises pictures of one shape: a variable, an optimizer and its loops.
+
+    Attributes:
+      optimizer: The optimizer, which holds the variable.
+      loops: Loops by how the loss is evaluated.
+    """
+
+    def __init__(self, optimizer: Adam | LBFGS):
+        """Takes note of the optimizer.
+
+        Args:
+          optimizer: The optimizer, which holds the variable.
+        """
+        self.optimizer = optimizer
+        self.loops: dict[Hashable, Loop] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What its variables take."""
+        return sum(
+            variable.shape.num_elements() * variable.dtype.size
+            for variable in self.optimizer.state
+        )
+
+
+class Engine:
+    """A frozen network, the programs that optimise pictures on it, and known targets.
+
+    Programs hold no target: they serve every picture of their shape. An engine may
+    serve several loops with different weights.
+
+    Attributes:
+      features: The network.
+      all_layers: A loss with the layers of all runs, for their targets.
+    """
+
+    def __init__(self, options: Sequence[Options]):
+        """Builds the network and reads its weights.
+
+        Args:
+          options: The options of the runs that it is to serve; they may differ in
+            layers, weights and optimizer.
+
+        Raises:
+          UsageError: If a layer does not exist, or the weights do not fit.
+        """
+        self._options = tuple(options)
+        self.features = feature_extractor(options)
+        losses = [perceptual_loss(each, self.features) for each in options]
+        self.all_layers = PerceptualLoss(
+            self.features,
+            content_layers={name: 1 for loss in losses for name in loss.content_layers},
+            style_layers={name: 1 for loss in losses for name in loss.style_layers},
+        )
+        self._programs: OrderedDict[Hashable, Program] = OrderedDict()
+        self._known: OrderedDict[Hashable, dict[str, tf.Tensor]] = OrderedDict()
+
+    @property
+    def rounded(self) -> bool:
+        """Whether ``precision=auto`` has become bfloat16, so that ``exact`` differs."""
+        return self._options[0].precision == "auto" and self.features.dtype != "float32"
+
+    @functools.cached_property
+    def exact(self) -> Engine:
+        """The same in float32, for where rounding hides what is left to gain."""
+        return Engine(
+            [dataclasses.replace(each, precision="float32") for each in self._options]
+        )
+
+    @property
+    def traces(self) -> int:
+        """How many graphs have been traced so far, over all programs that are kept."""
+        return sum(
+            loop.traces
+            for program in self._programs.values()
+            for loop in program.loops.values()
+        )
+
+    def program(
+        self,
+        shape: tuple[int, ...],
+        options: Options,
+        steps: int,
+        pairs: int,
+        terms: int,
+        room: float,
+    ) -> Program:
+        """The program for pictures of a shape, which is built if there is none yet.
+
+        Args:
+          shape: Of the values that are optimised, ``[N, H, W, 3]``.
+          options: The options of the run.
+          steps: Evaluations of the loss.
+          pairs: Pairs of vectors that L-BFGS remembers; 0 for Adam.
+          terms: The number of terms of the loss.
+          room: Bytes that other programs may go on holding.
+
+        Returns:
+          The program; its variable and its optimizer are as the last run left them.
+        """
+        settings = _optimizer_settings(options)
+        key = (shape, steps, pairs, terms, options.space, *settings)
+        program = self._programs.pop(key, None)
+        self._make_room(room)
+        if program is None:
+            variable = tf.Variable(tf.zeros(shape))
+            program = Program(_optimizer(variable, steps, options, pairs, terms))
+        self._programs[key] = program
+        return program
+
+    def release(self, program: Program) -> None:
+        """Forgets a program, and with it the memory of its variables."""
+        for key, kept in list(self._programs.items()):
+            if kept is program:
+                del self._programs[key]
+
+    @property
+    def shares_content(self) -> bool:
+        """Whether several runs have one content picture, whose features are kept."""
+        return len(self._options) > 1
+
+    def targets(
+        self, key: Hashable, compute: Callable[[], dict[str, tf.Tensor]]
+    ) -> dict[str, tf.Tensor]:
+        """Something computed from a picture, which is kept for further runs.
+
+        Args:
+          key: What decides the value.
+          compute: Computes it.
+        """
+        if key not in self._known:
+            self._known[key] = compute()
+        self._known.move_to_end(key)
+        while len(self._known) > _MOST_KEPT:
+            self._known.popitem(last=False)
+        return self._known[key]
+
+    def loss(self, options: Options, temporal_weight: float) -> PerceptualLoss:
+        """The loss that options describe, on this network."""
+        return perceptual_loss(options, self.features, temporal_weight)
+
+    def _make_room(self, room: float) -> None:
+        """Forgets the programs that were used longest ago until the others fit."""
+        held = sum(program.bytes for program in self._programs.values())
+        while self._programs and held > room:
+            _, program = self._programs.popitem(last=False)
+            held -= program.bytes
+
+
+def cut_objective(
+    loss: PerceptualLoss, cut: Cut, canvas: Canvas, held: bool
+) -> Objective:
+    """A loss with its gradient by the values of a canvas, whole or tile by tile.
+
+    Args:
+      loss: The loss.
+      cut: How pictures are cut.
+      canvas: What is optimised.
+      held: Whether the second part of the targets says which values do not move.
+
+    Returns:
+      An objective whose targets are a pair: ``Targets`` and, with ``held``, a bool
+      tensor of the shape of the values; else nothing.
+    """
+    if cut.tiles == 1:
+        objective = differentiated(
+            lambda values, targets: loss(canvas.rgb(values), targets, tv_images=values)
+        )
+    else:
+        tiled = TiledLoss(loss, keep_content=cut.keep_content)
+
+        def objective(values, targets):  # type: ignore[no-untyped-def]
+            return tiled.value_and_gradient(values, targets, cut.content, canvas.rgb)
+
+    def with_held(
+        values: tf.Tensor, targets: tuple[Targets, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, Mapping[str, tf.Tensor]]:
+        total, gradient, terms = objective(values, targets[0])
+        if held:
+            gradient = tf.where(targets[1], tf.zeros_like(gradient), gradient)
+        return total, gradient, terms
+
+    return with_held
+
+
+def _optimizer_settings(options: Options) -> tuple[Hashable, ...]:
+    """The options that an optimizer has in its graph."""
+    return (
+        options.learning_rate,
+        options.schedule,
+        options.final_learning_rate,
+        options.decay_step,
+        options.beta_2,
+        tuple(options.clamp),
+        options.clamp_until,
+    )
+
+
+def _optimizer(
+    variable: tf.Variable, steps: int, options: Options, pairs: int, terms: int
+) -> Adam | LBFGS:
+    clamp = (options.clamp[0], options.clamp[1]) if options.clamp else None
+    if pairs:
+        return LBFGS(
+            variable,
+            terms=terms,
+            history=pairs,
+            bounds=clamp,
+            first_step=options.learning_rate,
+            preconditioner=favor_chroma,
+        )
+    return Adam(
+        variable,
+        learning_rate=learning_rate_schedule(
+            options.schedule,
+            options.learning_rate,
+            options.final_learning_rate,
+            steps,
+            options.decay_step,
+        ),
+        beta_2=options.beta_2,
+        clamp=clamp,
+        clamp_until=options.clamp_until,
+    )
