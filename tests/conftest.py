@@ -13,6 +13,17 @@ import numpy as np
 import psutil
 import pytest
 from absl import flags
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+settings.load_profile("repeatable")
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MARK = "TFSTYLE_TESTED_BY"
@@ -22,7 +33,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 def load_script(name: str) -> ModuleType:
-    """Imports a script of ``scripts/``, whose flags may be named as another's are."""
+    """Imports a script of ``scripts/``, whose flags may have the names of others'."""
     for flag in flags.FLAGS:
         flags.FLAGS[flag].allow_override = True
     spec = importlib.util.spec_from_file_location(
@@ -39,14 +50,14 @@ def load_script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_precision_on_every_machine():
-    """Sums of bfloat16 are in float32, as where the CPU does not multiply it."""
+    """Makes every CPU look like one that does not multiply bfloat16."""
     precision = importlib.import_module("tfstyle.backbones.precision")
     precision.CPUINFO = _ROOT / "no such file"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_process_is_left():
-    """Processes of tfstyle end with the tests that begin them, orphans among them."""
+    """Checks that the tests of a module leave no process of tfstyle behind."""
     yield
     left = [
         process
@@ -63,7 +74,7 @@ def no_process_is_left():
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data, which is not a part of the project."""
+    """The folder of reference data, which is not part of the project."""
     folder = Path(os.environ.get("TFSTYLE_SHARED", _ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"needs {folder}; set TFSTYLE_SHARED to the reference data")
@@ -128,14 +139,14 @@ def bfloat16_cpu(monkeypatch):
 @pytest.fixture
 def halts(monkeypatch):
     """The evaluations after which runs have gone on in float32."""
-    pyramid = importlib.import_module("tfstyle.stylizer.run")
-    go_on, found = pyramid.PyramidRun._go_on_exactly, []
+    run = importlib.import_module("tfstyle.stylizer.run")
+    go_on, found = run.Run._go_on_exactly, []
 
-    def spied(self, optimizer, *args):
+    def spied(self, program, optimizer, *args):
         found.append(int(optimizer.evaluations))
-        go_on(self, optimizer, *args)
+        go_on(self, program, optimizer, *args)
 
-    monkeypatch.setattr(pyramid.PyramidRun, "_go_on_exactly", spied)
+    monkeypatch.setattr(run.Run, "_go_on_exactly", spied)
     return found
 
 
@@ -146,9 +157,9 @@ def tiny_features() -> TinyFeatures:
 
 @pytest.fixture
 def tiny_backbone(monkeypatch):
-    """Makes every run take a random VGG of three convolutions."""
-    from tfstyle.backbones import backbone, vgg
-    from tfstyle.stylizer import objective
+    """Makes every run use a random VGG of three convolutions."""
+    from tfstyle.backbones import base, vgg
+    from tfstyle.losses import from_options
 
     channels = {"block1_conv1": 8, "block2_conv1": 12, "block3_conv1": 16}
 
@@ -163,7 +174,7 @@ def tiny_backbone(monkeypatch):
         return arrays
 
     names = vgg.layer_names((1, 1, 1))
-    tiny = backbone.Backbone(
+    tiny = base.Backbone(
         name="tiny",
         layers=names,
         content_layers={"block3_conv1": 1.0},
@@ -173,21 +184,20 @@ def tiny_backbone(monkeypatch):
         published_weights=weights,
         provenance="random",
     )
-    monkeypatch.setattr(objective, "get_backbone", lambda name: tiny)
+    monkeypatch.setattr(from_options, "get_backbone", lambda name: tiny)
     return tiny
 
 
-def simple_plan(content, style, options, start=None, size=None):
-    """A plan without regions, from the content picture unless told otherwise."""
-    from tfstyle.stylizer.pictures import Plan, Style
+def simple_pictures(content, style, start=None, size=None):
+    """The pictures of a run without regions that starts from the content picture."""
+    from tfstyle.stylizer.pictures import Pictures, StylePicture
 
-    return Plan(
-        content,
-        () if style is None else (Style(style),),
-        np.ones((0 if style is None else 1, 1)),
-        content if start is None else start,
-        content.shape[1:3] if size is None else size,
-        options,
+    return Pictures(
+        content=content,
+        styles=() if style is None else (StylePicture(style),),
+        shares=np.ones((0 if style is None else 1, 1)),
+        start=content if start is None else start,
+        size=content.shape[1:3] if size is None else size,
     )
 
 
@@ -195,10 +205,10 @@ def lively_network(style_names, **options):
     """A small feed-forward network whose styles differ much."""
     import keras
 
-    from tfstyle.networks.style_net import TransformNet
+    from tfstyle.networks.style_net import StyleNet
 
     keras.utils.set_random_seed(3)
-    network = TransformNet(style_names, **{"width": 4, "blocks": 1, **options})
+    network = StyleNet(style_names, **{"width": 4, "blocks": 1, **options})
     random = np.random.default_rng(4)
     for norm in network.norms:
         norm.scale.assign(random.normal(1, 0.5, norm.scale.shape))
@@ -208,7 +218,7 @@ def lively_network(style_names, **options):
 
 
 def no_memory() -> tuple[Exception, ...]:
-    """What NumPy, TensorFlow and its oneDNN raise where memory is full."""
+    """What NumPy, TensorFlow and oneDNN raise when memory is full."""
     import tensorflow as tf
 
     oom = "OOM when allocating tensor"
