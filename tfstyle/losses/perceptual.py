@@ -160,7 +160,8 @@ class PerceptualLoss:
           The targets that ``__call__`` takes.
 
         Raises:
-          UsageError: If a picture is missing that a weight is about.
+          UsageError: If a picture is missing that a weight is about, or a size by
+            which a term is divided.
         """
         for name, picture, layers in (
             ("content", content, self.content_layers),
@@ -226,6 +227,9 @@ class PerceptualLoss:
 
         Returns:
           The targets.
+
+        Raises:
+          UsageError: If ``size`` is missing where a term is divided by it.
         """
         guides = guides or {}
         areas = guide_areas(guides)
@@ -242,10 +246,19 @@ class PerceptualLoss:
             (TEMPORAL, self.temporal_weight),
         ):
             if weight:
-                positions = _positions(size) if size else 1.0
-                factor = picture_scale(positions, 3, self.normalization)
+                factor = self._picture_scale(term, size)
                 scales[term] = tf.cast(weight * factor, tf.float32)
         return Targets(content, grams, scales, guides, areas, warped, consistency)
+
+    def _picture_scale(self, term: str, size: Size | None) -> Any:
+        if self.normalization in ("sum", "gatys"):
+            return 1.0
+        if size is None:
+            raise UsageError(
+                f"size: give the height and width of the pictures, by which {term} is "
+                "divided"
+            )
+        return picture_scale(_positions(size), 3, self.normalization)
 
     def _features(self, images: tf.Tensor) -> Features:
         needed = self.content_layers or self.style_layers
