@@ -1,23 +1,32 @@
-"""Tests of tfstyle/losses.py, against NumPy in float64 and by hand."""
+"""The losses and ``PerceptualLoss``, against NumPy in float64 and by hand."""
+
+import typing
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-import tfstyle.losses.perceptual
+from tfstyle.errors import UsageError
 from tfstyle.images import load_image
 from tfstyle.losses import (
-    NORMALIZATIONS,
     PerceptualLoss,
     Targets,
     blend_grams,
     content_loss,
+    functions,
     gram_matrix,
+    perceptual,
     style_loss,
+    temporal_loss,
     total_variation,
 )
+from tfstyle.losses.perceptual import LossSums, guide_areas
+from tfstyle.options.options import Normalization
 
+pytestmark = pytest.mark.fast
+
+NORMALIZATIONS = typing.get_args(Normalization)
 SHAPE = (2, 5, 7, 4)
 
 
@@ -54,6 +63,10 @@ def numpy_total_variation(images, normalization):
 
 def checkerboard(height, width):
     return (np.indices([height, width]).sum(0) % 2)[None, ..., None].astype("float32")
+
+
+def checkerboard_rgb(height, width):
+    return np.repeat(checkerboard(height, width), 3, axis=-1)
 
 
 # Gram matrices.
@@ -117,24 +130,26 @@ def test_content_loss_of_constant_features_by_hand(normalization, expected):
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("targets", [1, 2])
-def test_style_loss_equals_numpy(normalization, targets):
-    grams = {"x": numpy_gram(random(seed=1)), "y": numpy_gram(random((2, 3, 3, 6)))}
-    wanted = {
-        "x": numpy_gram(random(seed=3)[:targets]),
-        "y": numpy_gram(random((2, 2, 9, 6), seed=4)[:targets]),
-    }
-    weights = {"y": 3.0, "x": 0.25}
-    losses = style_loss(
-        {layer: tf.constant(gram, tf.float32) for layer, gram in grams.items()},
-        {layer: tf.constant(gram, tf.float32) for layer, gram in wanted.items()},
-        weights,
-        normalization,
+@pytest.mark.parametrize("other", [(2, 9, 4, 4), (2, 3, 3, 6)])
+def test_style_loss_equals_numpy(normalization, targets, other):
+    gram = numpy_gram(random((*other[:1], 5, 7, other[-1]), seed=1))
+    target = numpy_gram(random(other, seed=3)[:targets])
+    loss = style_loss(
+        tf.constant(gram, tf.float32), tf.constant(target, tf.float32), normalization
     )
-    assert list(losses) == ["y", "x"]
-    for layer, loss in losses.items():
-        expected = numpy_style(grams[layer], wanted[layer], normalization)
-        assert loss.shape == (2,)
-        np.testing.assert_allclose(loss, weights[layer] * expected, rtol=1e-5)
+    assert loss.shape == (2,)
+    expected = numpy_style(gram, target, normalization)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_style_loss_of_regions_has_one_loss_for_each(normalization):
+    gram, target = random((2, 3, 4, 4), 1), random((1, 3, 4, 4), 2)
+    loss = style_loss(tf.constant(gram), tf.constant(target), normalization)
+    assert loss.shape == (2, 3)
+    for region in range(3):
+        expected = numpy_style(gram[:, region], target[:, region], normalization)
+        np.testing.assert_allclose(loss[:, region], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -142,15 +157,10 @@ def test_style_loss_equals_numpy(normalization, targets):
     [("relative", 4.0), ("sum", 16.0), ("gatys", 4.0), ("mean", 4.0)],
 )
 def test_style_loss_of_constant_grams_by_hand(normalization, expected):
-    grams = {"x": tf.fill([1, 2, 2], 3.0)}  # 4 times 2², and 4 times 1²
-    targets = {"x": tf.fill([1, 2, 2], 1.0)}
-    losses = style_loss(grams, targets, {"x": 1.0}, normalization)
-    np.testing.assert_allclose(losses["x"], [expected], rtol=1e-6)
-
-
-def test_style_loss_takes_only_the_layers_that_have_a_weight():
-    grams = {"x": tf.ones([1, 2, 2]), "y": tf.ones([1, 2, 2])}
-    assert list(style_loss(grams, grams, {"y": 1.0})) == ["y"]
+    # 4 times 2², and 4 times 1².
+    gram, target = tf.fill([1, 2, 2], 3.0), tf.fill([1, 2, 2], 1.0)
+    loss = style_loss(gram, target, normalization)
+    np.testing.assert_allclose(loss, [expected], rtol=1e-6)
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -192,6 +202,76 @@ def test_total_variation_is_that_of_the_assignment(shared):
     np.testing.assert_allclose(ours[0], checks["tv_out"], rtol=1e-4)
 
 
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_temporal_loss_equals_numpy(normalization):
+    images, warped = random(seed=1), random(seed=2)
+    trust = np.random.default_rng(3).uniform(size=(2, 5, 7, 1)).astype("float32")
+    loss = temporal_loss(images, warped, trust, normalization)
+    difference = np.float64(images) - np.float64(warped)
+    expected = squares(np.sqrt(np.float64(trust)) * difference)
+    expected /= images[0].size if normalization in ("relative", "mean") else 1
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_temporal_loss_by_hand_ignores_what_is_not_consistent():
+    images, warped = tf.fill([1, 1, 2, 3], 0.5), tf.fill([1, 1, 2, 3], 0.25)
+    # One of two pixels counts, by a half: 3 times 0.25², halved.
+    loss = temporal_loss(images, warped, tf.constant([[[[0.5], [0.0]]]]), "sum")
+    np.testing.assert_allclose(loss, [0.09375], rtol=1e-6)
+
+
+# A factor given as `scale` replaces that of the normalization.
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_scale_is_the_factor_of_the_sum_of_squares(normalization):
+    F, P = random(seed=1), random(seed=2)
+    factors = np.array([3.0, 0.5], "float32")
+    loss = content_loss(F, P, normalization, scale=factors)
+    np.testing.assert_allclose(loss, factors * squares(np.float64(F - P)), rtol=1e-5)
+    G, A = gram_matrix(F), gram_matrix(P)
+    loss = style_loss(G, A, normalization, scale=factors)
+    np.testing.assert_allclose(loss, factors * squares((G - A).numpy()), rtol=1e-5)
+    loss = total_variation(F, normalization, scale=3.0)
+    expected = 3 * numpy_total_variation(F, "sum")
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    loss = temporal_loss(F, P, np.ones((2, 5, 7, 1), "float32"), scale=3.0)
+    np.testing.assert_allclose(loss, 3 * squares(np.float64(F - P)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_scales_are_what_the_losses_use_by_themselves(normalization):
+    F, P = random(seed=1), random(seed=2)
+    scale = functions.content_scale(squares(P), float(P[0].size), normalization)
+    np.testing.assert_allclose(
+        content_loss(F, P, scale=scale), content_loss(F, P, normalization), rtol=1e-5
+    )
+    G, A = gram_matrix(F), gram_matrix(P)
+    scale = functions.style_scale(A, normalization)
+    np.testing.assert_allclose(
+        style_loss(G, A, scale=scale), style_loss(G, A, normalization), rtol=1e-5
+    )
+    scale = functions.picture_scale(35.0, 4, normalization)
+    np.testing.assert_allclose(
+        total_variation(F, scale=scale), total_variation(F, normalization), rtol=1e-5
+    )
+
+
+def test_total_variation_of_a_core_leaves_out_what_lies_beyond_it():
+    images = random()
+    inner = total_variation(images, core=(4, 6))
+    down = np.diff(images, axis=1)[:, :, :6]
+    across = np.diff(images, axis=2)[:, :4]
+    expected = squares(np.float64(down)) + squares(np.float64(across))
+    np.testing.assert_allclose(inner, expected, rtol=1e-5)
+
+
+def test_gram_matrices_of_parts_with_the_positions_of_the_whole_add_up():
+    features = random()
+    parts = [gram_matrix(p, positions=35) for p in np.split(features, [2], axis=1)]
+    np.testing.assert_allclose(sum(parts), gram_matrix(features), rtol=1e-5, atol=1e-7)
+
+
 def test_a_blend_of_one_style_is_that_style():
     grams = {
         "x": tf.constant(random((2, 3, 4, 4))),
@@ -214,20 +294,16 @@ def test_relative_losses_do_not_depend_on_the_scale_of_features(scale):
         content_loss(F * scale, P * scale), content_loss(F, P), rtol=1e-4
     )
     scaled, grams = (
-        style_loss({"x": gram_matrix(s * F)}, {"x": gram_matrix(s * P)}, {"x": 1.0})
-        for s in (scale, 1.0)
+        style_loss(gram_matrix(s * F), gram_matrix(s * P)) for s in (scale, 1.0)
     )
-    np.testing.assert_allclose(scaled["x"], grams["x"], rtol=1e-4)
+    np.testing.assert_allclose(scaled, grams, rtol=1e-4)
 
 
 def test_relative_losses_of_a_blank_target_are_finite_and_positive():
     zeros = np.zeros(SHAPE, "float32")
     assert content_loss(zeros, zeros).numpy().tolist() == [0.0, 0.0]
-    blank, grams = {"x": gram_matrix(zeros)}, {"x": gram_matrix(random())}
-    for losses in (
-        content_loss(random(), zeros),
-        style_loss(grams, blank, {"x": 1})["x"],
-    ):
+    blank, gram = gram_matrix(zeros), gram_matrix(random())
+    for losses in (content_loss(random(), zeros), style_loss(gram, blank)):
         assert np.isfinite(losses).all() and np.all(losses > 0)
 
 
@@ -249,7 +325,7 @@ def test_products_of_bfloat16_are_near_those_of_float32(monkeypatch, shape, know
             value = tf.reduce_sum(gram * slope)
         return gram, tape.gradient(value, x)
 
-    monkeypatch.setattr(tfstyle.losses.perceptual, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(functions, "multiplies_bfloat16", lambda: True)
     gram, gradient = gram_and_gradient(features)
     assert (gram.dtype, gradient.dtype) == (tf.float32, tf.bfloat16)
     exact = numpy_gram(wide)
@@ -398,36 +474,41 @@ def test_terms_are_weighted_named_and_add_up(tiny_features, normalization):
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalization):
-    loss = make_loss(tiny_features, normalization=normalization)
+    loss = make_loss(tiny_features, normalization=normalization, temporal_weight=0.3)
     images, content, style = (random((2, 12, 9, 3), seed) for seed in range(3))
-    targets = loss.targets(content, style)
+    targets = loss.targets(content, style)._replace(
+        warped=random((2, 12, 9, 3), 3),
+        consistency=np.abs(random((2, 12, 9, 1), 4)),
+    )
     features = tiny_features(tf.constant(images))
-    whole = loss.sums(features, targets, images)
+    grams = loss.sums.grams(features, targets)
+    local = loss.sums.local(features, targets, images)
+    positions = {layer: float(np.prod(f.shape[1:3])) for layer, f in features.items()}
 
     def part(y, y_end, x, x_end):
         """The sums of a part of every layer, cut where the picture is, in its share."""
-        windows = {
-            layer: tuple(
+
+        def window(array):
+            rows, columns = (
                 slice(round(begin / of * length), round(end / of * length))
                 for begin, end, of, length in (
-                    (y, y_end, 12, feature.shape[1]),
-                    (x, x_end, 9, feature.shape[2]),
+                    (y, y_end, 12, array.shape[1]),
+                    (x, x_end, 9, array.shape[2]),
                 )
             )
-            for layer, feature in features.items()
-        }
-        return loss.sums(
-            {layer: f[(slice(None), *windows[layer])] for layer, f in features.items()},
-            Targets(
-                {
-                    layer: f[(slice(None), *windows[layer])]
-                    for layer, f in targets.content.items()
-                },
-                {},
-                {},
-            ),
-            images[:, y : y_end + 1, x : x_end + 1],  # one row and one column beyond
-            (y_end - y, x_end - x),
+            return array[:, rows, columns]
+
+        here = targets._replace(
+            content={layer: window(f) for layer, f in targets.content.items()},
+            warped=window(targets.warped),
+            consistency=window(targets.consistency),
+        )
+        own = {layer: window(feature) for layer, feature in features.items()}
+        picture = images[:, y : y_end + 1, x : x_end + 1]  # one row and column beyond
+        core = (y_end - y, x_end - x)
+        return (
+            loss.sums.grams(own, here, positions),
+            loss.sums.local(own, here, picture, core),
         )
 
     for parts in (
@@ -436,44 +517,104 @@ def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalizat
         [(0, 5, 0, 4), (0, 5, 4, 9), (5, 12, 0, 4), (5, 12, 4, 9)],
     ):
         sums = [part(*place) for place in parts]
-        assert tuple(sums[0]) == loss.term_names
-        added = {name: sum(s[name] for s in sums) for name in whole}
-        for name, value in whole.items():
-            np.testing.assert_allclose(added[name], value, rtol=1e-4, atol=1e-4)
-        entries = {layer: f[0].numpy().size for layer, f in features.items()}
-        entries["image"] = images[0].size
-        total, terms = loss.total(added, targets, entries)
+        added_grams, added = (
+            {name: sum(s[i][name] for s in sums) for name in whole}
+            for i, whole in enumerate((grams, local))
+        )
+        for whole, parts_of_it in ((grams, added_grams), (local, added)):
+            for name, value in whole.items():
+                np.testing.assert_allclose(
+                    parts_of_it[name], value, rtol=1e-4, atol=1e-5, err_msg=name
+                )
+        total, terms = loss.sums.total(added_grams, added, targets)
         expected, expected_terms = loss(images, targets)
+        assert tuple(terms) == loss.term_names
         np.testing.assert_allclose(total, expected, rtol=1e-5)
         for name, term in expected_terms.items():
             np.testing.assert_allclose(terms[name], term, rtol=1e-4, err_msg=name)
 
 
-def test_targets_have_the_norms_of_the_content_features(tiny_features):
+def test_content_targets_have_the_norms_of_the_content_features(tiny_features):
     loss = make_loss(tiny_features)
-    content, style = random((2, 12, 9, 3), 1), random((1, 7, 11, 3), 2)
-    targets = loss.targets(content, style)
+    content = random((2, 12, 9, 3), 1)
+    kept, norms = loss.content_targets(content)
     features = tiny_features(tf.constant(content))
-    assert list(targets.norms) == list(targets.content) == ["b", "c"]
-    for layer, norm in targets.norms.items():
+    assert list(norms) == list(kept) == ["b", "c"]
+    for layer, norm in norms.items():
         assert norm.shape == (2,)
         expected = squares(features[layer].numpy().astype("float64"))
         np.testing.assert_allclose(norm, expected, rtol=1e-5)
     loss = make_loss(tiny_features, content_weight=0.0)
-    assert loss.targets(None, style).norms == {}
+    assert loss.content_targets(None) == ({}, {})
 
 
-def test_the_total_looks_at_norms_not_at_features(tiny_features):
+def test_the_total_looks_at_scales_not_at_features(tiny_features):
     loss = make_loss(tiny_features)
     images, content, style = (random((1, 12, 9, 3), seed) for seed in range(3))
     targets = loss.targets(content, style)
     features = tiny_features(tf.constant(images))
-    sums = loss.sums(features, targets, images)
-    entries = {layer: f[0].numpy().size for layer, f in features.items()}
-    entries["image"] = images[0].size
-    without = Targets({}, targets.norms, targets.grams)
-    total, _ = loss.total(sums, without, entries)
+    grams = loss.sums.grams(features, targets)
+    local = loss.sums.local(features, targets, images)
+    without = Targets({}, targets.grams, targets.scales)
+    total, _ = loss.sums.total(grams, local, without)
     np.testing.assert_allclose(total, loss(images, targets)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_weights_and_norms_travel_in_the_targets(tiny_features, normalization):
+    """So that one traced graph serves every weight and every picture."""
+    images, content, style = (random((1, 12, 9, 3), seed) for seed in range(3))
+    light, heavy = (
+        make_loss(tiny_features, normalization=normalization, **weights)
+        for weights in (
+            {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 1.0},
+            {"content_weight": 2.0, "style_weight": 3.0, "tv_weight": 5.0},
+        )
+    )
+    targets = heavy.targets(content, style)
+    assert tuple(targets.scales) == heavy.term_names
+    _, ones = light(images, light.targets(content, style))
+    for loss in (light, heavy):
+        _, terms = loss(images, targets)
+        for name, factor in (("content/b", 2), ("style/b", 3), ("total_variation", 5)):
+            np.testing.assert_allclose(terms[name], factor * ones[name], rtol=1e-5)
+
+
+def test_targets_are_an_argument_of_a_traced_function(tiny_features):
+    loss = make_loss(tiny_features)
+    traced = tf.function(lambda images, targets: loss(images, targets))
+    for seed in range(3):
+        images, content, style = (random((1, 12, 9, 3), 3 * seed + i) for i in range(3))
+        targets = loss.targets(content, style)
+        total, terms = traced(tf.constant(images), targets)
+        expected, expected_terms = loss(images, targets)
+        np.testing.assert_allclose(total, expected, rtol=1e-5)
+        for name, term in expected_terms.items():
+            np.testing.assert_allclose(terms[name], term, rtol=1e-5)
+    assert traced.experimental_get_tracing_count() == 1
+
+
+def test_targets_without_a_picture_that_counts_are_refused(tiny_features):
+    loss, picture = make_loss(tiny_features), random((1, 12, 9, 3))
+    with pytest.raises(UsageError, match="content: give a picture"):
+        loss.targets(None, picture)
+    with pytest.raises(UsageError, match="style: give a picture"):
+        loss.targets(picture, None)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_targets_without_a_size_are_refused_where_it_counts(
+    tiny_features, normalization
+):
+    loss = make_loss(tiny_features, content_weight=0.0, normalization=normalization)
+    style, images = random((1, 7, 11, 3), 1), random((1, 12, 9, 3))
+    if normalization in ("relative", "mean"):
+        with pytest.raises(UsageError, match="size: "):
+            loss.targets(None, style)
+    else:
+        without = loss(images, loss.targets(None, style))[0]
+        with_size = loss(images, loss.targets(None, style, (12, 9)))[0]
+        assert float(without) == float(with_size)
 
 
 def test_the_own_targets_have_no_loss(tiny_features):
@@ -487,10 +628,9 @@ def test_the_own_targets_have_no_loss(tiny_features):
 def test_one_style_serves_a_batch(tiny_features):
     loss = make_loss(tiny_features, content_weight=0.0)
     images, style = random((3, 12, 9, 3)), random((1, 7, 11, 3), 1)
-    total, _ = loss(images, loss.targets(None, style))
-    alone = [
-        loss(images[i : i + 1], loss.targets(None, style))[0].numpy() for i in range(3)
-    ]
+    targets = loss.targets(None, style, (12, 9))
+    total, _ = loss(images, targets)
+    alone = [loss(images[i : i + 1], targets)[0].numpy() for i in range(3)]
     np.testing.assert_allclose(total, np.mean(alone), rtol=1e-5)
 
 
@@ -516,6 +656,7 @@ def test_terms_of_weight_0_are_left_out(tiny_features, overrides, names):
     targets = loss.targets(
         random((1, 12, 9, 3), 1) if has_content else None,
         random((1, 12, 9, 3), 2) if has_style else None,
+        (12, 9),
     )
     assert tiny_features.calls == has_content + has_style
     total, terms = loss(images, targets)
@@ -535,7 +676,7 @@ def test_features_are_computed_once_per_evaluation(tiny_features):
 
 def test_no_features_are_computed_for_the_total_variation_alone(tiny_features):
     loss = make_loss(tiny_features, content_weight=0.0, style_weight=0.0, tv_weight=2.0)
-    total, _ = loss(checkerboard(4, 6), Targets({}, {}, {}))
+    total, _ = loss(checkerboard_rgb(4, 6), loss.targets(None, None, (4, 6)))
     np.testing.assert_allclose(total, 2 * 38 / 24, rtol=1e-6)
     assert tiny_features.calls == 0
 
@@ -548,3 +689,151 @@ def test_total_variation_may_be_of_another_picture(tiny_features):
     expected = 0.01 * total_variation(other).numpy()[0]
     np.testing.assert_allclose(terms["total_variation"], expected, rtol=1e-6)
     assert terms["content/b"].numpy() == 0
+
+
+# Regions.
+
+
+def style_only(features, layers, **changes):
+    return PerceptualLoss(
+        features, content_layers={}, style_layers=layers, tv_weight=0.0, **changes
+    )
+
+
+def test_gram_matrix_with_a_guide_equals_numpy():
+    features = random()
+    guide = np.random.default_rng(1).uniform(size=(1, 5, 7, 1)).astype("float32")
+    F = features.astype("float64").reshape(2, 35, 4)
+    expected = np.einsum("npc,npd,p->ncd", F, F, guide.astype("float64").ravel())
+    expected /= 4 * guide.sum(dtype="float64")
+    np.testing.assert_allclose(
+        gram_matrix(features, guide), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_gram_matrix_of_a_region_without_positions_is_zero():
+    gram = gram_matrix(random(), np.zeros((1, 5, 7, 1), "float32"))
+    np.testing.assert_array_equal(gram, np.zeros((2, 4, 4)))
+
+
+def test_style_grams_with_guides_are_those_of_the_regions(tiny_features):
+    loss = style_only(tiny_features, {"a": 1.0})
+    picture = tf.constant(np.random.default_rng(2).random((1, 8, 12, 3)), tf.float32)
+    feature = tiny_features(picture)["a"]
+    left = np.zeros((1, 8, 12, 2), "float32")
+    left[:, :, :5, 0], left[:, :, 5:, 1] = 1.0, 1.0
+    grams = loss.style_grams(picture, {"a": tf.constant(left)})
+    assert grams["a"].shape == (1, 2, 4, 4)
+    for region, part in enumerate((feature[:, :, :5], feature[:, :, 5:])):
+        np.testing.assert_allclose(grams["a"][:, region], gram_matrix(part), rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_perceptual_loss_counts_regions_by_their_area(tiny_features, normalization):
+    loss = style_only(tiny_features, {"a": 2.0}, normalization=normalization)
+    random = np.random.default_rng(3)
+    picture, style = (
+        tf.constant(random.random((1, 8, 12, 3)), tf.float32) for _ in range(2)
+    )
+    guide = np.zeros((1, 8, 12, 2), "float32")
+    guide[:, :, :3, 0], guide[:, :, 3:, 1] = 1.0, 1.0
+    guided = {"a": tf.constant(guide)}
+    target = gram_matrix(tiny_features(style)["a"])
+    grams = {"a": tf.stack([target, target], 1)}
+    targets = loss.assemble((8, 12), {}, {}, grams, guided)
+    np.testing.assert_allclose(targets.areas["a"], [24, 72])
+    feature = tiny_features(picture)["a"]
+    distances = [
+        numpy_style(gram_matrix(part).numpy(), target.numpy(), normalization)[0]
+        for part in (feature[:, :, :3], feature[:, :, 3:])
+    ]
+    total, terms = loss(picture, targets)
+    expected = 2 * (0.25 * distances[0] + 0.75 * distances[1])
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    assert list(terms) == ["style/a"]
+
+
+def test_guide_areas_are_sums_over_positions():
+    guide = np.random.default_rng(1).random((1, 3, 5, 2)).astype("float32")
+    areas = guide_areas({"a": guide})
+    np.testing.assert_allclose(areas["a"], guide.sum((0, 1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalization", ["relative", "sum"])
+def test_blend_grams_lies_between_the_styles(normalization):
+    random = np.random.default_rng(4)
+    large = {"a": tf.constant(9 * random.random((1, 2, 5, 5)))}
+    small = {"a": tf.constant(random.random((1, 2, 5, 5)))}
+    shares = [[0.5, 0.2], [0.5, 0.8]]
+    blend = blend_grams([large, small], shares, normalization)["a"].numpy()
+
+    def distances(region):
+        for style in (large, small):
+            theirs = style["a"].numpy()[:, region]
+            norm = np.square(theirs).sum() if normalization == "relative" else 1.0
+            yield np.square(blend[:, region] - theirs).sum() / norm
+
+    one, two = distances(0)
+    assert one == pytest.approx(two)
+    one, two = distances(1)  # a share of a quarter of the other's: 4 times as far
+    assert one == pytest.approx(16 * two)
+
+
+# The temporal term.
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_perceptual_loss_has_a_temporal_term(tiny_features, normalization):
+    loss = make_loss(tiny_features, normalization=normalization, temporal_weight=0.5)
+    images, content, style, warped = (random((1, 12, 9, 3), seed) for seed in range(4))
+    trust = np.random.default_rng(5).uniform(size=(1, 12, 9, 1)).astype("float32")
+    targets = loss.targets(content, style)
+    targets = targets._replace(warped=warped, consistency=trust)
+    total, terms = loss(images, targets)
+    assert tuple(terms) == loss.term_names and loss.term_names[-1] == "temporal"
+    expected = squares(np.sqrt(np.float64(trust)) * (np.float64(images) - warped))[0]
+    expected /= images[0].size if normalization in ("relative", "mean") else 1
+    np.testing.assert_allclose(terms["temporal"], 0.5 * expected, rtol=1e-5)
+    np.testing.assert_allclose(total, sum(t.numpy() for t in terms.values()), rtol=1e-6)
+
+
+# What is published is what runs.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gram_matrix", "content_loss", "style_loss", "total_variation", "temporal_loss"],
+)
+def test_perceptual_loss_calls_the_published_functions(
+    tiny_features, monkeypatch, name
+):
+    import tfstyle
+
+    published = getattr(functions, name)
+    assert getattr(tfstyle.losses, name) is published
+    assert getattr(perceptual, name) is published
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(name)
+        return published(*args, **kwargs)
+
+    monkeypatch.setattr(perceptual, name, counted)
+    loss = make_loss(tiny_features, temporal_weight=1.0)
+    images = random((1, 12, 9, 3))
+    targets = loss.targets(images, images)._replace(
+        warped=images, consistency=np.ones((1, 12, 9, 1), "float32")
+    )
+    calls.clear()
+    loss(images, targets)
+    layered = {"gram_matrix": 2, "content_loss": 2, "style_loss": 2}
+    assert len(calls) == layered.get(name, 1)
+
+
+def test_loss_sums_names_local_terms_in_order():
+    sums = LossSums(("c",), ("s", "t"), total_variation=True, temporal=True)
+    assert sums.term_names == (
+        *("content/c", "style/s", "style/t"),
+        *("total_variation", "temporal"),
+    )
+    assert sums.local_names == ("content/c", "total_variation", "temporal")
