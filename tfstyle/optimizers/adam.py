@@ -185,6 +185,7 @@ def learning_rate_schedule(
       The rate, or Keras's schedule of it.
     """
     schedules = keras.optimizers.schedules
+    first, last = float(first), float(last)  # Keras takes the type of its numbers
     if schedule == "constant":
         return first
     if schedule == "cosine":

@@ -310,7 +310,7 @@ def _with_colors(pictures: Pictures, options: Options) -> Pictures:
     if not (options.needs_content and options.needs_style):
         return pictures
     strength = options.color_strength
-    if options.color == "match":
+    if options.color in ("match", "content"):
         wanted = color_statistics(content)
         styles = (
             dataclasses.replace(
@@ -319,8 +319,6 @@ def _with_colors(pictures: Pictures, options: Options) -> Pictures:
             for style in pictures.styles
         )
         return dataclasses.replace(pictures, styles=tuple(styles))
-    if options.color == "content":
-        return pictures
     recolored = np.stack([_in_style_colors(c, pictures, strength) for c in content])
     start = recolored if pictures.start is content else pictures.start
     return dataclasses.replace(pictures, content=recolored, start=start)
