@@ -22,19 +22,24 @@ def feature_extractor(options: Sequence[LossOptions]) -> FeatureExtractor:
     Raises:
       UsageError: If a layer does not exist, or the weights do not fit.
     """
-    used: list[str] = []
-    for each in options:
-        content_layers, style_layers = _layers(each)
-        used += [layer for layer, weight in content_layers.items() if weight]
-        used += [*style_layers] if each.needs_style else []
+    used = [layers for each in options for layers in used_layers(each)]
     return FeatureExtractor(
         get_backbone(options[0].backbone),
-        used,
+        [name for names in used for name in names],
         weights=str(options[0].weights),
         pooling=options[0].pooling,
         preprocessing=options[0].preprocessing,
         precision=options[0].precision,
         jit_compile=options[0].jit_compile,
+    )
+
+
+def used_layers(options: LossOptions) -> tuple[list[str], list[str]]:
+    """The content layers and the style layers that have a weight."""
+    content, style = _layers(options)
+    return (
+        [layer for layer, weight in content.items() if weight],
+        [layer for layer, weight in style.items() if weight * options.style_weight],
     )
 
 

@@ -14,6 +14,8 @@ from tfstyle.options.options import (
     StrokeOptions,
     StyleOptions,
 )
+from tfstyle.options.presets import preset_texts
+from tfstyle.options.text import from_text, to_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Recipe:
             if field.name not in left_out
         )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the options that can be chosen."""
+        return tuple(field.name for field in self.fields)
+
     def options(self, given: Mapping[str, Any]) -> Options:
         """The options of a run from what a caller has given.
 
@@ -56,9 +63,45 @@ class Recipe:
         Raises:
           UsageError: If a name does not exist here, or a value cannot be used.
         """
-        known = {field.name for field in self.fields}
-        check_names(given, known, self.name)
+        check_names(given, self.names, self.name)
         return Options(**{**self.defaults, **given, **self.fixed})
+
+    def parse(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Values from texts; a text ``preset`` stands for the preset's options.
+
+        Args:
+          texts: Texts by the names of options. Those of a preset that this kind of run
+            does not have are left out: a texture has no use for content layers.
+
+        Returns:
+          Values for ``options``.
+
+        Raises:
+          UsageError: If a name does not exist here, or a text is not of its type.
+        """
+        own = {name: text for name, text in texts.items() if name != "preset"}
+        check_names(own, self.names, self.name)
+        if preset := texts.get("preset"):
+            found = preset_texts(preset)
+            own = {name: found[name] for name in found if name in self.names} | own
+        fields = {field.name: field for field in self.fields}
+        return {name: from_text(fields[name], text) for name, text in own.items()}
+
+    def texts(self, options: Options) -> dict[str, str]:
+        """The options that differ from this kind of run's defaults, as texts.
+
+        Args:
+          options: The options of a run.
+
+        Returns:
+          What ``parse`` turns back into values.
+        """
+        values = {field.name: getattr(options, field.name) for field in self.fields}
+        return {
+            field.name: to_text(values[field.name])
+            for field in self.fields
+            if to_text(values[field.name]) != to_text(field.default)
+        }
 
 
 STYLIZE = Recipe("stylize")

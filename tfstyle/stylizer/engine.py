@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import tensorflow as tf
 
 from tfstyle.losses import PerceptualLoss, Targets
-from tfstyle.losses.from_options import feature_extractor, perceptual_loss
+from tfstyle.losses.from_options import (
+    feature_extractor,
+    perceptual_loss,
+    used_layers,
+)
 from tfstyle.losses.tiled import TiledLoss
 from tfstyle.optimizers.adam import Adam, learning_rate_schedule
 from tfstyle.optimizers.lbfgs import LBFGS
 from tfstyle.optimizers.loop import Loop, Objective, differentiated
-from tfstyle.options import Options
+from tfstyle.options import NetworkOptions, Options
 from tfstyle.stylizer.canvas import Canvas, favor_chroma
 from tfstyle.stylizer.memory import Cut
 
@@ -60,6 +65,7 @@ class Engine:
     Attributes:
       features: The network.
       all_layers: A loss with the layers of all runs, for their targets.
+      lock: Held by the run that uses the programs.
     """
 
     def __init__(self, options: Sequence[Options]):
@@ -73,6 +79,7 @@ class Engine:
           UsageError: If a layer does not exist, or the weights do not fit.
         """
         self._options = tuple(options)
+        self.lock = threading.RLock()
         self.features = feature_extractor(options)
         losses = [perceptual_loss(each, self.features) for each in options]
         self.all_layers = PerceptualLoss(
@@ -82,6 +89,18 @@ class Engine:
         )
         self._programs: OrderedDict[Hashable, Program] = OrderedDict()
         self._known: OrderedDict[Hashable, dict[str, tf.Tensor]] = OrderedDict()
+
+    def serves(self, options: Options) -> bool:
+        """Whether runs with these options can use this network and its targets."""
+        names = [field.name for field in dataclasses.fields(NetworkOptions)]
+        ours = [getattr(self._options[0], name) for name in names]
+        if ours != [getattr(options, name) for name in names]:
+            return False
+        content, style = used_layers(options)
+        loss = self.all_layers
+        return set(content) <= set(loss.content_layers) and (
+            set(style) <= set(loss.style_layers)
+        )
 
     @property
     def rounded(self) -> bool:

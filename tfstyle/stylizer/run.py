@@ -82,7 +82,7 @@ class Run:
             the last good picture.
           UsageError: If a scale does not fit in memory.
         """
-        with deterministic_ops():
+        with self._engine.lock, deterministic_ops():
             return self._result(self._all_scales())
 
     def _all_scales(self) -> np.ndarray:

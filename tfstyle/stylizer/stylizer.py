@@ -392,14 +392,18 @@ class Stylizer:
 
         return FrameStylizer(self, style, frame_steps, temporal_weight)
 
-    def with_options(self, **options: Any) -> Stylizer:
-        """A stylizer with other options on the same engine.
+    def with_options(self, **options: Unpack[StylizeKeywords]) -> Stylizer:
+        """A stylizer with other options, on the same engine if that has their layers.
 
         Args:
-          **options: Options that change. They must not change the network.
+          **options: The options that change.
+
+        Raises:
+          UsageError: If an option does not exist, or has a value that it cannot have.
         """
         other = Stylizer(**{**self._given, **options})  # type: ignore[typeddict-item]
-        other._engine = self.engine
+        if self.engine.serves(other.options):
+            other._engine = self.engine
         return other
 
     @property

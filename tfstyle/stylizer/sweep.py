@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
-from tfstyle.options import STYLIZE, Options
+from tfstyle.options import STYLIZE, NetworkOptions, Options
 from tfstyle.options.text import to_text
 from tfstyle.stylizer.pictures import Pictures, read_pictures
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 _PICTURE_OPTIONS = (
     *("size", "allow_upscale", "size_of", "style_scale", "style_size", "init"),
     *("color", "color_strength"),
-)
-_NETWORK_OPTIONS = (
-    *("backbone", "weights", "precision", "jit_compile", "pooling", "preprocessing"),
-    "margin",
 )
 
 
@@ -131,7 +127,8 @@ def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 def _network_key(options: Options) -> str:
     """What decides the network, and so what runs can share an engine."""
-    return " ".join(to_text(getattr(options, name)) for name in _NETWORK_OPTIONS)
+    names = [field.name for field in dataclasses.fields(NetworkOptions)]
+    return " ".join(to_text(getattr(options, name)) for name in names)
 
 
 def _picture_key(options: Options) -> str:
