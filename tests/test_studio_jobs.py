@@ -13,11 +13,14 @@ from PIL import Image
 
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
-from tfstyle.errors import UsageError
+from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.options.presets import preset_names
 from tfstyle.options.provenance import read_origin
-from tfstyle.studio import jobs
-from tfstyle.studio.jobs import Limits, Request, flag_values, load_upload, run
+from tfstyle.stylizer import Stylizer
+from tfstyle.studio import jobs, watch
+from tfstyle.studio.jobs import run
+from tfstyle.studio.requests import Limits, Request, load_upload, option_values
+from tfstyle.studio.watch import Update
 
 SMALL = {"size": "32", "steps": "3", "margin": "0"}
 
@@ -69,7 +72,7 @@ def test_the_shown_command_makes_the_same_picture(
 
 
 def test_the_picture_is_seen_to_form(pictures, results, tiny_backbone, monkeypatch):
-    monkeypatch.setattr(jobs, "_SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(watch, "_SECONDS_BETWEEN", 0.0)
     options = {"steps": "30", "optimizer": "adam", "scales": "1"}
     updates = carry_out(ask(pictures, options=options), results)
     seen = [u for u in updates if u.losses]
@@ -87,7 +90,7 @@ def test_the_picture_is_seen_to_form(pictures, results, tiny_backbone, monkeypat
 
 
 def test_curves_have_few_points(pictures, results, tiny_backbone, monkeypatch):
-    monkeypatch.setattr(jobs, "_MOST_POINTS", 10)
+    monkeypatch.setattr(watch, "_MOST_POINTS", 10)
     updates = carry_out(ask(pictures, options={"steps": "64"}), results)
     *_, last = (u.losses for u in updates if u.losses)
     assert len([1 for _, kind, _ in last if kind == "total"]) <= 10
@@ -154,8 +157,8 @@ def test_two_styles_are_blended(pictures, results, tiny_backbone):
         ({"options": {"size": "4096"}}, "size=4096: this studio makes pictures of"),
         ({"options": {"steps": "9,9999"}}, "steps: this studio takes at most 5000"),
         ({"options": {"style_scale": "20", "size": "512"}}, "style_scale: the style"),
-        ({"options": {"steps": "many"}}, "--steps=many: give numbers"),
-        ({"options": {"backbone": "vgg"}}, "--backbone=vgg: give one of"),
+        ({"options": {"steps": "many"}}, "steps=many: give whole numbers"),
+        ({"options": {"backbone": "vgg"}}, "backbone='vgg': give one of"),
         ({"options": {"seed": "-1"}}, "seed=-1: give a whole number"),
         (
             {"mask": np.ones([2, 2], bool), "mask_use": "second"},
@@ -179,7 +182,7 @@ def test_messages_do_not_tell_where_uploads_are(pictures, results, name, shown):
     path.write_text("not a picture")
     request = Request("stylize", str(path), (str(pictures / "art.png"),))
     *_, last = carry_out(request, results)
-    with pytest.raises(jobs.TfstyleError) as caught:
+    with pytest.raises(TfstyleError) as caught:
         load_upload(str(path), 16)
     for text in (last.status, str(caught.value)):
         assert text.startswith(f"{shown}: not a PNG")
@@ -193,7 +196,7 @@ def test_the_history_is_on_disk_and_the_oldest_makes_room(tmp_path):
     for number in range(page._MOST_RESULTS + 3):
         folders.append(Path(tempfile.mkdtemp(dir=session.folder.name)))
         preview = np.full([4, 6, 3], number, "uint8")
-        update = jobs.Update("Done", preview=preview, files=(folders[-1] / "a.png",))
+        update = Update("Done", preview=preview, files=(folders[-1] / "a.png",))
         session.keep(preview, None, update)
     kept = [entry.preview.parent for entry in session.history]
     assert kept == folders[3:] == [each for each in folders if each.exists()]
@@ -242,7 +245,7 @@ def test_hostile_uploads_are_read_or_refused_in_one_line(corpus, results, monkey
     def checked():
         try:
             load_upload(str(case.path), 16)
-        except jobs.TfstyleError as error:
+        except TfstyleError as error:
             return str(error)
         return ""
 
@@ -255,7 +258,7 @@ def test_hostile_uploads_are_read_or_refused_in_one_line(corpus, results, monkey
         raise UsageError("all pictures were read")
 
     importlib.import_module("tfstyle.stylizer.run")  # takes more memory than any upload
-    monkeypatch.setattr(jobs, "make_repeatable", reached)
+    monkeypatch.setattr(Stylizer, "run", reached)
     art = next(str(case.path) for case in corpus if case.name == "whole.png")
     for number, case in enumerate(corpus):
         said = said_of(case, checked)
@@ -271,7 +274,7 @@ def test_full_memory_is_told(pictures, results, tiny_backbone, monkeypatch, whic
     def full(*_):
         raise no_memory()[which]
 
-    monkeypatch.setattr(jobs, "run_plan", full)
+    monkeypatch.setattr(Stylizer, "run", full)
     *_, last = carry_out(ask(pictures), results)
     assert last.failed
     assert last.status.startswith("there is not enough memory; choose a smaller size")
@@ -311,7 +314,7 @@ def test_a_sweep_draws_a_sheet(pictures, results, tiny_backbone):
         ("seed", "1", "seed: give 2 to 16 values"),
         ("seed", ",".join("1" * 17), "seed: give 2 to 16 values"),
         ("size", "32,9999", "size=9999: this studio"),
-        ("tv_weight", "1,x", "--tv_weight=x: give a number"),
+        ("tv_weight", "1,x", "tv_weight=x: give a number"),
     ],
 )
 def test_wrong_sweeps_are_answered(pictures, results, name, text, message):
@@ -324,4 +327,4 @@ def test_wrong_sweeps_are_answered(pictures, results, name, text, message):
 @pytest.mark.parametrize("preset", preset_names())
 @pytest.mark.parametrize("command", ["stylize", "texture", "invert"])
 def test_presets_fit_every_method(command, preset):
-    assert flag_values(command, {"preset": preset})["backbone"].value
+    assert option_values(command, {"preset": preset})["backbone"]

@@ -20,7 +20,7 @@ from tfstyle.cli import run as runs
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import check_interrupts
 from tfstyle.errors import UsageError
-from tfstyle.studio.jobs import Limits
+from tfstyle.studio.requests import Limits
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -24,10 +24,19 @@ from PIL import Image
 from tfstyle.errors import TfstyleError
 from tfstyle.images import resize_image
 from tfstyle.images.samples import SAMPLES
-from tfstyle.options import CHOICES, Options
+from tfstyle.options import Options, fields_of
 from tfstyle.options.presets import preset_names
+from tfstyle.options.text import to_text
 from tfstyle.studio import jobs
-from tfstyle.studio.jobs import MASK_USES, METHODS, Limits, Request, Update
+from tfstyle.studio.requests import (
+    MASK_USES,
+    METHODS,
+    Limits,
+    Request,
+    load_upload,
+    option_values,
+)
+from tfstyle.studio.watch import Update
 
 CSS = """
 .gradio-container { max-width: 1280px !important; }
@@ -242,27 +251,27 @@ class Page:
             self._start_sweep = gr.Button("Start the sweep", elem_id="start_sweep")
 
     def _build_options(self) -> None:
-        values = jobs.flag_values("stylize", {})
-        helps = {f.name: f.metadata["help"] for f in dataclasses.fields(Options)}
+        values = option_values("stylize", {})
+        fields = {field.name: field for field in fields_of(Options)}
         self._preset = gr.Dropdown(
             _presets("stylize"), value=_NO_PRESET, label="Published experiment"
         )
         makers: dict[str, Callable[..., Any]] = {
             "size": lambda **k: gr.Slider(64, self._limits.size, step=16, **k),
             "steps": gr.Textbox,
-            "backbone": lambda **k: gr.Dropdown(list(CHOICES["backbone"]), **k),
+            "backbone": lambda **k: gr.Dropdown(list(fields["backbone"].choices), **k),
             "content_weight": gr.Number,
             "style_weight": gr.Number,
             "tv_weight": gr.Number,
             "style_scale": gr.Textbox,
-            "color": lambda **k: gr.Dropdown(list(CHOICES["color"]), **k),
+            "color": lambda **k: gr.Dropdown(list(fields["color"].choices), **k),
             "seed": lambda **k: gr.Number(precision=0, **k),
         }
         for name, make in makers.items():
             self._options[name] = make(
-                value=self._widget_value(name, values[name].value),
+                value=self._widget_value(name, values[name]),
                 label=_LABELS[name],
-                info=helps[name],
+                info=fields[name].help,
                 elem_id=f"option_{name}",
             )
         self._options["content_layers"] = gr.Textbox(
@@ -373,7 +382,7 @@ class Page:
 
     def _choose_method(self, command: str) -> list[Any]:
         """Shows what a method takes, with its defaults."""
-        values = jobs.flag_values(command, {})
+        values = option_values(command, {})
         takes_style = command in ("stylize", "texture")
         return [
             gr.update(visible=command != "texture"),
@@ -391,7 +400,7 @@ class Page:
     def _choose_preset(self, command: str, preset: str) -> list[Any]:
         chosen = {} if preset == _NO_PRESET else {"preset": preset}
         said = "" if preset == _NO_PRESET else f"Options of {preset}"
-        values = jobs.flag_values(command, chosen)
+        values = option_values(command, chosen)
         return [_status(said), *self._option_updates(command, values)]
 
     def _option_updates(self, command: str, values: Any) -> list[Any]:
@@ -399,22 +408,24 @@ class Page:
         for name in self._options:
             if name not in values or (name == "content_layers" and command != "invert"):
                 updates.append(gr.update(visible=False))
-            elif values[name].value is None:  # nothing that a widget could show
+            elif values[name] is None:  # nothing that a widget could show
                 updates.append(gr.update(visible=True))
             else:
-                value = self._widget_value(name, values[name].value)
+                value = self._widget_value(name, values[name])
                 updates.append(gr.update(visible=True, value=value))
         return updates
 
     def _widget_value(self, name: str, value: Any) -> Any:
         """The value of an option, within what the page may ask for."""
-        return min(value, self._limits.size) if name == "size" else value
+        if name == "size":
+            return min(value, self._limits.size)
+        return value if isinstance(value, str | int | float) else to_text(value)
 
     def _check(self, path: str | None) -> tuple[Any, str]:
         """Sends back a file that is no picture."""
         try:
             if path:
-                jobs.load_upload(path, 16)
+                load_upload(path, 16)
         except TfstyleError as error:
             return None, _status(str(error), failed=True)
         return gr.skip(), _status("")
@@ -422,7 +433,7 @@ class Page:
     def _canvas(self, path: str | None) -> Any:
         """The content picture to paint on."""
         try:
-            picture = jobs.load_upload(path, _CANVAS_SIDE)[0] if path else None
+            picture = load_upload(path, _CANVAS_SIDE)[0] if path else None
         except TfstyleError:
             picture = None  # what is wrong has been told
         if picture is None:
@@ -463,7 +474,7 @@ class Page:
 
     def _request(self, given: Sequence[Any]) -> Request:
         command, content, style, second, painted, mask_use, preset, *rest = given
-        known = jobs.flag_values(command, {})
+        known = option_values(command, {})
         options = {} if preset == _NO_PRESET else {"preset": preset}
         for name, value in zip(self._options, rest, strict=True):
             if name in known and value not in (None, ""):
@@ -580,7 +591,7 @@ def _entry(entry: Entry) -> list[Any]:
     if entry.content:
         shape = preview.shape[:2]
         # Scaled down where it is read: whole, it may have a hundred times the memory.
-        before = jobs.load_upload(entry.content, max(shape))
+        before = load_upload(entry.content, max(shape))
         before = np.rint(resize_image(before, shape)[0] * 255)
         slider = gr.update(value=(before.astype("uint8"), preview), visible=True)
     files = [str(file) for file in update.files]
