@@ -1,8 +1,8 @@
 """A network that was trained on a style gives it to a picture at once.
 
-tfstyle apply --style_name=starry_night --input=photo.jpg --output=out.png
+tfstyle apply photo.jpg out.png --style_name=starry_night
 
-tfstyle apply --style_name=waves:0.5,the_scream:0.5 --input=folder --output=results
+tfstyle apply folder results --style_name=waves:0.5,the_scream:0.5
 """
 
 from __future__ import annotations
@@ -10,75 +10,75 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import Literal
 
 from absl import flags
 
 from tfstyle.backend import check_backend
-from tfstyle.cli import run as runs
+from tfstyle.cli import arguments
+from tfstyle.cli.flags import OUTPUT, argument, define, required
+from tfstyle.cli.outputs import check_folder_name, check_original, make_folder, origin
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.networks.photos import picture_files
-from tfstyle.options import APPLY_COLORS
+from tfstyle.options import APPLY_COLORS, fields_of
+from tfstyle.options.fields import COLOR, MEMORY
+from tfstyle.options.options import MemoryOptions
+
+POSITIONAL = ("input", "output")
 
 Jobs = list[tuple[pathlib.Path, pathlib.Path]]
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Pictures, style, network and size."""
-    text = flags.DEFINE_string
-    text(
-        "input",
-        None,
-        "A picture, several with commas between them, or a folder.",
+    define(
         values,
-    )
-    text(
-        "output",
-        None,
-        "Picture to write; for several pictures or a folder, the folder that gets them "
-        "under their names.",
-        values,
-    )
-    runs.define_style_name_flag(values)
-    runs.define_model_flag(values)
-    runs.define_from_image_flag(values)
-    flags.DEFINE_integer(
-        "size",
-        None,
-        "Longest side of the results in pixels. Default: as the picture.",
-        1,
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "color",
-        "style",
-        list(APPLY_COLORS),
-        "Whose colours; 'content' stylizes luminance only.",
-        flag_values=values,
-    )
-    text("protect", None, "Grey picture; what is white stays as it is.", values)
-    flags.DEFINE_float(
-        "max_memory",
-        0.0,
-        "Gigabytes that may be taken; larger pictures are computed tile by tile, with "
-        "the same result. 0: a safe share of what there is.",
-        0.0,
-        flag_values=values,
+        [
+            argument(
+                "input", "A picture, several with commas between them, or a folder."
+            ),
+            arguments.STYLE_NAME,
+            arguments.PROTECT,
+            arguments.FROM_IMAGE,
+            arguments.MODEL,
+            argument(
+                "output",
+                "Picture to write; for several pictures or a folder, the folder that "
+                "gets them under their names.",
+                OUTPUT,
+            ),
+            argument(
+                "color",
+                "Whose colours; 'content' stylizes luminance only.",
+                COLOR,
+                hint=Literal[APPLY_COLORS],
+                default="style",
+            ),
+            argument(
+                "size",
+                "Longest side of the results in pixels. Default: the picture's.",
+                MEMORY,
+                hint=int,
+                at_least=1,
+            ),
+            *fields_of(MemoryOptions),
+        ],
     )
 
 
 def run(values: flags.FlagValues) -> int:
     """Stylizes every picture; those that cannot be read are told of and skipped."""
     check_backend()
-    jobs = find_jobs(runs.required(values, "input"), runs.required(values, "output"))
+    jobs = find_jobs(*required(values, "input", "output"))
     import_tensorflow()
     from tfstyle.networks.apply import apply_style
     from tfstyle.networks.style_net import load_network
 
     failed = 0
     with quiet_libraries():
-        network = load_network(runs.required(values, "model"))
+        network = load_network(values["model"].value)
         network.blend(values["style_name"].value)
         for source, target in _with_bar(jobs):
             try:
@@ -87,9 +87,9 @@ def run(values: flags.FlagValues) -> int:
                     values["style_name"].value,
                     model=network,
                     size=values["size"].value,
-                    color=values["color"].value or "style",
+                    color=values["color"].value,
                     protect=values["protect"].value,
-                    max_memory=values["max_memory"].value or 0.0,
+                    max_memory=values["max_memory"].value,
                 )
             except (ImageError, UsageError) as error:
                 if len(jobs) == 1:
@@ -107,7 +107,7 @@ def run(values: flags.FlagValues) -> int:
 
 def _metadata(values: flags.FlagValues, source: pathlib.Path) -> dict[str, str]:
     """How one of the pictures is made."""
-    return runs.origin("apply", values, {"input": str(source)}).metadata()
+    return origin("apply", values, {"input": str(source)}).metadata()
 
 
 def find_jobs(source: str, output: str) -> Jobs:
@@ -121,23 +121,26 @@ def find_jobs(source: str, output: str) -> Jobs:
     if path.is_dir():
         pictures = [(file, file.relative_to(path)) for file in picture_files(path)]
     else:
-        files = [pathlib.Path(file) for file in runs.picture_paths(source)]
+        files = [pathlib.Path(file) for file in arguments.picture_paths(source)]
         if not files:
             raise UsageError(f"--input={source}: names no picture")
         if len(files) == 1 and target.suffix.lower() in SAVE_FORMATS:
             check_writable(target)
+            check_original(output, [source])
             return [(files[0], target)]
         pictures = [(file, pathlib.Path(file.name)) for file in files]
-    runs.check_folder_name(output, f"{len(pictures)} pictures")
+    check_folder_name(output, f"{len(pictures)} pictures")
     jobs = [(file, target / _saved_as(name)) for file, name in pictures]
     results = [result for _, result in jobs]
+    for result in results:
+        check_original(str(result), [str(file) for file, _ in jobs])
     if len(set(results)) < len(results):
         twice = next(result for result in results if results.count(result) > 1)
         raise UsageError(
             f"--input: two pictures would both be written as {twice}; rename one"
         )
     for folder in sorted({result.parent for result in results}):
-        runs.make_folder("output", folder)
+        make_folder("output", folder)
     return jobs
 
 

@@ -8,66 +8,75 @@ tfstyle export --what=optimizer --output=optimizer
 from __future__ import annotations
 
 import pathlib
+from typing import Literal
 
 from absl import flags
 
 from tfstyle.backend import check_backend
-from tfstyle.cli import run as runs
-from tfstyle.cli.flags import define_option_flags, options_from
+from tfstyle.cli import arguments
+from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
+from tfstyle.cli.outputs import check_weights
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 from tfstyle.errors import UsageError
-from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS, LossOptions
+from tfstyle.options import (
+    EXPORT_FORMATS,
+    EXPORT_PRECISIONS,
+    LossOptions,
+    fields_of,
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """What, from where, to where, and the loss of an optimiser."""
-    text = flags.DEFINE_string
-    flags.DEFINE_enum(
-        "what",
-        "network",
-        ["network", "optimizer"],
-        "A trained network, or the optimisation of a picture (a SavedModel).",
-        flag_values=values,
-    )
-    runs.define_model_flag(values)
-    flags.DEFINE_enum(
-        "format",
-        "savedmodel",
-        list(EXPORT_FORMATS),
-        "Of a network.",
-        flag_values=values,
-    )
-    text(
-        "output",
-        None,
-        "A folder for a SavedModel, which gets the next version in it; else a file.",
+    define(
         values,
+        [
+            argument(
+                "what",
+                "A trained network, or the optimisation of a picture (a SavedModel).",
+                hint=Literal["network", "optimizer"],
+                default="network",
+            ),
+            arguments.MODEL,
+            argument(
+                "style_name",
+                "The style or blend (name:weight,...) that is built in. Default: the "
+                "first.",
+            ),
+            argument(
+                "output",
+                "A folder for a SavedModel, which gets the next version in it; else a "
+                "file.",
+                OUTPUT,
+            ),
+            argument(
+                "format",
+                "Format of a network.",
+                OUTPUT,
+                hint=Literal[tuple(EXPORT_FORMATS)],
+                default="savedmodel",
+            ),
+            argument(
+                "quantize",
+                "Precision of LiteRT's weights.",
+                OUTPUT,
+                hint=Literal[EXPORT_PRECISIONS],
+                default="float32",
+            ),
+            *fields_of(LossOptions),
+        ],
     )
-    text(
-        "style_name",
-        None,
-        "The style or blend (name:weight,...) that is built in. Default: the first.",
-        values,
-    )
-    flags.DEFINE_enum(
-        "quantize",
-        "float32",
-        list(EXPORT_PRECISIONS),
-        "Precision of LiteRT's weights.",
-        flag_values=values,
-    )
-    define_option_flags(values, kind=LossOptions)
 
 
 def run(values: flags.FlagValues) -> int:
     """Writes one export, and says how it differs from the original."""
     check_backend()
-    output, what = runs.required(values, "output"), values["what"].value
-    format = runs.required(values, "format")
+    output, what = required(values, "output")[0], values["what"].value
+    format = values["format"].value
     wanted = EXPORT_FORMATS[format] if what == "network" else None
     check_output(pathlib.Path(output), wanted)
-    options = options_from(values, LossOptions)
-    runs.check_weights(values)
+    options = values_of(values, LossOptions)
+    check_weights(values)
     import_tensorflow()
     from tfstyle.networks.export import export_network, export_optimizer
     from tfstyle.networks.style_net import load_network
@@ -77,11 +86,11 @@ def run(values: flags.FlagValues) -> int:
             difference = export_optimizer(output, **options)
         else:
             difference = export_network(
-                load_network(runs.required(values, "model")),
+                load_network(values["model"].value),
                 output,
                 format,
                 style_name=values["style_name"].value,
-                precision=runs.required(values, "quantize"),
+                precision=values["quantize"].value,
             )
     print(f"{output}: largest difference from tfstyle's own {difference:.2g}")
     return 0

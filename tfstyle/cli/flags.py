@@ -1,201 +1,244 @@
-"""Options as flags: each option's flag, its value as text, and back."""
+"""Options as absl flags: definition, parsing, presets, and values read back."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from absl import flags
 
 from tfstyle.errors import UsageError
-from tfstyle.options import CHOICES, LossOptions, Options, weighted_layers
-from tfstyle.options.presets import preset_path
+from tfstyle.options import OptionField, fields_of
+from tfstyle.options.fields import (
+    COLOR,
+    MEMORY,
+    NETWORK,
+    OPTIMIZATION,
+    PAPERS,
+    PICTURES,
+    STYLE,
+    TRAINING,
+)
+from tfstyle.options.presets import Kind, preset_texts
 from tfstyle.options.provenance import RECORDED, read_origin
-from tfstyle.stylizer.pictures import INVERSION, TEXTURE
+from tfstyle.options.text import from_text, to_text
+
+OUTPUT = "Output"
+_GROUPS = (PICTURES, STYLE, COLOR, MEMORY, OPTIMIZATION, TRAINING, OUTPUT, NETWORK)
+_GROUPS += (PAPERS,)
 
 
-def define_option_flags(
-    values: flags.FlagValues,
-    defaults: Mapping[str, Any] | None = None,
-    kind: type[LossOptions] = Options,
-) -> None:
-    """A flag for each field of options, with its default and its help text.
+class OptionFlag(flags.Flag):
+    """A flag of an option: its text is read and checked by the option's own rules.
 
-    Args:
-      values: Where to.
-      defaults: Defaults of a recipe that differ.
-      kind: The options.
+    Attributes:
+      field: The option.
     """
-    for field in dataclasses.fields(kind):
-        default = (defaults or {}).get(field.name, field.default)
-        help_text = field.metadata["help"]
-        if field.name in CHOICES:
-            choices = list(CHOICES[field.name])
-            flags.DEFINE_enum(
-                field.name, default, choices, help_text, flag_values=values
-            )
-        elif default is None or isinstance(default, tuple):
-            shown = default if default is None else ",".join(f"{x:g}" for x in default)
-            flags.DEFINE_string(field.name, shown, help_text, values)
-        else:
-            define = DEFINERS[type(default)]
-            define(field.name, default, help_text, flag_values=values)
 
+    def __init__(self, field: OptionField):
+        """Makes the flag.
 
-def define_recipe_flags(values: flags.FlagValues, command: str) -> None:
-    """The flags of the options that a command which optimises a picture has.
-
-    Args:
-      values: Where to.
-      command: ``stylize``, ``invert`` or ``texture``.
-    """
-    define_option_flags(values, _DEFAULTS.get(command))
-    for name in _WITHOUT.get(command, ()):
-        delattr(values, name)
-
-
-_DEFAULTS = {"invert": INVERSION, "texture": TEXTURE}
-_COLORS = ("color", "color_strength", "color_matching")
-_WITHOUT = {
-    "invert": ("style_layers", "style_weight", "style_size", "style_scale", *_COLORS),
-    "texture": ("content_layers", "content_weight", "laplacian_weight", *_COLORS),
-}
-
-
-def options_from(
-    values: flags.FlagValues, kind: type[LossOptions] = Options
-) -> dict[str, Any]:
-    """The fields of options as flags say them."""
-    options = {}
-    for field in dataclasses.fields(kind):
-        if field.name not in values:
-            continue
-        value = values[field.name].value
-        if field.name in PARSERS and isinstance(value, str):
-            value = PARSERS[field.name](field.name, value)
-        options[field.name] = value
-    return options
-
-
-def parse_layers(name: str, text: str) -> dict[str, float]:
-    """``relu1_1:0.5,relu2_1:0.5`` as a mapping; names alone share a weight of 1.
-
-    Raises:
-      UsageError: Some layers have a weight and some have none, or one is no number or
-        negative.
-    """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    weighted = [part.rsplit(":", 1) for part in parts if ":" in part]
-    if not weighted:
-        return weighted_layers(f"--{name}", parts, {})
-    if len(weighted) != len(parts):
-        raise UsageError(
-            f"--{name}={text}: {len(parts)} layers but {len(weighted)} weights; give "
-            "each layer a weight as name:weight, or none"
+        Args:
+          field: The option.
+        """
+        self.field = field
+        super().__init__(
+            _Parser(field),
+            _Serializer(),
+            field.name,
+            field.default,
+            field.help,
+            boolean=field.kind == "bool",
         )
-    try:
-        layers = {layer: float(weight) for layer, weight in weighted}
-    except ValueError:
-        raise UsageError(
-            f"--{name}={text}: a weight is not a number; write name:weight,..."
-        ) from None
-    return weighted_layers(f"--{name}", layers, {})
+
+    def _parse(self, argument: Any) -> Any:
+        return self.parser.parse(argument)  # whose errors are meant for users
 
 
-def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise UsageError(
-            f"--{name}={text}: give numbers with commas between them"
-        ) from None
+class _Parser(flags.ArgumentParser):
+    def __init__(self, field: OptionField):
+        self._field = field
+
+    def parse(self, argument: Any) -> Any:
+        if not isinstance(argument, str):
+            return argument
+        try:
+            value = from_text(self._field, argument)
+            self._field.check(value)
+        except UsageError as error:
+            raise UsageError(f"--{error}") from None
+        return value
 
 
-PARSERS: dict[str, Callable[[str, str], Any]] = {
-    "content_layers": parse_layers,
-    "style_layers": parse_layers,
-    "steps": lambda name, text: _numbers(name, text, int),
-    "style_scale": lambda name, text: _numbers(name, text, float),
-    "clamp": lambda name, text: _numbers(name, text, float),
-    "sample_steps": lambda name, text: _numbers(name, text, int),
-}
-DEFINERS: dict[type, Callable[..., Any]] = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
+class _Serializer(flags.ArgumentSerializer):
+    def serialize(self, value: Any) -> str:
+        return to_text(value)
 
 
-def recorded_options(values: flags.FlagValues) -> dict[str, str]:
+def define(values: flags.FlagValues, fields: Iterable[OptionField]) -> None:
+    """Defines a flag for each option.
+
+    Args:
+      values: Where to.
+      fields: The options.
+    """
+    for field in fields:
+        flags.DEFINE_flag(OptionFlag(field), values)
+
+
+def argument(
+    name: str,
+    help: str,
+    group: str = PICTURES,
+    *,
+    hint: Any = str,
+    default: Any = None,
+    **bounds: float,
+) -> OptionField:
+    """An option that only the command line has.
+
+    Args:
+      name: Its name.
+      help: What it does.
+      group: The heading that it stands under in ``--help``.
+      hint: Its type.
+      default: Its default.
+      **bounds: Same as in ``options.fields.option``.
+    """
+    return OptionField(name, hint, default, help, group, bounds, {})
+
+
+def values_of(values: flags.FlagValues, options: type) -> dict[str, Any]:
+    """The values of the flags that are fields of options.
+
+    Args:
+      values: The flags.
+      options: Such as ``Options``.
+
+    Returns:
+      Values by name; those of options that the command has no flag for are left out.
+    """
+    names = [field.name for field in fields_of(options)]
+    return {name: values[name].value for name in names if name in values}
+
+
+def recorded_texts(values: flags.FlagValues) -> dict[str, str]:
     """The flags that decide a result and are not at their defaults, as texts."""
     texts = {}
     for name in sorted(RECORDED.intersection(values)):
         value = values[name].value
-        if value is not None and value != values[name].default:
-            texts[name] = str(value).lower() if isinstance(value, bool) else str(value)
+        if value is not None and to_text(value) != to_text(values[name].default):
+            texts[name] = to_text(value)
     return texts
 
 
-def parse(values: flags.FlagValues, words: list[str], presets: bool = True) -> None:
-    """Reads flags, those of a preset or a picture first, so that others override them.
+def required(values: flags.FlagValues, *names: str) -> list[Any]:
+    """The values of flags that must be given.
+
+    Args:
+      values: The flags.
+      *names: Those that must be given.
+
+    Returns:
+      Their values.
+
+    Raises:
+      UsageError: If any is missing; the message names all that are.
+    """
+    missing = [f"--{name}" for name in names if values[name].value in (None, "")]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise UsageError(f"{' and '.join(missing)} {verb} missing; see --help")
+    return [values[name].value for name in names]
+
+
+def parse(
+    values: flags.FlagValues,
+    words: Sequence[str],
+    positional: Sequence[str] = (),
+    presets: Kind | None = "run",
+) -> None:
+    """Reads the words of a command line.
+
+    Options of a preset come first, then those that ``--from_image`` finds in a picture,
+    and then the command line's own.
 
     Args:
       values: The flags of a command.
       words: The command's name and its arguments.
-      presets: Whether a preset is read; a sweep does so itself.
+      positional: Flags that may be given without their names, in this order.
+      presets: The kind of presets that ``--preset`` names; None if they are not read.
 
     Raises:
-      UsageError: A flag is unknown or its value is not of its kind, or an argument is
-        no flag.
+      UsageError: If a flag does not exist, or has a value that it cannot have.
     """
-    command, *arguments = words
-    _read(values, words)
-    before = []
-    if presets and "preset" in values and values["preset"].value is not None:
-        # A preset is for every command: a texture has no use for its content layers.
-        known = {field.name for field in dataclasses.fields(Options)}
-        before += [f"--undefok={','.join(known - set(values))}"]
-        before += [f"--flagfile={preset_path(values['preset'].value, command)}"]
-    if "from_image" in values and values["from_image"].value is not None:
-        given = {name for name in values if values[name].present}
-        origin = read_origin(values["from_image"].value)
-        before += origin.located(values["from_image"].value, given).words(command)
-    if before:
-        _read(values, [command, *before, *arguments])
-
-
-def _read(values: flags.FlagValues, words: list[str]) -> None:
+    values.set_gnu_getopt(True)  # flags may follow positional arguments
+    command = words[0]
     try:
-        rest = values(words)
-    except flags.Error as error:
-        problem = _problem(error, values)
-        raise UsageError(f"{problem}; see tfstyle {words[0]} --help") from error
-    after = words[words.index("--") + 1 :] if "--" in words else []
-    if "beam_flags" in values and rest[1:] == after:
-        values["beam_flags"].value = [*(values["beam_flags"].value or []), *after]
-    elif rest[1:]:
+        _, *rest = values(list(words))
+    except flags.UnrecognizedFlagError as error:
+        nearest = difflib.get_close_matches(error.flagname, list(values), n=2)
+        hint = f"; did you mean --{' or --'.join(nearest)}?" if nearest else ""
         raise UsageError(
-            f"{rest[1]!r} is no flag; write --flag=value, see tfstyle {words[0]} --help"
-        )
+            f"there is no flag --{error.flagname}{hint or _see(command)}"
+        ) from None
+    except flags.Error as error:
+        text = str(error).removeprefix("ERROR:: ")
+        raise UsageError(f"{text}{_see(command)}") from None
+    except UsageError as error:
+        raise UsageError(f"{error}{_see(command)}") from None
+    _take_positional(values, rest, positional, command)
+    given = {name for name in values if values[name].present}
+    if "from_image" in values and (image := values["from_image"].value):
+        origin = read_origin(image).located(image, given)
+        for word in origin.words(command):
+            name, _, text = word.removeprefix("--").partition("=")
+            _set(values, name, text, given)
+    if presets and "preset" in values and (preset := values["preset"].value):
+        for name, text in preset_texts(preset, presets).items():
+            _set(values, name, text, given)
 
 
-def _problem(error: flags.Error, values: flags.FlagValues) -> str:
-    """What absl found wrong, in the words of the rest of tfstyle."""
-    if isinstance(error, flags.UnrecognizedFlagError):
-        nearest = difflib.get_close_matches(error.flagname, list(values))
-        hint = f" (did you mean --{' or --'.join(nearest)}?)" if nearest else ""
-        return f"there is no flag --{error.flagname}{hint}"
-    if isinstance(error, flags.CantOpenFlagFileError):
-        return str(error).removeprefix("ERROR:: ")
-    illegal = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
-    if not illegal or illegal[1] not in values:
-        return str(error)
-    parser = values[illegal[1]].parser
-    wanted = parser.syntactic_help or "true or false"
-    if choices := getattr(parser, "enum_values", ()):
-        wanted = f"one of {', '.join(choices)}"
-    return f"--{illegal[1]}={illegal[2]}: give {wanted}"
+def _take_positional(
+    values: flags.FlagValues, rest: Sequence[str], names: Sequence[str], command: str
+) -> None:
+    """Gives positional arguments to the flags that are not given by name, in order."""
+    free = [name for name in names if not values[name].present]
+    if "from_image" in values and values["from_image"].value:
+        free = free[-len(rest) :]  # the picture has told what to read
+    if len(rest) > len(free):
+        extra = rest[len(free)]
+        problem = f"{extra!r} is one argument too many"
+        if not names:
+            problem = f"{extra!r} is no flag; write --flag=value"
+        raise UsageError(f"{problem}{_see(command)}")
+    for name, text in zip(free, rest, strict=False):
+        values[name].parse(text)
+
+
+def _set(values: flags.FlagValues, name: str, text: str, given: set[str]) -> None:
+    """Sets a flag unless the command line did, or the command has no such flag."""
+    if name in values and name not in given:
+        values[name].value = values[name].parser.parse(text)
+        given.add(name)
+
+
+def _see(command: str) -> str:
+    return f"; see tfstyle {command} --help"
+
+
+def grouped(values: flags.FlagValues) -> dict[str, list[OptionField]]:
+    """The options of a command by the heading that they stand under.
+
+    Args:
+      values: The flags of the command.
+
+    Returns:
+      Options in the order of their definition, by group in the order of ``_GROUPS``.
+    """
+    groups: dict[str, list[OptionField]] = {group: [] for group in _GROUPS}
+    for flag in (values[name] for name in values):
+        if isinstance(flag, OptionFlag):  # an alias is not one
+            groups[flag.field.group].append(flag.field)
+    return {group: fields for group, fields in groups.items() if fields}

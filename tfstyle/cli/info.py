@@ -13,18 +13,22 @@ import numpy as np
 import PIL
 from absl import flags
 
-import tfstyle
 from tfstyle.backbones import NAMES
+from tfstyle.cli.flags import argument, define
 from tfstyle.cli.quiet import import_tensorflow
 from tfstyle.options.provenance import read_origin
+from tfstyle.version import __version__
 
 NVIDIA_DRIVER = pathlib.Path("/dev/nvidiactl")
 
 
+POSITIONAL = ("image",)
+
+
 def define_flags(values: flags.FlagValues) -> None:
     """What to show instead."""
-    text = "A picture that tfstyle wrote: show the flags that made it, one on a line."
-    flags.DEFINE_string("image", None, text, values)
+    text = "A picture that tfstyle wrote: show the command and flags that made it."
+    define(values, [argument("image", text)])
 
 
 def run(values: flags.FlagValues) -> int:
@@ -50,7 +54,7 @@ def versions() -> dict[str, str]:
     import keras
 
     return {
-        "tfstyle": tfstyle.__version__,
+        "tfstyle": __version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

@@ -1,31 +1,32 @@
 """What a layer still knows of a picture: noise is optimised until its features agree.
 
-tfstyle invert --content=photo.jpg --layer=relu3_1 --output=out.png
+tfstyle invert photo.jpg out.png --layer=relu3_1
 """
 
 from __future__ import annotations
 
 from absl import flags
 
-from tfstyle.cli import run as runs
-from tfstyle.cli.flags import define_recipe_flags, options_from
-from tfstyle.stylizer.pictures import plan_inversion
+from tfstyle.cli import arguments
+from tfstyle.cli.flags import argument, define, required, values_of
+from tfstyle.cli.outputs import RUN_OUTPUTS
+from tfstyle.cli.run import carry_out
+from tfstyle.options import INVERT, Options
+from tfstyle.stylizer import Stylizer
+
+POSITIONAL = ("content", "output")
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Content, layer, outputs and every option that is not about style."""
-    flags.DEFINE_string("content", None, "Content picture.", values)
-    runs.define_output_flags(values)
-    define_recipe_flags(values, "invert")
+    content = argument("content", "Content picture.")
+    define(values, [content, arguments.PRESET, arguments.FROM_IMAGE, *RUN_OUTPUTS])
+    define(values, INVERT.fields)
     flags.DEFINE_alias("layer", "content_layers", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> int:
     """Inverts the features of the content picture."""
-    return runs.carry_out(
-        "invert",
-        values,
-        lambda: plan_inversion(
-            runs.required(values, "content"), None, **options_from(values)
-        ),
-    )
+    stylizer = Stylizer.for_recipe(INVERT, values_of(values, Options))
+    content, _ = required(values, "content", "output")
+    return carry_out("invert", values, stylizer, lambda: stylizer.read(content, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import shutil
@@ -9,12 +10,16 @@ import sys
 import textwrap
 import types
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-import tfstyle
 from tfstyle.cli.signals import remembering_interrupts
 from tfstyle.errors import UsageError, user_error
+from tfstyle.version import __version__
+
+if TYPE_CHECKING:
+    from tfstyle.options import OptionField
 
 COMMANDS = {
     "stylize": "give a picture the style of another",
@@ -40,7 +45,7 @@ USAGE = """tfstyle: neural style transfer for TensorFlow and Keras.
   tfstyle --version
 
 Example:
-  tfstyle stylize --content=photo.jpg --style=painting.jpg --output=out.png
+  tfstyle stylize photo.jpg painting.jpg out.png
 """
 
 
@@ -86,22 +91,27 @@ def _dispatch(words: list[str]) -> int:
         print(usage())
         return 0 if words else 2
     if words[0] in ("--version", "-version"):
-        print(f"tfstyle {tfstyle.__version__}")
+        print(f"tfstyle {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        names = ", ".join(COMMANDS)
-        raise UsageError(f"there is no command {words[0]!r}; the commands are {names}")
+        raise UsageError(f"there is no command {words[0]!r}; {_hint(words[0])}")
     # NumPy and Pillow are imported from here on, where no Ctrl-C gets lost.
-    from tfstyle.cli.flags import parse
+    from tfstyle.cli.flags import OUTPUT, argument, define, parse
 
     command = importlib.import_module(f"tfstyle.cli.{words[0]}")
     values = flags.FlagValues()
     command.define_flags(values)
-    flags.DEFINE_bool("debug", False, "Show where an error came from.", values)
+    debug = "Show where in the code an error came from."
+    define(values, [argument("debug", debug, OUTPUT, hint=bool, default=False)])
     if any(word in ("--help", "-h", "-help", "--helpfull") for word in words):
         print(command_help(words[0], command, values))
         return 0
-    parse(values, words, presets=getattr(command, "READS_PRESETS", True))
+    parse(
+        values,
+        words,
+        getattr(command, "POSITIONAL", ()),
+        getattr(command, "PRESETS", "run"),
+    )
     return command.run(values)
 
 
@@ -112,26 +122,37 @@ def usage() -> str:
 
 
 def command_help(name: str, command: types.ModuleType, values: flags.FlagValues) -> str:
-    """The text of ``tfstyle COMMAND --help``: every flag with its default."""
+    """The text of ``tfstyle COMMAND --help``: every flag with its default, by group."""
+    from tfstyle.cli.flags import grouped
+
     summary, *example = (command.__doc__ or "").strip().split("\n\n")
     parts = [f"tfstyle {name}: {COMMANDS[name]}.", "", summary, ""]
     parts += [textwrap.indent(text, "  ") + "\n" for text in example]
-    parts += ["Flags, with their defaults in brackets:"]
-    parts += [_entry(*_flag_help(values[flag])) for flag in values]
-    parts += [_entry("--flagfile=FILE", "Read flags from a file, one on a line.")]
+    for group, fields in grouped(values).items():
+        parts += [f"{group}:", *(_entry(*_flag_help(field)) for field in fields), ""]
+    parts += ["Defaults are in brackets. --flagfile=FILE reads flags from a file."]
     return "\n".join(parts)
 
 
-def _flag_help(flag: flags.Flag) -> tuple[str, str]:
-    shown = flag.default_as_str
-    default = f" [{shown.strip(chr(39))}]" if shown else ""
-    title, text = f"--{flag.name}", flag.help
-    if isinstance(flag, flags.EnumFlag):
-        title += f"={'|'.join(flag.parser.enum_values)}"
-        text = text.split(">: ", 1)[1]  # absl puts the choices before the text
-    elif flag.boolean:
-        title = f"--[no]{flag.name}"
-    return title, f"{text}{default}"
+def _flag_help(field: OptionField) -> tuple[str, str]:
+    from tfstyle.options.text import to_text
+
+    default = field.default
+    text = f"{default:g}" if isinstance(default, float) else to_text(default)
+    shown = "" if default in (None, "") else f" [{text}]"
+    title = f"--{field.name}"
+    if field.choices:
+        title += f"={'|'.join(field.choices)}"
+    elif field.kind == "bool":
+        title = f"--[no]{field.name}"
+    return title, f"{field.help}{shown}"
+
+
+def _hint(word: str) -> str:
+    nearest = difflib.get_close_matches(word, COMMANDS, n=2)
+    if nearest:
+        return f"did you mean {' or '.join(nearest)}?"
+    return f"the commands are {', '.join(COMMANDS)}"
 
 
 def _entry(title: str, text: str) -> str:

@@ -16,46 +16,56 @@ import threading
 from absl import flags
 
 from tfstyle.backend import check_backend
-from tfstyle.cli import run as runs
+from tfstyle.cli.flags import OUTPUT as _ADDRESS
+from tfstyle.cli.flags import argument, define
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import check_interrupts
 from tfstyle.errors import UsageError
+from tfstyle.options import fields_of
+from tfstyle.options.fields import MEMORY
+from tfstyle.options.options import MemoryOptions
 from tfstyle.studio.requests import Limits
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Address and limits."""
-    flags.DEFINE_string(
-        "host",
-        "127.0.0.1",
-        "Address to listen at; 0.0.0.0 lets the whole network in, without a password.",
+    define(
         values,
-    )
-    flags.DEFINE_integer(
-        "port",
-        None,
-        "Port. Default: the first free one from 7860.",
-        1,
-        65535,
-        flag_values=values,
-    )
-    flags.DEFINE_bool("browser", True, "Open the page.", values)
-    flags.DEFINE_integer(
-        "max_size",
-        Limits.size,
-        "Longest side in pixels of pictures that the page may ask for.",
-        64,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "max_upload", 50, "Megabytes of a picture file at most.", 1, flag_values=values
-    )
-    flags.DEFINE_float(
-        "max_memory",
-        Limits.memory,
-        "Gigabytes of memory that a run may take. 0: a safe share of what there is.",
-        0.0,
-        flag_values=values,
+        [
+            argument(
+                "host",
+                "Address to listen at; 0.0.0.0 lets the whole network in, without a "
+                "password.",
+                _ADDRESS,
+                default="127.0.0.1",
+            ),
+            argument(
+                "port",
+                "Port. Default: the first free one from 7860.",
+                _ADDRESS,
+                hint=int,
+                at_least=1,
+                at_most=65535,
+            ),
+            argument("browser", "Open the page.", _ADDRESS, hint=bool, default=True),
+            argument(
+                "max_size",
+                "Longest side in pixels of pictures that the page may ask for.",
+                MEMORY,
+                hint=int,
+                default=Limits.size,
+                at_least=64,
+            ),
+            argument(
+                "max_upload",
+                "Megabytes of a picture file at most.",
+                MEMORY,
+                hint=int,
+                default=50,
+                at_least=1,
+            ),
+            *fields_of(MemoryOptions),
+        ],
     )
 
 
@@ -63,8 +73,8 @@ def run(values: flags.FlagValues) -> int:
     """Serves the page until a signal comes."""
     check_backend()
     limits = Limits(
-        size=values["max_size"].value or Limits.size,
-        memory=values["max_memory"].value or 0.0,
+        size=values["max_size"].value,
+        memory=values["max_memory"].value,
     )
     with tempfile.TemporaryDirectory(prefix="tfstyle-studio-") as folder:
         # Gradio reads these when it is imported.
@@ -93,12 +103,12 @@ def run(values: flags.FlagValues) -> int:
         with (
             quiet_libraries(),
             serving(
-                runs.required(values, "host"),
+                values["host"].value,
                 values["port"].value,
                 limits,
-                values["max_upload"].value or 50,
+                values["max_upload"].value,
                 pathlib.Path(folder),
-                bool(values["browser"].value),
+                values["browser"].value,
             ) as url,
         ):
             print(f"tfstyle studio: {url} (Ctrl-C ends it)", flush=True)

@@ -3,8 +3,10 @@
 The pictures of all combinations go into a folder, beside a contact sheet of them and a
 table of their losses.
 
-tfstyle sweep --content=photo.jpg --style=art.jpg --style_weight=1,10,100
---content_layers=relu3_1,relu4_2 --output=folder
+tfstyle sweep photo.jpg painting.jpg folder --style_weight=1,10,100
+
+tfstyle sweep --content=photo.jpg --style=art.jpg --content_layers=relu3_1,relu4_2
+--output=folder
 
 A value that has commas itself is written with + instead: --steps=100+60+40,50+30+20
 """
@@ -22,72 +24,87 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfstyle.cli import run as runs
-from tfstyle.cli import stylize
-from tfstyle.cli.flags import options_from, parse, recorded_options
+from tfstyle.cli import arguments
+from tfstyle.cli.flags import OUTPUT, argument, define, required
+from tfstyle.cli.outputs import (
+    check_folder_name,
+    check_original,
+    make_folder,
+    origin,
+    pictures_read,
+)
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import save_image
-from tfstyle.options import Options
-from tfstyle.options.provenance import PICTURES, Origin, origin_of
-from tfstyle.stylizer.recipes import make_repeatable
-from tfstyle.stylizer.sweep import Cell, contact_sheet, sweep
+from tfstyle.images.sheet import contact_sheet
+from tfstyle.options import STYLIZE
+from tfstyle.options.presets import preset_texts
+from tfstyle.options.provenance import Origin, origin_of
+from tfstyle.options.text import from_text, to_text
+from tfstyle.stylizer.sweep import Cell, sweep
 
 if TYPE_CHECKING:
-    from tfstyle.optimizers.loop import Callback
+    from tfstyle.optimizers.progress import Callback
 
-READS_PRESETS = False  # their values may have commas
+POSITIONAL = ("content", "style", "output")
+PRESETS = None  # its values may have commas; it is read here
 SHEET, TABLE = "sheet.png", "losses.csv"
 _LONGEST_NAME = 120
+
+_FIELDS = {field.name: field for field in STYLIZE.fields}
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Pictures, folder, and every option as a list of values."""
-    flags.DEFINE_string("content", None, "Content picture.", values)
-    runs.define_style_flag(values)
-    runs.define_mask_flags(values)
-    flags.DEFINE_string("output", None, "Folder for pictures, sheet and table.", values)
-    flags.DEFINE_string(
-        "preset", None, "A published experiment for all that is not swept.", values
-    )
-    for field in dataclasses.fields(Options):
-        flags.DEFINE_string(field.name, None, field.metadata["help"], values)
+    pictures = [argument("content", "Content picture."), arguments.STYLE]
+    pictures += [*arguments.MASKS, arguments.PRESET]
+    output = argument("output", "Folder for pictures, sheet and table.", OUTPUT)
+    define(values, [*pictures, output])
+    for field in _FIELDS.values():
+        define(values, [dataclasses.replace(field, hint=str, needs={}, default=None)])
+        shown = "" if field.default is None else f" [{to_text(field.default)}]"
+        choices = f" One of {', '.join(field.choices)}." if field.choices else ""
+        values[field.name].field = dataclasses.replace(
+            values[field.name].field, help=f"{field.help}{choices}{shown}"
+        )
 
 
 def run(values: flags.FlagValues) -> int:
     """Runs the sweep."""
-    folder = pathlib.Path(runs.required(values, "output"))
+    content, style, output = required(values, "content", "style", "output")
+    folder = pathlib.Path(output)
     texts = _texts(values)
-    grid, fixed = _grid(values, texts)
-    runs.check_folder_name(str(folder), "the pictures of a sweep")
-    runs.make_folder("output", folder)
+    grid, fixed = _grid(texts)
+    check_folder_name(output, "the pictures of a sweep")
+    for name in (SHEET, TABLE):
+        check_original(str(folder / name), pictures_read(values))
+    make_folder("output", folder)
     signals, bars = StopOnSignal(), ExitStack()
     results = sweep(
-        runs.required(values, "content"),
-        runs.parse_styles(runs.required(values, "style")),
+        content,
+        arguments.parse_styles(style),
         grid,
         callbacks=lambda _: _callbacks(bars, signals),
-        **runs.masks(values),
+        **arguments.masks(values),
         **fixed,
     )
     # Before the first run: pictures may change or go while it lasts.
-    origin = runs.origin("stylize", _as_stylize(values, {}))
+    shared = origin("stylize", values)
     import_tensorflow()
-    make_repeatable(Options(**fixed))
     with quiet_libraries(), signals, bars:
         cells = []
         for cell in results:
             bars.close()
             cells.append(cell)
-            made = _origin(origin, values, _chosen(texts, grid, cell))
+            made = _origin(shared, _chosen(texts, grid, cell))
             path = folder / _file_name(len(cells), cell)
             save_image(cell.result.image, path, metadata=made.metadata())
             print(f"{_caption(cell.settings, ', ')}: {_summary(cell)}", flush=True)
     _write_table(cells, folder / TABLE)
     sheet = contact_sheet(
-        [cell.result.image for cell in cells],
+        [cell.result.images for cell in cells],
         [_caption(cell.settings, "\n") for cell in cells],
         columns=len(list(grid.values())[-1]),
     )
@@ -100,41 +117,27 @@ def run(values: flags.FlagValues) -> int:
 
 
 def _texts(values: flags.FlagValues) -> dict[str, list[str]]:
-    """The values of each option that is given."""
-    return {
-        field.name: [part.strip().replace("+", ",") for part in text.split(",")]
-        for field in dataclasses.fields(Options)
-        if (text := values[field.name].value) is not None
-    }
-
-
-def _chosen(
-    texts: Mapping[str, list[str]], grid: Mapping[str, list[Any]], cell: Cell
-) -> dict[str, str]:
-    """The text of each option that made a picture."""
-    places = {name: grid[name].index(value) for name, value in cell.settings.items()}
-    return {name: parts[places.get(name, 0)] for name, parts in texts.items()}
-
-
-def _origin(
-    shared: Origin, values: flags.FlagValues, chosen: Mapping[str, str]
-) -> Origin:
-    """How one of the pictures is made, of what all have in common."""
-    recorded = recorded_options(_as_stylize(values, chosen))
-    options = origin_of(shared.command, recorded, {}).options
-    return dataclasses.replace(shared, options=options)
+    """The values of each option that is given, a preset's first."""
+    preset = values["preset"].value
+    texts = {n: [t] for n, t in (preset_texts(preset) if preset else {}).items()}
+    for name in _FIELDS:
+        if (text := values[name].value) is not None:
+            texts[name] = [part.strip().replace("+", ",") for part in text.split(",")]
+    return texts
 
 
 def _grid(
-    values: flags.FlagValues, texts: Mapping[str, list[str]]
+    texts: Mapping[str, list[str]],
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """The options with several values, and all others."""
-    fixed = options_from(_as_stylize(values, {}))
-    grid = {}
+    grid, fixed = {}, {}
     for name, parts in texts.items():
-        found = [
-            options_from(_as_stylize(values, {name: part}))[name] for part in parts
-        ]
+        try:
+            found = [from_text(_FIELDS[name], part) for part in parts]
+            for value in found:
+                _FIELDS[name].check(value)
+        except UsageError as error:
+            raise UsageError(f"--{error}; see tfstyle sweep --help") from None
         if len(found) > 1:
             grid[name] = found
         else:
@@ -146,17 +149,19 @@ def _grid(
     return grid, fixed
 
 
-def _as_stylize(
-    values: flags.FlagValues, options: Mapping[str, str]
-) -> flags.FlagValues:
-    """The flags of ``tfstyle stylize`` that make one of the pictures."""
-    shared = [name for name in ("preset", *PICTURES) if name in values]
-    texts = {name: values[name].value for name in shared} | dict(options)
-    made = flags.FlagValues()
-    stylize.define_flags(made)
-    words = [f"--{name}={text}" for name, text in texts.items() if text is not None]
-    parse(made, ["sweep", *words])
-    return made
+def _chosen(
+    texts: Mapping[str, list[str]], grid: Mapping[str, list[Any]], cell: Cell
+) -> dict[str, str]:
+    """The text of each option that made a picture."""
+    places = {name: grid[name].index(value) for name, value in cell.settings.items()}
+    return {name: parts[places.get(name, 0)] for name, parts in texts.items()}
+
+
+def _origin(shared: Origin, chosen: Mapping[str, str]) -> Origin:
+    """How one of the pictures is made, from what all have in common."""
+    options = STYLIZE.options(STYLIZE.parse(chosen))
+    texts = origin_of(shared.command, STYLIZE.texts(options), {}).options
+    return dataclasses.replace(shared, options=texts)
 
 
 def _callbacks(bars: ExitStack, signals: StopOnSignal) -> list[Callback]:

@@ -1,47 +1,57 @@
 """A new picture of any size is made from noise with the Gram matrices of another.
 
-tfstyle texture --style=painting.jpg --width=768 --height=512 --output=out.png
+tfstyle texture painting.jpg out.png --width=768 --height=512
 """
 
 from __future__ import annotations
 
 from absl import flags
 
-from tfstyle.cli import run as runs
-from tfstyle.cli.flags import define_recipe_flags, options_from
-from tfstyle.stylizer.pictures import plan_texture
+from tfstyle.cli import arguments
+from tfstyle.cli.flags import argument, define, required, values_of
+from tfstyle.cli.outputs import RUN_OUTPUTS
+from tfstyle.cli.run import carry_out
+from tfstyle.options import TEXTURE, Options
+from tfstyle.options.fields import MEMORY
+from tfstyle.stylizer import Stylizer
+
+POSITIONAL = ("style", "output")
+
+SIDES = tuple(
+    argument(
+        name,
+        f"{name.capitalize()} in pixels. Default: the style picture's.",
+        MEMORY,
+        hint=int,
+        at_least=1,
+    )
+    for name in ("width", "height")
+)
+STYLE_MASK = argument(
+    "style_mask",
+    "Grey picture, or one for each style with commas between them: what is white "
+    "counts.",
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Style, size, outputs and every option that is not about content."""
-    runs.define_style_flag(values)
-    runs.define_style_mask_flag(values)
-    flags.DEFINE_integer(
-        "width",
-        None,
-        "Width in pixels; default: the style picture's.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "height",
-        None,
-        "Height in pixels; default: the style picture's.",
-        flag_values=values,
-    )
-    runs.define_output_flags(values)
-    define_recipe_flags(values, "texture")
+    pictures = (arguments.STYLE, STYLE_MASK, arguments.PRESET, arguments.FROM_IMAGE)
+    define(values, [*pictures, *RUN_OUTPUTS, *SIDES, *TEXTURE.fields])
 
 
 def run(values: flags.FlagValues) -> int:
     """Synthesizes the texture."""
-    return runs.carry_out(
+    stylizer = Stylizer.for_recipe(TEXTURE, values_of(values, Options))
+    style, _ = required(values, "style", "output")
+    return carry_out(
         "texture",
         values,
-        lambda: plan_texture(
-            runs.parse_styles(runs.required(values, "style")),
+        stylizer,
+        lambda: stylizer.read_texture(
+            arguments.parse_styles(style),
             values["width"].value,
             values["height"].value,
-            style_mask=runs.picture_paths(values["style_mask"].value) or None,
-            **options_from(values),
+            style_mask=arguments.picture_paths(values["style_mask"].value) or None,
         ),
     )

@@ -14,71 +14,71 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from absl import flags
 
 from tfstyle.backend import check_backend
-from tfstyle.cli import run as runs
-from tfstyle.cli.flags import define_option_flags, options_from
+from tfstyle.cli import arguments
+from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
+from tfstyle.cli.outputs import check_weights, make_folder
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
-from tfstyle.options import TrainingOptions
-from tfstyle.stylizer.recipes import make_repeatable
+from tfstyle.options import TrainingOptions, fields_of
+from tfstyle.options.fields import TRAINING
 
-STRATEGIES = ["one", "mirrored", "multiworker"]
+PRESETS = "training"
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Photographs, styles, where to, devices and every option."""
-    text = flags.DEFINE_string
-    text("photos", None, "Folder of photographs, searched to any depth.", values)
-    text(
-        "style",
-        None,
-        "Style pictures with commas between them; each style is named as its file.",
+    define(
         values,
+        [
+            argument("photos", "Folder of photographs, searched to any depth."),
+            argument(
+                "style",
+                "Style pictures with commas between them; each style is named like its "
+                "file.",
+            ),
+            argument(
+                "test_photos",
+                "Pictures to show the progress with, with commas between them. "
+                "Default: three of the photographs, which are not trained on.",
+            ),
+            argument("preset", "A published training, see tfstyle presets."),
+            argument(
+                "output",
+                "Folder of the run: model.keras, checkpoints, samples, loss curve.",
+                OUTPUT,
+            ),
+            arguments.LOG_DIR,
+            argument(
+                "strategy",
+                "One device, all GPUs of this machine, or the machines in TF_CONFIG.",
+                TRAINING,
+                hint=Literal["one", "mirrored", "multiworker"],
+                default="one",
+            ),
+            *fields_of(TrainingOptions),
+        ],
     )
-    text(
-        "output",
-        None,
-        "Folder of the run: model.keras, checkpoints, samples, loss curve.",
-        values,
-    )
-    text(
-        "test_photos",
-        None,
-        "Pictures to show the progress with, with commas between them. Default: three "
-        "of the photographs, which are not trained on.",
-        values,
-    )
-    flags.DEFINE_enum(
-        "strategy",
-        "one",
-        STRATEGIES,
-        "One device, all GPUs of this machine, or the machines in TF_CONFIG.",
-        flag_values=values,
-    )
-    text("preset", None, "A published training, see tfstyle presets.", values)
-    text("log_dir", None, "Folder for TensorBoard: every term, and pictures.", values)
-    define_option_flags(values, kind=TrainingOptions)
 
 
 def run(values: flags.FlagValues) -> int:
     """Trains, or goes on with it."""
     check_backend()
-    photos, output = runs.required(values, "photos"), runs.required(values, "output")
-    styles = style_files(runs.required(values, "style"))
-    tests = runs.picture_paths(values["test_photos"].value)
-    options = options_from(values, TrainingOptions)
-    checked = TrainingOptions(**options)
-    runs.check_weights(values)
+    photos, style, output = required(values, "photos", "style", "output")
+    styles = style_files(style)
+    tests = arguments.picture_paths(values["test_photos"].value)
+    options = values_of(values, TrainingOptions)
+    TrainingOptions(**options)  # refuses what cannot be used
+    check_weights(values)
     for folder in ("output", "log_dir"):
         if path := values[folder].value:
-            runs.make_folder(folder, pathlib.Path(path))
-    strategy = make_strategy(runs.required(values, "strategy"))
-    make_repeatable(checked)
+            make_folder(folder, pathlib.Path(path))
+    strategy = make_strategy(values["strategy"].value)
     from tfstyle.monitoring.callbacks import ProgressBar, TensorBoard, outliving
     from tfstyle.networks.training import train
 
@@ -113,7 +113,7 @@ def style_files(text: str) -> dict[str, str]:
     Raises:
       UsageError: Two would have one name.
     """
-    files = runs.picture_paths(text)
+    files = arguments.picture_paths(text)
     names = [pathlib.Path(file).stem for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(

@@ -1,8 +1,8 @@
 """A film in a style, without flicker and with its sound.
 
-tfstyle video --style_name=starry_night --input=film.mp4 --output=out.mp4
+tfstyle video film.mp4 out.mp4 --style_name=starry_night
 
-tfstyle video --style=painting.jpg --size=480 --input=film.mp4 --output=out.mp4
+tfstyle video film.mp4 out.mp4 --style=painting.jpg --size=480
 
 With --style_name, a trained network makes each frame in one pass; with --style, each is
 optimised from the one before, with the flags of tfstyle stylize.
@@ -21,15 +21,18 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tfstyle.backend import check_backend
-from tfstyle.cli import run as runs
-from tfstyle.cli.flags import define_option_flags, options_from
+from tfstyle.cli import arguments
+from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
+from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.networks.photos import picture_files
-from tfstyle.stylizer.pictures import make_options
-from tfstyle.stylizer.recipes import make_repeatable
+from tfstyle.options import FRAMES, Options
+from tfstyle.options.fields import MEMORY, OPTIMIZATION
+from tfstyle.options.text import to_text
+from tfstyle.stylizer import Stylizer
 from tfstyle.video.stylize import (
     FRAME_STEPS,
     TEMPORAL,
@@ -43,67 +46,71 @@ from tfstyle.video.stylize import (
 if TYPE_CHECKING:
     from tfstyle.video.stylize import Film, StylizeFrame
 
-PICTURE_OPTIONS = ("size", "size_of", "allow_upscale", "init")
-"""Options that a film's frames leave no choice of."""
+POSITIONAL = ("input", "output")
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Films, style, network, size and steadiness."""
-    text = flags.DEFINE_string
-    text("input", None, "A film, of whatever kind ffmpeg reads.", values)
-    text("output", None, "Film to write: .mp4, .mov or .mkv.", values)
-    runs.define_style_name_flag(values)
-    runs.define_style_flag(values)
-    runs.define_model_flag(values)
-    define_option_flags(values)
-    for name in PICTURE_OPTIONS:
-        delattr(values, name)
-    flags.DEFINE_integer(
-        "size",
-        None,
-        "Longest side of the result in pixels. Default: as the film.",
-        1,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "temporal",
-        TEMPORAL,
-        "Of a trained style: how much of a frame comes from the one before, where the "
-        "motion is known: 0 flickers as the network does, near 1 textures fade.",
-        0.0,
-        1.0,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "temporal_weight",
-        TEMPORAL_WEIGHT,
-        "With --style: weight of the difference to the frame before.",
-        0.0,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "frame_steps",
-        FRAME_STEPS,
-        "With --style: evaluations of the loss at each frame but the first, which has "
-        "'steps'.",
-        1,
-        flag_values=values,
+    define(
+        values,
+        [
+            argument("input", "A film, of whatever kind ffmpeg reads."),
+            argument("output", "Film to write: .mp4, .mov or .mkv.", OUTPUT),
+            arguments.STYLE_NAME,
+            arguments.STYLE,
+            arguments.MODEL,
+            argument(
+                "size",
+                "Longest side of the result in pixels. Default: the film's.",
+                MEMORY,
+                hint=int,
+                at_least=1,
+            ),
+            argument(
+                "temporal",
+                "With --style_name: how much of a frame comes from the one before, "
+                "where the motion is known. 0 flickers as the network does; near 1, "
+                "textures fade.",
+                OPTIMIZATION,
+                hint=float,
+                default=TEMPORAL,
+                at_least=0,
+                at_most=1,
+            ),
+            argument(
+                "temporal_weight",
+                "With --style: weight of the difference to the frame before.",
+                OPTIMIZATION,
+                hint=float,
+                default=TEMPORAL_WEIGHT,
+                at_least=0,
+            ),
+            argument(
+                "frame_steps",
+                "With --style: evaluations of the loss at each frame but the first, "
+                "which has 'steps'.",
+                OPTIMIZATION,
+                hint=int,
+                default=FRAME_STEPS,
+                at_least=1,
+            ),
+            *FRAMES.fields,
+        ],
     )
 
 
 def run(values: flags.FlagValues) -> int:
     """Stylizes the film, or goes on with it."""
     check_backend()
-    source, output = runs.required(values, "input"), runs.required(values, "output")
+    source, output = required(values, "input", "output")
     check_video(source, output)
     if values["style"].value and values["style_name"].value:
         raise UsageError("--style and --style_name: give one of them")
-    options = make_options(_options(values))
+    stylizer = Stylizer.for_recipe(FRAMES, values_of(values, Options))
     _check_styles(values)
     import_tensorflow()
-    make_repeatable(options)  # else going on would show
     with quiet_libraries(), StopOnSignal() as signals, closing(FrameBar()) as bar:
-        stylize_frame, settings = _stylizer(values)
+        stylize_frame, settings = _stylizer(values, stylizer)
         film = stylize_video(
             source,
             output,
@@ -131,22 +138,24 @@ def _frames(film: Film) -> str:
     return f"{film.frames} frame{'s' * (film.frames != 1)}"
 
 
-def _stylizer(values: flags.FlagValues) -> tuple[StylizeFrame, dict[str, Any]]:
+def _stylizer(
+    values: flags.FlagValues, stylizer: Stylizer
+) -> tuple[StylizeFrame, dict[str, Any]]:
     """What stylizes frames, and what decides how they look, by the names of flags."""
     if values["style"].value:
-        return _optimizer(values)
+        return _optimizer(values, stylizer)
     from tfstyle.networks.style_net import load_network
 
-    network = load_network(runs.required(values, "model"))
+    network = load_network(values["model"].value)
     digest = hashlib.sha256()
     for weights in network.get_weights():
         digest.update(weights.tobytes())
-    temporal = values["temporal"].value or 0.0
+    temporal = values["temporal"].value
     stylize_frame = follow_motion(
         network,
         values["style_name"].value,
         temporal=temporal,
-        max_memory=values["max_memory"].value or 0.0,
+        max_memory=values["max_memory"].value,
     )
     return stylize_frame, {
         "style_name": values["style_name"].value or network.style_names[0],
@@ -155,21 +164,20 @@ def _stylizer(values: flags.FlagValues) -> tuple[StylizeFrame, dict[str, Any]]:
     }
 
 
-def _optimizer(values: flags.FlagValues) -> tuple[StylizeFrame, dict[str, Any]]:
-    from tfstyle.video.frames import FrameOptimizer
-
-    styles = runs.parse_styles(values["style"].value) or []
+def _optimizer(
+    values: flags.FlagValues, stylizer: Stylizer
+) -> tuple[StylizeFrame, dict[str, Any]]:
+    styles = arguments.parse_styles(values["style"].value) or []
     own: dict[str, Any] = {
         name: values[name].value for name in ("temporal_weight", "frame_steps")
     }
-    stylize_frame = FrameOptimizer(styles, **own, **_options(values))
-    settings = {name: str(value) for name, value in _options(values).items()}
-    return stylize_frame, {**settings, **own, "style": _digests(styles)}
+    texts = {name: to_text(getattr(stylizer.options, name)) for name in FRAMES.names}
+    return stylizer.film(styles, **own), {**texts, **own, "style": _digests(styles)}
 
 
 def _check_styles(values: flags.FlagValues) -> None:
     """Refuses style pictures that cannot be read."""
-    for picture, _ in runs.parse_styles(values["style"].value) or []:
+    for picture, _ in arguments.parse_styles(values["style"].value) or []:
         if not pathlib.Path(picture).is_dir():
             load_image(picture)
 
@@ -180,14 +188,8 @@ def _digests(styles: list[tuple[str, float]]) -> list[str]:
     for picture, weight in styles:
         path = pathlib.Path(picture)
         for file in picture_files(path) if path.is_dir() else [path]:
-            found.append(f"{hashlib.sha256(file.read_bytes()).hexdigest()}:{weight:g}")
+            found.append(f"{sha256(file)}:{weight:g}")
     return found
-
-
-def _options(values: flags.FlagValues) -> dict[str, Any]:
-    options = options_from(values)
-    options.pop("size", None)  # frames have it already
-    return options
 
 
 class FrameBar:

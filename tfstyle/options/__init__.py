@@ -17,12 +17,13 @@ from tfstyle.options.options import (
     TrainingOptions,
     weighted_layers,
 )
-from tfstyle.options.recipes import INVERT, RECIPES, STYLIZE, TEXTURE, Recipe
+from tfstyle.options.recipes import FRAMES, INVERT, RECIPES, STYLIZE, TEXTURE, Recipe
 
 __all__ = [
     "APPLY_COLORS",
     "EXPORT_FORMATS",
     "EXPORT_PRECISIONS",
+    "FRAMES",
     "INVERT",
     "NOISE_STARTS",
     "RECIPES",

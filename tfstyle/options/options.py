@@ -116,7 +116,6 @@ class LossOptions(StyleOptions, ContentOptions, NetworkOptions):
         "so that weights mean the same at every size and on every network.",
         PAPERS,
     )
-    seed: int = option(0, "Seed of all random numbers.", OPTIMIZATION, at_least=0)
 
     def __post_init__(self) -> None:
         """Checks everything that can be checked without reading a file."""
@@ -138,13 +137,29 @@ class LossOptions(StyleOptions, ContentOptions, NetworkOptions):
 
 
 @dataclasses.dataclass(frozen=True)
+class SeedOptions:
+    """What makes a run repeatable."""
+
+    seed: int = option(0, "Seed of all random numbers.", OPTIMIZATION, at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class SizeOptions:
-    """How large the picture is, and how much memory a run may take."""
+    """How large the result is."""
 
     size: int = option(512, "Longest side of the result in pixels.", MEMORY, at_least=1)
     allow_upscale: bool = option(
         False, "Enlarge pictures that are smaller than size.", MEMORY
     )
+    size_of: Literal["longest", "shortest"] = option(
+        "longest", "Which side 'size' and 'style_size' mean.", PAPERS
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryOptions:
+    """How much memory a run may take."""
+
     max_memory: float = option(
         0.0,
         "Gigabytes of memory that a run may take. A larger picture is computed tile by "
@@ -152,8 +167,25 @@ class SizeOptions:
         MEMORY,
         at_least=0,
     )
-    size_of: Literal["longest", "shortest"] = option(
-        "longest", "Which side 'size' and 'style_size' mean.", PAPERS
+
+
+@dataclasses.dataclass(frozen=True)
+class StartOptions:
+    """What the optimisation begins with."""
+
+    init: Path = option(
+        "content",
+        "First picture: content, style, noise (uniform), normal (Gaussian noise), or "
+        "a file.",
+        OPTIMIZATION,
+    )
+    noise: float = option(
+        1.0,
+        "Share of noise in a first picture of noise; the rest is mid-grey.",
+        OPTIMIZATION,
+        at_least=0,
+        at_most=1,
+        needs={"init": NOISE_STARTS},
     )
 
 
@@ -211,20 +243,6 @@ class ScaleOptions:
         "Number of scales, each half as large as the next. 0: as many as are useful.",
         OPTIMIZATION,
         at_least=0,
-    )
-    init: Path = option(
-        "content",
-        "First picture: content, style, noise (uniform), normal (Gaussian noise), or "
-        "a file.",
-        OPTIMIZATION,
-    )
-    noise: float = option(
-        1.0,
-        "Share of noise in a first picture of noise; the rest is mid-grey.",
-        OPTIMIZATION,
-        at_least=0,
-        at_most=1,
-        needs={"init": NOISE_STARTS},
     )
     margin: int = option(
         16,
@@ -314,11 +332,14 @@ class SpaceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Options(
+    SeedOptions,
     SpaceOptions,
+    StartOptions,
     OptimizerOptions,
     ScaleOptions,
     ColorOptions,
     StrokeOptions,
+    MemoryOptions,
     SizeOptions,
     LossOptions,
 ):
@@ -363,7 +384,7 @@ EXPORT_PRECISIONS = ("float32", "float16", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingOptions(LossOptions):
+class TrainingOptions(SeedOptions, LossOptions):
     """Everything that can be chosen about the training of a feed-forward network.
 
     Raises:

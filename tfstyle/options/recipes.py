@@ -11,6 +11,8 @@ from tfstyle.options.options import (
     ColorOptions,
     ContentOptions,
     Options,
+    SizeOptions,
+    StartOptions,
     StrokeOptions,
     StyleOptions,
 )
@@ -117,4 +119,6 @@ TEXTURE = Recipe(
     defaults={"init": "noise", "tv_weight": 0.0},
     fixed={"content_weight": 0.0},
 )
+FRAMES = Recipe("video", without=(SizeOptions, StartOptions))
+"""Pictures that come one by one, in their own sizes: the frames of a film."""
 RECIPES = {recipe.name: recipe for recipe in (STYLIZE, INVERT, TEXTURE)}

@@ -1,0 +1,106 @@
+"""Flags that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from tfstyle.cli.flags import OUTPUT, argument
+from tfstyle.errors import UsageError
+from tfstyle.images.masks import LABELS
+from tfstyle.options.fields import NETWORK
+
+STYLE = argument(
+    "style",
+    "Style picture; several with commas between them, with weights as "
+    "picture:weight,... or none; a folder stands for all its pictures.",
+)
+STYLE_NAME = argument(
+    "style_name",
+    "A trained style, or a blend as name:weight,... Default: the first of the network.",
+)
+STYLE_MASK = argument(
+    "style_mask",
+    "Picture of the style picture's regions, or one for each style with commas between "
+    "them; without content_mask, what is white counts.",
+)
+CONTENT_MASK = argument(
+    "content_mask",
+    "Picture of the content picture's regions: white, grey and black, or several of "
+    f"the colours {', '.join(LABELS)}. Each region takes the style at its place in "
+    "that order, or what has its colour in style_mask. With one style and no "
+    "style_mask, black stays as it is.",
+)
+PROTECT = argument("protect", "Grey picture; what is white stays as it is.")
+MASKS = (CONTENT_MASK, STYLE_MASK, PROTECT)
+MODEL = argument(
+    "model",
+    "'bundled', a .keras file, or the folder of a preset or of a run of tfstyle train.",
+    NETWORK,
+    default="bundled",
+)
+FROM_IMAGE = argument(
+    "from_image",
+    "A picture that tfstyle wrote: takes the pictures and flags that it was made with; "
+    "other flags override them.",
+)
+PRESET = argument(
+    "preset", "A published experiment, see tfstyle presets; other flags override it."
+)
+LOG_DIR = argument(
+    "log_dir", "Folder for TensorBoard: every term, and pictures.", OUTPUT
+)
+
+
+def masks(values: flags.FlagValues) -> dict[str, Any]:
+    """The masks that are given, as ``tfstyle.stylize`` takes them."""
+    return {
+        "content_mask": values["content_mask"].value,
+        "style_mask": picture_paths(values["style_mask"].value) or None,
+        "protect": values["protect"].value,
+    }
+
+
+def parse_styles(text: str | None) -> list[tuple[str, float]] | None:
+    """``a.jpg:0.7,b.jpg:0.3`` as pictures with weights; names alone weigh 1 each.
+
+    Args:
+      text: The text of ``--style``.
+
+    Returns:
+      Paths and weights; None if there is no text.
+
+    Raises:
+      UsageError: If some pictures have a weight and others have none.
+    """
+    pictures = picture_paths(text)
+    parts = [
+        (path, 1.0) if pathlib.Path(path).exists() else _weighted(path)
+        for path in pictures
+    ]
+    given = sum(
+        1 for path, (name, _) in zip(pictures, parts, strict=True) if path != name
+    )
+    if given not in (0, len(parts)):
+        raise UsageError(
+            f"--style={text}: {len(parts)} pictures but {given} weights; give each "
+            "picture a weight as picture:weight, or none"
+        )
+    return parts or None
+
+
+def _weighted(path: str) -> tuple[str, float]:
+    name, _, weight = path.rpartition(":")
+    try:
+        return (name, float(weight)) if name else (path, 1.0)
+    except ValueError:
+        return path, 1.0
+
+
+def picture_paths(text: str | None) -> list[str]:
+    """The pictures that a flag names; a single one may have commas in its name."""
+    if not text or "," not in text or pathlib.Path(text).exists():
+        return [text] if text else []
+    return [part.strip() for part in text.split(",") if part.strip()]
