@@ -32,9 +32,9 @@ import numpy as np
 from tfstyle.errors import TfstyleError, UsageError, user_error
 from tfstyle.images import SAVE_FORMATS, encode_image, load_image
 from tfstyle.images.color import keep_colors
-from tfstyle.options import APPLY_COLORS, Options
-from tfstyle.stylizer.pictures import plan_stylize, weighted_sources
-from tfstyle.stylizer.recipes import make_repeatable, stylize
+from tfstyle.options import APPLY_COLORS
+from tfstyle.stylizer import Stylizer
+from tfstyle.stylizer.pictures import LoadedStyles, weighted_sources
 
 try:
     import apache_beam as beam
@@ -604,42 +604,50 @@ class OptimizerHandler(_Handler):
           ImageError: A painting is damaged.
         """
         super().__init__(1, max_memory, workers)
-        from tfstyle.stylizer.objective import perceptual_loss
+        from tfstyle.losses.from_options import perceptual_loss
 
+        stylizer = Stylizer(**options)
         sources = weighted_sources(style)
-        plan = plan_stylize(sources[0][0] if sources else None, sources, **options)
-        perceptual_loss(plan.options)  # refuses layers and weights
-        self._options = plan.options
+        stylizer.read(sources[0][0] if sources else None, sources)
+        perceptual_loss(stylizer.options)  # refuses layers and weights
+        self._options = stylizer.options
+        weights = pathlib.Path(self._options.weights)
+        self._weights = weights.read_bytes() if weights.is_file() else None
         self._style = [
             (pathlib.Path(path).read_bytes(), weight) for path, weight in sources
         ]
 
     def load_model(self) -> Model:
-        """Prepares TensorFlow; each picture has a run of its own."""
-        options = dataclasses.replace(
-            self._options, max_memory=self._start_tensorflow()
-        )
-        make_repeatable(options)
-        return _Optimizer(self._style, options)
+        """Prepares TensorFlow, and one engine for all pictures of the worker."""
+        memory = self._start_tensorflow()
+        options = {**vars(self._options), "max_memory": memory}
+        with tempfile.TemporaryDirectory() as folder:
+            if self._weights is not None:
+                name = pathlib.Path(options["weights"]).name
+                options["weights"] = pathlib.Path(folder) / name
+                options["weights"].write_bytes(self._weights)
+            stylizer = Stylizer(**options)
+            _ = stylizer.engine  # reads the weights, which are gone afterwards
+        style = [(io.BytesIO(content), weight) for content, weight in self._style]
+        return _Optimizer(stylizer, stylizer.load_styles(style))
 
 
 class _Optimizer:
-    """Paintings and options in the hands of a worker."""
+    """Paintings and an engine in the hands of a worker."""
 
-    def __init__(self, style: list[tuple[bytes, float]], options: Options):
-        self._style, self._options = style, vars(options)
+    def __init__(self, stylizer: Stylizer, styles: LoadedStyles):
+        self._stylizer, self._styles = stylizer, styles
 
     def __call__(self, batch: Sequence[Picture]) -> Iterator[Picture | Failure]:
         for picture in batch:
-            style = [(io.BytesIO(content), weight) for content, weight in self._style]
             try:
-                result = stylize(picture.pixels, style, **self._options)
+                result = self._stylizer(picture.pixels, self._styles)
             except Exception as error:
                 if not user_error(error):
                     raise
                 yield Failure.of(picture.path, error)
             else:
-                yield dataclasses.replace(picture, pixels=result.image)
+                yield dataclasses.replace(picture, pixels=result.images)
 
 
 def _by_shape(batch: Sequence[Picture]) -> Iterable[list[Picture]]:

@@ -78,18 +78,18 @@ def run(values: flags.FlagValues) -> int:
 
     failed = 0
     with quiet_libraries():
-        network = load_network(values["model"].value)
-        network.blend(values["style_name"].value)
+        network = load_network(values.model)
+        network.blend(values.style_name)
         for source, target in _with_bar(jobs):
             try:
                 picture = apply_style(
                     source,
-                    values["style_name"].value,
+                    values.style_name,
                     model=network,
-                    size=values["size"].value,
-                    color=values["color"].value,
-                    protect=values["protect"].value,
-                    max_memory=values["max_memory"].value,
+                    size=values.size,
+                    color=values.color,
+                    protect=values.protect,
+                    max_memory=values.max_memory,
                 )
             except (ImageError, UsageError) as error:
                 if len(jobs) == 1:
@@ -100,7 +100,7 @@ def run(values: flags.FlagValues) -> int:
             save_image(picture, target, metadata=_metadata(values, source))
     if failed:
         raise TfstyleError(f"{failed} of {len(jobs)} pictures could not be stylized")
-    where = jobs[0][1] if len(jobs) == 1 else values["output"].value
+    where = jobs[0][1] if len(jobs) == 1 else values.output
     print(f"{where}: {len(jobs)} picture{'s' * (len(jobs) > 1)}")
     return 0
 

@@ -57,9 +57,9 @@ LOG_DIR = argument(
 def masks(values: flags.FlagValues) -> dict[str, Any]:
     """The masks that are given, as ``tfstyle.stylize`` takes them."""
     return {
-        "content_mask": values["content_mask"].value,
-        "style_mask": picture_paths(values["style_mask"].value) or None,
-        "protect": values["protect"].value,
+        "content_mask": values.content_mask,
+        "style_mask": picture_paths(values.style_mask) or None,
+        "protect": values.protect,
     }
 
 

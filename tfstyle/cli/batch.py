@@ -36,13 +36,14 @@ import psutil
 from absl import flags
 
 from tfstyle.backend import check_backend
-from tfstyle.cli import run as runs
-from tfstyle.cli.flags import define_option_flags, options_from
+from tfstyle.cli import arguments
+from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
+from tfstyle.cli.outputs import check_folder_name, make_folder
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 from tfstyle.cli.signals import check_interrupts
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.options import APPLY_COLORS, Options
-from tfstyle.stylizer.pictures import make_options
+from tfstyle.options import APPLY_COLORS, FRAMES, Options
+from tfstyle.options.fields import MEMORY
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -50,12 +51,11 @@ if TYPE_CHECKING:
 
     from tfstyle.batch.pipeline import Counts, Places, StylizePictures
 
-OWN_OPTIONS = ("size", "max_memory")
-"""Options whose flags mean something of their own here."""
-PICTURE_OPTIONS = ("size_of", "allow_upscale", "init")
-"""Options that do not fit pictures of all sizes."""
+PICTURES = FRAMES
 NETWORK_FLAGS = ("model", "style_name", "batch_size")
 """Flags without effect where there is no trained network."""
+OWN_OPTIONS = ("color", "max_memory")
+"""Options that a trained network has, too."""
 BYTES_PER_WORKER = 2e9
 """So much memory there should be for each worker process."""
 WAITING = "run_worker"
@@ -64,65 +64,59 @@ WAITING = "run_worker"
 
 def define_flags(values: flags.FlagValues) -> None:
     """Pictures, style, workers and what is Beam's."""
-    text, whole = flags.DEFINE_string, flags.DEFINE_integer
-    text(
-        "input",
-        None,
-        "Pictures by pattern: * within a folder, ** through folders; several patterns "
-        "with commas between them. On this machine, or gs://, s3://, hdfs://.",
+    define(
         values,
-    )
-    text(
-        "output",
-        None,
-        "Folder of the results, which are named as the pictures. Those that are there "
-        "are not made again: another style needs another folder.",
-        values,
-    )
-    text(
-        "dead_letter",
-        None,
-        "File that lists the pictures that cannot be stylized, with the reasons, as "
-        "lines of JSON; empty if there is none. Default: OUTPUT/unreadable.jsonl.",
-        values,
-    )
-    runs.define_style_name_flag(values)
-    runs.define_style_flag(values)
-    runs.define_model_flag(values)
-    whole(
-        "batch_size",
-        None,
-        "Of a trained style: pictures that are computed at once at most. Default: as "
-        "many as have 512×512 pixels together; more keep a GPU busy.",
-        1,
-        flag_values=values,
-    )
-    define_option_flags(values)
-    for name in (*OWN_OPTIONS, *PICTURE_OPTIONS):
-        delattr(values, name)
-    whole(
-        "size",
-        None,
-        "Longest side of the results in pixels. Default: as the picture; with --style "
-        f"{Options.size}.",
-        1,
-        flag_values=values,
-    )
-    whole(
-        "workers",
-        0,
-        "Worker processes of a machine, which share its cores and memory; 1 works in "
-        "this process. 0: one for each core, as memory allows.",
-        0,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "max_memory",
-        0.0,
-        "Gigabytes that each worker may take; larger pictures are computed tile by "
-        "tile, with the same result. 0: its part of a safe share of what there is.",
-        0.0,
-        flag_values=values,
+        [
+            argument(
+                "input",
+                "Pictures by pattern: * within a folder, ** through folders; several "
+                "patterns with commas between them. On this machine, or gs://, s3://, "
+                "hdfs://.",
+            ),
+            arguments.STYLE_NAME,
+            arguments.STYLE,
+            arguments.MODEL,
+            argument(
+                "output",
+                "Folder of the results, which are named as the pictures. Those that "
+                "are there are not made again: another style needs another folder.",
+                OUTPUT,
+            ),
+            argument(
+                "dead_letter",
+                "File that lists the pictures that cannot be stylized, with the "
+                "reasons, as lines of JSON; empty if there is none. Default: "
+                "OUTPUT/unreadable.jsonl.",
+                OUTPUT,
+            ),
+            argument(
+                "batch_size",
+                "With a trained style: pictures that are computed at once at most. "
+                "Default: as many as have 512×512 pixels together; more keep a GPU "
+                "busy.",
+                MEMORY,
+                hint=int,
+                at_least=1,
+            ),
+            argument(
+                "size",
+                "Longest side of the results in pixels. Default: the picture's; with "
+                f"--style {Options.size}.",
+                MEMORY,
+                hint=int,
+                at_least=1,
+            ),
+            argument(
+                "workers",
+                "Worker processes of a machine, which share its cores and memory; 1 "
+                "works in this process. 0: one for each core, as memory allows.",
+                MEMORY,
+                hint=int,
+                default=0,
+                at_least=0,
+            ),
+            *PICTURES.fields,
+        ],
     )
     flags.DEFINE_multi_string(
         "beam_flags", [], "A flag for Beam; or write them all after --.", values
@@ -132,18 +126,18 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Stylizes what has no result yet."""
     check_backend()
-    source, output = runs.required(values, "input"), runs.required(values, "output")
-    runs.check_folder_name(output, "the results")
+    source, output = required(values, "input", "output")
+    check_folder_name(output, "the results")
     check_style_flags(values)
-    beam_flags, debug = values["beam_flags"].value or [], bool(values["debug"].value)
+    beam_flags, debug = values.beam_flags or [], bool(values.debug)
     elsewhere = any(flag.startswith("--runner") for flag in beam_flags)
-    workers = values["workers"].value or (0 if elsewhere else default_workers())
+    workers = values.workers or (0 if elsewhere else default_workers())
     with quiet_beam(debug):
         from tfstyle.batch.pipeline import Places
 
         options = beam_options(beam_flags)
         patterns = [part.strip() for part in source.split(",") if part.strip()]
-        places = Places.of(patterns, output, values["dead_letter"].value)
+        places = Places.of(patterns, output, values.dead_letter)
         found = 0 if elsewhere else check_places(values, places)
         transform = _transform(values, places, workers)
         if elsewhere:
@@ -165,20 +159,20 @@ def check_style_flags(values: flags.FlagValues) -> None:
       UsageError: There is one that would have no effect.
     """
     given = {name for name in values if values[name].present}
-    if values["style"].value:
-        runs.parse_styles(values["style"].value)
+    if values.style:
+        arguments.parse_styles(values.style)
         for name in NETWORK_FLAGS:
             if name in given:
                 raise UsageError(f"--style and --{name}: give one of them")
-        make_options(_options(values))
+        PICTURES.options(_options(values))
         return
     for field in dataclasses.fields(Options):
-        if field.name in given.difference(("color", *OWN_OPTIONS)):
+        if field.name in given.difference(("size", *OWN_OPTIONS)):
             raise UsageError(
                 f"--{field.name}: a trained style has no such option; give --style, "
                 "or leave it out"
             )
-    if values["color"].value not in APPLY_COLORS:
+    if values.color not in APPLY_COLORS:
         raise UsageError(
             f"--color={values['color'].value}: with a trained style, choose one of "
             f"{', '.join(APPLY_COLORS)}"
@@ -238,7 +232,7 @@ def check_places(values: flags.FlagValues, places: Places) -> int:
         ("dead_letter", places.dead_letter.rpartition("/")[0]),
     ):
         if "://" not in folder:
-            runs.make_folder(name, pathlib.Path(folder))
+            make_folder(name, pathlib.Path(folder))
     return len(found)
 
 
@@ -253,9 +247,10 @@ def default_workers() -> int:
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
-    options = options_from(values)
+    options = values_of(values, Options)
+    options = {name: options[name] for name in PICTURES.names}
     options.pop("max_memory")
-    return {name: value for name, value in options.items() if value is not None}
+    return options
 
 
 def _transform(
@@ -266,21 +261,21 @@ def _transform(
     from tfstyle.batch.pipeline import NetworkHandler, OptimizerHandler, StylizePictures
 
     machine: dict[str, Any] = {
-        "max_memory": values["max_memory"].value,
+        "max_memory": values.max_memory,
         "workers": workers,
     }
     handler: NetworkHandler | OptimizerHandler
-    size = values["size"].value
+    size = values.size
     with quiet_libraries(), silent_stderr():
-        if style := runs.parse_styles(values["style"].value):
+        if style := arguments.parse_styles(values.style):
             handler = OptimizerHandler(style, **machine, **_options(values))
             size = size or Options.size
         else:
             handler = NetworkHandler(
-                values["style_name"].value,
-                model=runs.required(values, "model"),
-                color=runs.required(values, "color"),
-                batch_size=values["batch_size"].value,
+                values.style_name,
+                model=values.model,
+                color=values.color,
+                batch_size=values.batch_size,
                 **machine,
             )
     return StylizePictures(
@@ -537,12 +532,12 @@ def report(values: flags.FlagValues, counts: Counts) -> int:
 
     if not counts.found:
         raise _nothing_found(values)
-    output = runs.required(values, "output").rstrip("/")
+    output = values.output.rstrip("/")
     line = (
         f"{output}: {counts.found} picture{'s' * (counts.found != 1)} found, "
         f"{counts.stylized} stylized, {counts.skipped} done before, "
         f"{counts.unreadable} unreadable"
     )
-    listed = values["dead_letter"].value or f"{output}/{DEAD_LETTER}"
+    listed = values.dead_letter or f"{output}/{DEAD_LETTER}"
     print(line + f", see {listed}" * bool(counts.unreadable))
     return 0

@@ -71,8 +71,8 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Writes one export, and says how it differs from the original."""
     check_backend()
-    output, what = required(values, "output")[0], values["what"].value
-    format = values["format"].value
+    output, what = required(values, "output")[0], values.what
+    format = values.format
     wanted = EXPORT_FORMATS[format] if what == "network" else None
     check_output(pathlib.Path(output), wanted)
     options = values_of(values, LossOptions)
@@ -86,11 +86,11 @@ def run(values: flags.FlagValues) -> int:
             difference = export_optimizer(output, **options)
         else:
             difference = export_network(
-                load_network(values["model"].value),
+                load_network(values.model),
                 output,
                 format,
-                style_name=values["style_name"].value,
-                precision=values["quantize"].value,
+                style_name=values.style_name,
+                precision=values.quantize,
             )
     print(f"{output}: largest difference from tfstyle's own {difference:.2g}")
     return 0

@@ -25,8 +25,10 @@ from tfstyle.options.provenance import RECORDED, read_origin
 from tfstyle.options.text import from_text, to_text
 
 OUTPUT = "Output"
-_GROUPS = (PICTURES, STYLE, COLOR, MEMORY, OPTIMIZATION, TRAINING, OUTPUT, NETWORK)
-_GROUPS += (PAPERS,)
+_GROUPS = (
+    *(PICTURES, STYLE, COLOR, MEMORY, OPTIMIZATION, TRAINING, OUTPUT),
+    *(NETWORK, PAPERS),
+)
 
 
 class OptionFlag(flags.Flag):
@@ -175,6 +177,10 @@ def parse(
     """
     values.set_gnu_getopt(True)  # flags may follow positional arguments
     command = words[0]
+    if "beam_flags" in values and "--" in words:
+        end = list(words).index("--")
+        values["beam_flags"].value += words[end + 1 :]
+        words = words[:end]
     try:
         _, *rest = values(list(words))
     except flags.UnrecognizedFlagError as error:
@@ -190,12 +196,12 @@ def parse(
         raise UsageError(f"{error}{_see(command)}") from None
     _take_positional(values, rest, positional, command)
     given = {name for name in values if values[name].present}
-    if "from_image" in values and (image := values["from_image"].value):
+    if "from_image" in values and (image := values.from_image):
         origin = read_origin(image).located(image, given)
         for word in origin.words(command):
             name, _, text = word.removeprefix("--").partition("=")
             _set(values, name, text, given)
-    if presets and "preset" in values and (preset := values["preset"].value):
+    if presets and "preset" in values and (preset := values.preset):
         for name, text in preset_texts(preset, presets).items():
             _set(values, name, text, given)
 
@@ -205,7 +211,7 @@ def _take_positional(
 ) -> None:
     """Gives positional arguments to the flags that are not given by name, in order."""
     free = [name for name in names if not values[name].present]
-    if "from_image" in values and values["from_image"].value:
+    if "from_image" in values and values.from_image:
         free = free[-len(rest) :]  # the picture has told what to read
     if len(rest) > len(free):
         extra = rest[len(free)]

@@ -16,6 +16,7 @@ from absl import flags
 from tfstyle.backbones import NAMES
 from tfstyle.cli.flags import argument, define
 from tfstyle.cli.quiet import import_tensorflow
+from tfstyle.files import sha256
 from tfstyle.options.provenance import read_origin
 from tfstyle.version import __version__
 
@@ -33,8 +34,11 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Prints versions, devices and weights, or a picture's flags."""
-    if image := values["image"].value:
-        print("\n".join(read_origin(image).located(image).words()))
+    if image := values.image:
+        origin = read_origin(image).located(image)
+        print(f"tfstyle {origin.command}")
+        print("\n".join(origin.words()))
+        print(f"# {image}: SHA-256 {sha256(image)}")
         return 0
     folder = keras_folder()
     for name, version in versions().items():

@@ -1,4 +1,4 @@
-"""Files that a command writes: checked before any work, written so that none is lost."""
+"""Files that a command writes: checked before any work, and never lost."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
     for output in outputs:
         check_writable(output)
         check_original(output, read)
-    if plot := values["loss_plot"].value:
+    if plot := values.loss_plot:
         check_writable(plot, extensions=PLOT_EXTENSIONS)
-    if report := values["report"].value:
+    if report := values.report:
         check_writable(report, extensions=())
     for name in ("log_dir", "snapshot_dir", "checkpoint"):
         if folder := values[name].value:
@@ -136,7 +136,7 @@ def check_weights(values: flags.FlagValues) -> None:
     Raises:
       UsageError: If the file does not exist.
     """
-    weights = str(values["weights"].value)
+    weights = str(values.weights)
     if weights != "imagenet" and not pathlib.Path(weights).is_file():
         raise UsageError(
             f"--weights={weights}: no such file; check the path, or give 'imagenet' "

@@ -50,7 +50,7 @@ def carry_out(
     output = required(values, "output")[0]
     outputs = outputs or [output]
     check_files(values, outputs)
-    film = Animation(values["animate"].value) if values["animate"].value else None
+    film = Animation(values.animate) if values.animate else None
     pictures = read()
     metadata = origin(command, values).metadata()
     import_tensorflow()
@@ -67,7 +67,7 @@ def carry_out(
         raise TfstyleError(f"{error} ({output}: {kept})")
     if result.stopped:
         said = f"stopped at step {result.step}; {output} has the picture so far"
-        if values["checkpoint"].value:
+        if values.checkpoint:
             said += "; the same command goes on"
         print(f"tfstyle: {said}", file=sys.stderr)
         return 128 + signals.received
@@ -93,17 +93,17 @@ def _run(
     with contextlib.ExitStack() as stack:
         callbacks: list[Callback] = [stack.enter_context(ProgressBar()), signals]
         callbacks += [film] if film else []
-        if folder := values["snapshot_dir"].value:
-            snapshots = Snapshots(folder, values["snapshot_every"].value)
+        if folder := values.snapshot_dir:
+            snapshots = Snapshots(folder, values.snapshot_every)
             callbacks.append(outliving(snapshots, "snapshots"))
-        if folder := values["log_dir"].value:
+        if folder := values.log_dir:
             callbacks.append(outliving(TensorBoard(folder), "TensorBoard"))
         try:
             return stylizer.run(
                 pictures,
                 callbacks,
-                values["checkpoint"].value,
-                values["checkpoint_every"].value,
+                values.checkpoint,
+                values.checkpoint_every,
             ), None
         except NonFiniteLossError as error:
             if error.result is None:
@@ -116,9 +116,9 @@ def _write_reports(
 ) -> None:
     from tfstyle.monitoring.reports import save_loss_plot, save_report
 
-    if plot := values["loss_plot"].value:
+    if plot := values.loss_plot:
         save_loss_plot(result.history, plot)
-    if report := values["report"].value:
+    if report := values.report:
         save_report(result, report, _facts(values, stylizer))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfstyle.optimizers.loop import Progress
+    from tfstyle.optimizers.progress import Progress
 
 _interrupts: list[int] = []
 

@@ -73,8 +73,8 @@ def run(values: flags.FlagValues) -> int:
     """Serves the page until a signal comes."""
     check_backend()
     limits = Limits(
-        size=values["max_size"].value,
-        memory=values["max_memory"].value,
+        size=values.max_size,
+        memory=values.max_memory,
     )
     with tempfile.TemporaryDirectory(prefix="tfstyle-studio-") as folder:
         # Gradio reads these when it is imported.
@@ -103,12 +103,12 @@ def run(values: flags.FlagValues) -> int:
         with (
             quiet_libraries(),
             serving(
-                values["host"].value,
-                values["port"].value,
+                values.host,
+                values.port,
                 limits,
-                values["max_upload"].value,
+                values.max_upload,
                 pathlib.Path(folder),
-                values["browser"].value,
+                values.browser,
             ) as url,
         ):
             print(f"tfstyle studio: {url} (Ctrl-C ends it)", flush=True)

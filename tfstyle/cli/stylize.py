@@ -47,15 +47,15 @@ def run(values: flags.FlagValues) -> int:
     options = stylizer.options
     needed = ["content"] * options.needs_content + ["style"] * options.needs_style
     output = required(values, *needed, "output")[-1]
-    contents = arguments.picture_paths(values["content"].value)
+    contents = arguments.picture_paths(values.content)
     several = len(contents) > 1
     return carry_out(
         "stylize",
         values,
         stylizer,
         lambda: stylizer.read(
-            contents if several else values["content"].value,
-            arguments.parse_styles(values["style"].value),
+            contents if several else values.content,
+            arguments.parse_styles(values.style),
             **arguments.masks(values),
         ),
         outputs=output_files(output, contents) if several else None,

@@ -63,12 +63,10 @@ def define_flags(values: flags.FlagValues) -> None:
     output = argument("output", "Folder for pictures, sheet and table.", OUTPUT)
     define(values, [*pictures, output])
     for field in _FIELDS.values():
-        define(values, [dataclasses.replace(field, hint=str, needs={}, default=None)])
         shown = "" if field.default is None else f" [{to_text(field.default)}]"
         choices = f" One of {', '.join(field.choices)}." if field.choices else ""
-        values[field.name].field = dataclasses.replace(
-            values[field.name].field, help=f"{field.help}{choices}{shown}"
-        )
+        text = f"{field.help}{choices}{shown}"
+        define(values, [argument(field.name, text, field.group)])
 
 
 def run(values: flags.FlagValues) -> int:
@@ -118,7 +116,7 @@ def run(values: flags.FlagValues) -> int:
 
 def _texts(values: flags.FlagValues) -> dict[str, list[str]]:
     """The values of each option that is given, a preset's first."""
-    preset = values["preset"].value
+    preset = values.preset
     texts = {n: [t] for n, t in (preset_texts(preset) if preset else {}).items()}
     for name in _FIELDS:
         if (text := values[name].value) is not None:

@@ -50,8 +50,8 @@ def run(values: flags.FlagValues) -> int:
         stylizer,
         lambda: stylizer.read_texture(
             arguments.parse_styles(style),
-            values["width"].value,
-            values["height"].value,
-            style_mask=arguments.picture_paths(values["style_mask"].value) or None,
+            values.width,
+            values.height,
+            style_mask=arguments.picture_paths(values.style_mask) or None,
         ),
     )

@@ -71,20 +71,20 @@ def run(values: flags.FlagValues) -> int:
     check_backend()
     photos, style, output = required(values, "photos", "style", "output")
     styles = style_files(style)
-    tests = arguments.picture_paths(values["test_photos"].value)
+    tests = arguments.picture_paths(values.test_photos)
     options = values_of(values, TrainingOptions)
     TrainingOptions(**options)  # refuses what cannot be used
     check_weights(values)
     for folder in ("output", "log_dir"):
         if path := values[folder].value:
             make_folder(folder, pathlib.Path(path))
-    strategy = make_strategy(values["strategy"].value)
+    strategy = make_strategy(values.strategy)
     from tfstyle.monitoring.callbacks import ProgressBar, TensorBoard, outliving
     from tfstyle.networks.training import train
 
     with quiet_libraries(), StopOnSignal() as signals, ProgressBar() as bar:
         callbacks: list[Any] = [bar, signals]
-        if log_dir := values["log_dir"].value:
+        if log_dir := values.log_dir:
             board = TensorBoard(log_dir, image_every=500)
             callbacks.append(outliving(board, "TensorBoard"))
         result = train(

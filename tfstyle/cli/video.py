@@ -104,7 +104,7 @@ def run(values: flags.FlagValues) -> int:
     check_backend()
     source, output = required(values, "input", "output")
     check_video(source, output)
-    if values["style"].value and values["style_name"].value:
+    if values.style and values.style_name:
         raise UsageError("--style and --style_name: give one of them")
     stylizer = Stylizer.for_recipe(FRAMES, values_of(values, Options))
     _check_styles(values)
@@ -115,7 +115,7 @@ def run(values: flags.FlagValues) -> int:
             source,
             output,
             stylize_frame,
-            size=values["size"].value,
+            size=values.size,
             settings=settings,
             callbacks=[bar, lambda _: bool(signals.received)],
         )
@@ -142,23 +142,23 @@ def _stylizer(
     values: flags.FlagValues, stylizer: Stylizer
 ) -> tuple[StylizeFrame, dict[str, Any]]:
     """What stylizes frames, and what decides how they look, by the names of flags."""
-    if values["style"].value:
+    if values.style:
         return _optimizer(values, stylizer)
     from tfstyle.networks.style_net import load_network
 
-    network = load_network(values["model"].value)
+    network = load_network(values.model)
     digest = hashlib.sha256()
     for weights in network.get_weights():
         digest.update(weights.tobytes())
-    temporal = values["temporal"].value
+    temporal = values.temporal
     stylize_frame = follow_motion(
         network,
-        values["style_name"].value,
+        values.style_name,
         temporal=temporal,
-        max_memory=values["max_memory"].value,
+        max_memory=values.max_memory,
     )
     return stylize_frame, {
-        "style_name": values["style_name"].value or network.style_names[0],
+        "style_name": values.style_name or network.style_names[0],
         "model": digest.hexdigest(),
         "temporal": temporal,
     }
@@ -167,7 +167,7 @@ def _stylizer(
 def _optimizer(
     values: flags.FlagValues, stylizer: Stylizer
 ) -> tuple[StylizeFrame, dict[str, Any]]:
-    styles = arguments.parse_styles(values["style"].value) or []
+    styles = arguments.parse_styles(values.style) or []
     own: dict[str, Any] = {
         name: values[name].value for name in ("temporal_weight", "frame_steps")
     }
@@ -177,7 +177,7 @@ def _optimizer(
 
 def _check_styles(values: flags.FlagValues) -> None:
     """Refuses style pictures that cannot be read."""
-    for picture, _ in arguments.parse_styles(values["style"].value) or []:
+    for picture, _ in arguments.parse_styles(values.style) or []:
         if not pathlib.Path(picture).is_dir():
             load_image(picture)
 

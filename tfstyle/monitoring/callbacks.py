@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfstyle.errors import TfstyleError
 from tfstyle.images import save_image
-from tfstyle.optimizers.loop import Callback, Progress
+from tfstyle.optimizers.progress import Callback, Progress
 
 
 class ProgressBar:

@@ -13,7 +13,7 @@ import numpy as np
 from tfstyle.files import replaced
 
 if TYPE_CHECKING:
-    from tfstyle.stylizer.run import Result
+    from tfstyle.stylizer.result import Result
 
 
 _MOST_POINTS = 400  # of a curve; more would only be its noise

@@ -22,10 +22,11 @@ import tensorflow as tf
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
+from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.style_net import TransformNet, load_network, save_network
-from tfstyle.optimizers.loop import Adam, differentiated
+from tfstyle.optimizers.adam import adam_update
+from tfstyle.optimizers.loop import differentiated
 from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS, Options
-from tfstyle.stylizer.objective import perceptual_loss
 
 TOLERANCES = {"float32": 1 / 255, "float16": 4 / 255, "int8": 48 / 255}
 """The largest difference from the Keras network's values, by precision of weights."""
@@ -187,34 +188,29 @@ class _ServedOptimizer(tf.Module):
     ) -> dict[str, tf.Tensor]:
         targets = self._loss.targets(content, style)
         weights = {"content": content_weight, "style": style_weight}
-
-        def evaluate(x: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            _, terms = self._loss(x, targets)
-            weighted = [
-                weights.get(name.split("/")[0], 1.0) * term
-                for name, term in terms.items()
-            ]
-            return tf.add_n(weighted), terms
-
-        objective, options = differentiated(evaluate), self._options
+        targets = targets._replace(
+            scales={
+                name: weights.get(name.split("/")[0], 1.0) * scale
+                for name, scale in targets.scales.items()
+            }
+        )
+        objective, options = differentiated(self._loss), self._options
 
         def step(
             i: tf.Tensor,
             x: tf.Tensor,
-            first: tf.Tensor,
-            second: tf.Tensor,
+            momentum: tf.Tensor,
+            velocity: tf.Tensor,
             losses: tf.TensorArray,
         ) -> tuple[Any, ...]:
-            total, gradient, _ = objective(x)
-            number = tf.cast(i + 1, tf.float32)
-            first = Adam.BETA_1 * first + (1 - Adam.BETA_1) * gradient
-            second = options.beta_2 * second + (1 - options.beta_2) * gradient**2
+            total, gradient, _ = objective(x, targets)
             done = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
             rate = 0.5 * options.learning_rate * (1 + tf.cos(np.pi * done))
-            rate *= tf.sqrt(1 - options.beta_2**number) / (1 - Adam.BETA_1**number)
-            x -= rate * first / (tf.sqrt(second) + Adam.EPSILON)
+            x, momentum, velocity = adam_update(
+                x, gradient, momentum, velocity, i + 1, rate, options.beta_2
+            )
             x = tf.clip_by_value(x, 0.0, 1.0)
-            return i + 1, x, first, second, losses.write(i, total)
+            return i + 1, x, momentum, velocity, losses.write(i, total)
 
         nothing = tf.zeros_like(content)
         losses = tf.TensorArray(tf.float32, steps, element_shape=[])
@@ -388,7 +384,7 @@ def _check_network(
 
 
 def _check_optimizer(folder: pathlib.Path, options: Mapping[str, Any]) -> float:
-    from tfstyle.stylizer.recipes import stylize
+    from tfstyle.stylizer import stylize
 
     random = np.random.default_rng(0)
     content, style = (
@@ -405,7 +401,7 @@ def _check_optimizer(folder: pathlib.Path, options: Mapping[str, Any]) -> float:
         style_weight=tf.constant(chosen.style_weight, tf.float32),
     )["stylized"].numpy()
     plain = {"optimizer": "adam", "scales": 1, "margin": 0, "color": "free"}
-    wanted = stylize(content, style, **{**options, **plain, "steps": steps}).image
+    wanted = stylize(content, style, **{**options, **plain, "steps": steps}).images
     return _within(float(np.abs(found - wanted).max()), TOLERANCES["float32"])
 
 

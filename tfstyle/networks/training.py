@@ -28,19 +28,14 @@ from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.files import replaced
 from tfstyle.images import load_image, save_image
 from tfstyle.images.color import match_colors
-from tfstyle.losses import Targets
+from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.monitoring.reports import save_loss_plot
 from tfstyle.networks.apply import apply_network
 from tfstyle.networks.photos import Photos, picture_files
 from tfstyle.networks.style_net import TransformNet, save_network
-from tfstyle.optimizers.loop import (
-    SECONDS_BETWEEN_REPORTS,
-    Callback,
-    Progress,
-    check_finite,
-)
+from tfstyle.optimizers.loop import SECONDS_BETWEEN_REPORTS, check_finite
+from tfstyle.optimizers.progress import Callback, Progress
 from tfstyle.options import TrainingOptions
-from tfstyle.stylizer.objective import perceptual_loss
 
 TEST_PHOTOS = 3  # held out of the training to be looked at
 SAMPLE_SIZE = 384
@@ -174,7 +169,7 @@ class _Training:
         )
         self.optimizer.build(self.network.trainable_variables)
         self.loss = perceptual_loss(options)
-        styles = [self.loss.grams(s) for s in self.styles.values()]
+        styles = [self.loss.style_grams(s) for s in self.styles.values()]
         self.grams = {
             layer: tf.concat([style[layer] for style in styles], 0)
             for layer in styles[0]
@@ -403,7 +398,8 @@ class _Training:
         blend: tf.Tensor,
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], list[tf.Tensor]]:
         grams = {layer: tf.gather(gram, styles) for layer, gram in self.grams.items()}
-        targets = Targets(*self.loss.content_targets(contents), grams)
+        size = (self.options.size, self.options.size)
+        targets = self.loss.assemble(size, *self.loss.content_targets(contents), grams)
         variables = self.network.trainable_variables
         with tf.GradientTape() as tape:
             total, terms = self.loss(self.network(photos, blend), targets)

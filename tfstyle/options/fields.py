@@ -159,16 +159,16 @@ class OptionField:
         return all(self._is_number(each, whole) for each in value)
 
     def _is_number(self, value: Any, whole: bool) -> bool:
-        kind: type = numbers.Integral if whole else numbers.Real
+        kind = numbers.Integral if whole else numbers.Real
         if isinstance(value, bool) or not isinstance(value, kind):
             return False
-        bounds = self.bounds
+        number, bounds = float(value), self.bounds
         return (
-            math.isfinite(value)
-            and bounds.get("at_least", -math.inf) <= value
-            and value <= bounds.get("at_most", math.inf)
-            and bounds.get("above", -math.inf) < value
-            and value < bounds.get("below", math.inf)
+            math.isfinite(number)
+            and bounds.get("at_least", -math.inf) <= number
+            and number <= bounds.get("at_most", math.inf)
+            and bounds.get("above", -math.inf) < number
+            and number < bounds.get("below", math.inf)
         )
 
 

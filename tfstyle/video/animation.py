@@ -21,7 +21,7 @@ from tfstyle.files import replaced
 from tfstyle.images import check_writable, resize_image
 
 if TYPE_CHECKING:
-    from tfstyle.optimizers.loop import Progress
+    from tfstyle.optimizers.progress import Progress
 
 _MOST_FRAMES = 95  # and the last picture
 # Milliseconds; those of a frame are whole hundredths of a second, as GIF has them.
