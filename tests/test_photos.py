@@ -5,7 +5,8 @@ import pytest
 
 import tfstyle
 from tfstyle.errors import UsageError
-from tfstyle.networks.photos import Photos, picture_files
+from tfstyle.images.folder import picture_files
+from tfstyle.networks.photos import Photos
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from tfstyle.cli import main as cli
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.options.presets import preset_names
 from tfstyle.options.provenance import read_origin
-from tfstyle.stylizer import Stylizer
 from tfstyle.studio import jobs, watch
 from tfstyle.studio.jobs import run
 from tfstyle.studio.requests import Limits, Request, load_upload, option_values
 from tfstyle.studio.watch import Update
+from tfstyle.stylizer import Stylizer
 
 SMALL = {"size": "32", "steps": "3", "margin": "0"}
 

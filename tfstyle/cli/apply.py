@@ -21,7 +21,7 @@ from tfstyle.cli.outputs import check_folder_name, check_original, make_folder, 
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
-from tfstyle.networks.photos import picture_files
+from tfstyle.images.folder import picture_files
 from tfstyle.options import APPLY_COLORS, fields_of
 from tfstyle.options.fields import COLOR, MEMORY
 from tfstyle.options.options import MemoryOptions

@@ -179,7 +179,8 @@ def parse(
     command = words[0]
     if "beam_flags" in values and "--" in words:
         end = list(words).index("--")
-        values["beam_flags"].value += words[end + 1 :]
+        beam_flags: Any = values["beam_flags"].value
+        values["beam_flags"].value = [*beam_flags, *words[end + 1 :]]
         words = words[:end]
     try:
         _, *rest = values(list(words))

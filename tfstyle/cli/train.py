@@ -80,6 +80,7 @@ def run(values: flags.FlagValues) -> int:
             make_folder(folder, pathlib.Path(path))
     strategy = make_strategy(values.strategy)
     from tfstyle.monitoring.callbacks import ProgressBar, TensorBoard, outliving
+    from tfstyle.monitoring.reports import save_loss_plot
     from tfstyle.networks.training import train
 
     with quiet_libraries(), StopOnSignal() as signals, ProgressBar() as bar:
@@ -98,6 +99,8 @@ def run(values: flags.FlagValues) -> int:
         )
     if result.unreadable:
         print(f"skipped {len(result.unreadable)} unreadable files", file=sys.stderr)
+    if result.history["step"]:
+        save_loss_plot(result.history, pathlib.Path(output) / "loss.png")
     step = int(result.history["step"][-1])
     if result.stopped:
         said = f"stopped at step {step}; the same command goes on from there"

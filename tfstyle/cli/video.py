@@ -28,7 +28,7 @@ from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.files import sha256
 from tfstyle.images import load_image
-from tfstyle.networks.photos import picture_files
+from tfstyle.images.folder import picture_files
 from tfstyle.options import FRAMES, Options
 from tfstyle.options.fields import MEMORY, OPTIMIZATION
 from tfstyle.options.text import to_text

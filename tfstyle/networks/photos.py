@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import pathlib
 import threading
 from collections.abc import Callable
@@ -12,25 +11,6 @@ import numpy as np
 
 from tfstyle.errors import ImageError, UsageError
 from tfstyle.images import load_image, resize_image
-
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
-
-def picture_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The pictures of a folder and of the folders in it, sorted.
-
-    Raises:
-      UsageError: There is no such folder, or no picture in it.
-    """
-    root = pathlib.Path(folder)
-    if not root.is_dir():
-        raise UsageError(f"{folder}: no such folder")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UsageError(
-            f"{folder}: there is no picture in this folder ({', '.join(SUFFIXES)})"
-        )
-    return files
 
 
 class Photos:
@@ -55,8 +35,8 @@ class Photos:
         Args:
           files: The photographs.
           size: Side of the crops in pixels.
-          seed: Of order, place and size of the crops, and of mirroring.
-          warn: Is told of each photograph that cannot be read, once.
+          seed: Seed of the order, of place and size of the crops, and of mirroring.
+          warn: Called once for each photograph that cannot be read.
         """
         self.files, self.unreadable = files, dict[pathlib.Path, str]()
         self._size, self._seed, self._warn = size, seed, warn
@@ -64,12 +44,16 @@ class Photos:
         self._order = functools.lru_cache(4)(self._shuffled)
 
     def crop(self, index: int) -> np.ndarray:
-        """The crop of a number, ``[size, size, 3]`` float32 in [0, 1].
+        """The crop of a number, float32 ``[size, size, 3]`` in [0, 1].
 
-        A photograph that cannot be read is left to the next one in order.
+        Args:
+          index: The number, from 0.
+
+        Returns:
+          The crop; where a photograph cannot be read, one of the next in order.
 
         Raises:
-          UsageError: None of the photographs can be read.
+          UsageError: If none of the photographs can be read.
         """
         epoch, place = divmod(int(index), len(self.files))
         random = np.random.default_rng([self._seed, int(index)])

@@ -28,10 +28,10 @@ from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.files import replaced
 from tfstyle.images import load_image, save_image
 from tfstyle.images.color import match_colors
+from tfstyle.images.folder import picture_files
 from tfstyle.losses.from_options import perceptual_loss
-from tfstyle.monitoring.reports import save_loss_plot
 from tfstyle.networks.apply import apply_network
-from tfstyle.networks.photos import Photos, picture_files
+from tfstyle.networks.photos import Photos
 from tfstyle.networks.style_net import TransformNet, save_network
 from tfstyle.optimizers.loop import SECONDS_BETWEEN_REPORTS, check_finite
 from tfstyle.optimizers.progress import Callback, Progress
@@ -79,8 +79,7 @@ def train(
       photos: Folder of photographs.
       styles: Style pictures (see ``load_image``) by name.
       output: Folder of the run. It gets ``model.keras`` (see ``load_network``),
-        ``checkpoint/``, ``history.csv``, ``loss.png``, ``progress.png`` and
-        ``training.json``.
+        ``checkpoint/``, ``history.csv``, ``progress.png`` and ``training.json``.
       test_photos: Pictures to show the progress with; if there are none, the first
         three of ``photos``, which are then not trained on.
       strategy: Distributes the steps; None for the first device.
@@ -201,12 +200,9 @@ class _Training:
             ) from error
         finally:
             self.folder.close()
-        history = self.folder.history(self._columns())
-        if self._is_chief() and history["step"]:
-            save_loss_plot(history, self.folder.path / "loss.png")
         return TrainingResult(
             self.averaged,
-            history,
+            self.folder.history(self._columns()),
             time.monotonic() - began,
             stopped,
             self.photos.unreadable,

@@ -222,7 +222,8 @@ def check_options(options: Any) -> None:
       UsageError: If an option has a value that it cannot have, or one that has no
         effect with the others as they are.
     """
-    fields = fields_of(type(options))
+    kind: Any = type(options)
+    fields = fields_of(kind)
     for field in fields:
         field.check(getattr(options, field.name))
     for field in fields:

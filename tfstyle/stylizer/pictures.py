@@ -16,6 +16,7 @@ import numpy as np
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image
 from tfstyle.images.color import color_statistics, match_colors, mixed_statistics
+from tfstyle.images.folder import picture_files
 from tfstyle.images.masks import (
     Mask,
     assign_styles,
@@ -24,7 +25,6 @@ from tfstyle.images.masks import (
     read_protection,
     regions_array,
 )
-from tfstyle.networks.photos import picture_files
 from tfstyle.options import NOISE_STARTS, Options
 
 
