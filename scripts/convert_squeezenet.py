@@ -1,18 +1,18 @@
 """Converts SqueezeNet 1.1 of PyTorch, or of the CS231n assignment, to tfstyle's .npz.
 
-Reads either
+The input is one of
 
   torchvision's state dict   `squeezenet1_1-b8a52dc0.pth`; needs PyTorch.
   a TensorFlow checkpoint    `squeezenet.ckpt.index` and `.data-00000-of-00001`, which
                              the assignment hands out.
 
-Both networks are fed RGB pictures with ImageNet's mean and standard deviation
-normalised, which the .npz records. The classifier is left out.
+Both networks expect RGB pictures normalised with ImageNet's mean and standard
+deviation, which the .npz records. The classifier is left out.
 
-Usage:
+Example:
   python scripts/convert_squeezenet.py --input=squeezenet1_1-b8a52dc0.pth \
       --output=squeezenet.npz
-and then give any command --backbone=squeezenet --weights=squeezenet.npz.
+  tfstyle stylize ... --backbone=squeezenet --weights=squeezenet.npz
 """
 
 import os
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Before TensorFlow is imported: its start-up chatter would drown the one-line errors.
+# Read when TensorFlow is imported, whose notices would hide the one-line errors.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
@@ -30,71 +30,51 @@ import tensorflow as tf
 from absl import app, flags
 
 from tfstyle.backbones import squeezenet
-from tfstyle.backbones.weights import assign_weights, save_weights
+from tfstyle.backbones.weights import save_weights
+from tfstyle.backbones.weights_assign import assign_weights
 from tfstyle.errors import TfstyleError, UsageError
 
 FLAGS = flags.FLAGS
-
 flags.DEFINE_string("input", None, "State dict (.pth) or checkpoint (.ckpt.index).")
 flags.DEFINE_string("output", None, "File to write, .npz.")
 
-_FIRE_PARTS = {
-    "squeeze": "squeeze1x1",
-    "expand1x1": "expand1x1",
-    "expand3x3": "expand3x3",
-}
-_VARIABLE = ".ATTRIBUTES/VARIABLE_VALUE"
 
+def layer_names() -> Iterator[tuple[str, str, str]]:
+    """The name of each convolution here, in torchvision and in the checkpoint.
 
-def torch_names() -> Iterator[tuple[str, str]]:
-    """Our layers with torchvision's: `fire2/squeeze1x1` is `features.3.squeeze`."""
-    yield "conv1", "features.0"
-    for index, layer in enumerate(squeezenet.INDEXED):
-        if layer in squeezenet.FIRES:
-            for part, here in _FIRE_PARTS.items():
-                yield f"{layer}/{here}", f"features.{index}.{part}"
-
-
-def checkpoint_names() -> Iterator[tuple[str, str]]:
-    """Our layers with the checkpoint's, which counts the layers with weights."""
-    yield "conv1", "net/layer_with_weights-0"
+    torchvision numbers all layers, the checkpoint those with weights.
+    """
+    yield "conv1", "features.0", "net/layer_with_weights-0"
     for number, fire in enumerate(squeezenet.FIRES, 1):
-        for part, here in _FIRE_PARTS.items():
-            yield f"{fire}/{here}", f"net/layer_with_weights-{number}/{part}"
+        torch = f"features.{squeezenet.INDEXED.index(fire)}"
+        checkpoint = f"net/layer_with_weights-{number}"
+        for layer in ("squeeze1x1", "expand1x1", "expand3x3"):
+            part = layer.replace("squeeze1x1", "squeeze")
+            yield f"{fire}/{layer}", f"{torch}.{part}", f"{checkpoint}/{part}"
 
 
-def from_state_dict(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Renames torchvision's arrays and turns kernels from OIHW to HWIO.
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """Reads a state dict of PyTorch, without running code in it.
 
     Args:
-      state: Arrays or tensors by `features.N.[part.]weight` and `.bias`.
+      path: The file.
 
     Returns:
-      Arrays by `layer/kernel` and `layer/bias`.
+      Arrays by `layer/kernel`, turned from OIHW to HWIO, and `layer/bias`.
 
     Raises:
-      KeyError: A layer is missing.
+      KeyError: If a layer is missing.
+      UsageError: If the file is not a state dict, or PyTorch is not installed.
     """
-    arrays = {}
-    for layer, theirs in torch_names():
-        kernel = np.asarray(state[f"{theirs}.weight"])
-        arrays[f"{layer}/kernel"] = kernel.transpose(2, 3, 1, 0)
-        arrays[f"{layer}/bias"] = np.asarray(state[f"{theirs}.bias"])
-    return arrays
-
-
-def read_state_dict(path: Path) -> Mapping[str, Any]:
-    """Reads a state dict of PyTorch without unpickling objects."""
     try:
         import torch
     except ImportError as error:
         raise UsageError(
-            f"{path}: PyTorch is needed to read it; run 'pip install torch'"
+            f"{path}: reading it needs PyTorch; run 'pip install torch'"
         ) from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    # torch.load raises UnpicklingError, RuntimeError, EOFError, KeyError and others.
-    except Exception as error:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises errors of many types
         raise UsageError(
             f"{path}: not a state dict of PyTorch; give torchvision's "
             "squeezenet1_1-b8a52dc0.pth, or model.state_dict() saved by torch.save"
@@ -104,10 +84,15 @@ def read_state_dict(path: Path) -> Mapping[str, Any]:
             f"{path}: holds a {type(state).__name__}, not a state dict; "
             "save model.state_dict() with torch.save"
         )
-    return state
+    arrays = {}
+    for layer, name, _ in layer_names():
+        kernel = np.asarray(state[f"{name}.weight"])
+        arrays[f"{layer}/kernel"] = kernel.transpose(2, 3, 1, 0)
+        arrays[f"{layer}/bias"] = np.asarray(state[f"{name}.bias"])
+    return arrays
 
 
-def from_checkpoint(prefix: str) -> dict[str, np.ndarray]:
+def read_checkpoint(prefix: str) -> dict[str, np.ndarray]:
     """Reads the assignment's TensorFlow checkpoint.
 
     Args:
@@ -117,21 +102,20 @@ def from_checkpoint(prefix: str) -> dict[str, np.ndarray]:
       Arrays by `layer/kernel` and `layer/bias`.
 
     Raises:
-      KeyError: A layer is missing.
-      UsageError: The checkpoint cannot be read.
+      KeyError: If a layer is missing.
+      UsageError: If the checkpoint cannot be read.
     """
+    names = {
+        f"{layer}/{part}": f"{name}/{part}/.ATTRIBUTES/VARIABLE_VALUE"
+        for layer, _, name in layer_names()
+        for part in ("kernel", "bias")
+    }
     try:
         reader = tf.train.load_checkpoint(prefix)
-        known = reader.get_variable_to_shape_map()
-        names = {
-            f"{layer}/{part}": f"{theirs}/{part}/{_VARIABLE}"
-            for layer, theirs in checkpoint_names()
-            for part in ("kernel", "bias")
-        }
-        missing = [theirs for theirs in names.values() if theirs not in known]
-        if missing:
-            raise KeyError(missing[0])
-        return {name: reader.get_tensor(theirs) for name, theirs in names.items()}
+        for name in names.values():
+            if not reader.has_tensor(name):
+                raise KeyError(name)
+        return {ours: reader.get_tensor(name) for ours, name in names.items()}
     except (tf.errors.OpError, RuntimeError) as error:
         raise UsageError(
             f"{prefix}: cannot be read ({' '.join(str(error).split())}); "
@@ -140,13 +124,10 @@ def from_checkpoint(prefix: str) -> dict[str, np.ndarray]:
 
 
 def checkpoint_prefix(path: Path) -> str | None:
-    """The prefix of a checkpoint that `path` names or is a file of, or None."""
-    prefix = path.with_suffix("") if _is_part(path) else path
+    """The prefix of the checkpoint that `path` names or is a file of, or None."""
+    is_part = path.suffix == ".index" or path.suffix.startswith(".data-")
+    prefix = path.with_suffix("") if is_part else path
     return str(prefix) if Path(f"{prefix}.index").is_file() else None
-
-
-def _is_part(path: Path) -> bool:
-    return path.suffix == ".index" or path.suffix.startswith(".data-")
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -159,15 +140,13 @@ def read(path: Path) -> dict[str, np.ndarray]:
       Arrays by `layer/kernel` and `layer/bias`.
 
     Raises:
-      UsageError: The file cannot be read, or is of another network.
+      UsageError: If the file cannot be read, or is of another network.
     """
     prefix = checkpoint_prefix(path)
     if prefix is None and not path.is_file():
         raise UsageError(f"{path}: no such file; give a .pth or a .ckpt.index")
     try:
-        if prefix is None:
-            return from_state_dict(read_state_dict(path))
-        return from_checkpoint(prefix)
+        return read_state_dict(path) if prefix is None else read_checkpoint(prefix)
     except KeyError as error:
         raise UsageError(
             f"{path}: has no {error.args[0]}, so it is not SqueezeNet 1.1; "
@@ -183,18 +162,18 @@ def convert(source: Path, target: Path) -> None:
       target: The .npz to write.
 
     Raises:
-      UsageError: `source` cannot be read or is of another network, or `target` cannot
-        be written.
+      UsageError: If `source` cannot be read or is of another network.
+      TfstyleError: If `target` cannot be written.
     """
     arrays = read(source)
     inputs = keras.Input([None, None, 3])
     network = keras.Model(inputs, squeezenet.build(inputs)["fire9/concat"])
-    assign_weights(network, arrays, str(source))
+    assign_weights(network, arrays, str(source))  # checks the shapes
     save_weights(target, arrays, preprocessing="torch")
 
 
 def main(argv: list[str]) -> None:
-    """Runs the conversion that the flags describe."""
+    """Converts the file that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:

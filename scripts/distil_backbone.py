@@ -2,16 +2,16 @@
 
 A student (``tfstyle.backbones.slim19``) learns to predict the features of a teacher:
 
-* ``--teacher=parts``: the true VGG-19 as far as a truncated file has it (its style
-  layers to ``block3_conv1``), and a compressed VGG-19 for what is deeper. The student
-  starts from the compressed network, whose channels are its first ones; what it has
-  more starts without effect on them.
-* ``--teacher=vgg19``: the full network of ``keras.applications``, from random weights.
+* ``--teacher=parts``: a file with the first layers of VGG-19, to ``block3_conv1``, and
+  a compressed VGG-19 for the deeper layers. The student starts from the compressed
+  network; its additional channels start without effect.
+* ``--teacher=vgg19``: the whole network of ``keras.applications``. The student starts
+  from random weights.
 
-The loss of a layer is the squared relative error of its features, and at the layers
-where style is measured half of the squared relative error of the Gram matrices is
-added. Photographs alone are not what an optimiser looks at: pictures that were
-optimised before, noise, and colour, blur and scale augmentation are mixed in.
+The loss of a layer is the squared relative error of its features. At the style layers,
+half of the squared relative error of the Gram matrices is added. The training data are
+photographs, pictures that were stylized before, noise, and changes of colour, blur and
+scale, because an optimiser sees more than photographs.
 
 Example:
   python scripts/distil_backbone.py --photos=photos --pictures=paintings,stylized \
@@ -33,32 +33,40 @@ import tensorflow as tf
 from absl import app, flags
 
 from tfstyle.backbones import slim19, vgg
-from tfstyle.backbones.base import TORCH_MEAN_RGB, TORCH_STD_RGB, preprocess
-from tfstyle.backbones.weights import sha256
+from tfstyle.backbones.base import (
+    CAFFE_MEAN_BGR,
+    TORCH_MEAN_RGB,
+    TORCH_STD_RGB,
+    preprocess,
+)
+from tfstyle.backbones.weights import read_weights
+from tfstyle.backbones.weights_assign import assign_weights
+from tfstyle.files import replaced, sha256
+from tfstyle.losses import gram_matrix
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("photos", None, "Folders of photographs, searched to any depth.")
 flags.DEFINE_list("pictures", [], "Folders of paintings and stylized pictures.")
-flags.DEFINE_enum("teacher", "parts", ["parts", "vgg19"], "What to learn from.")
+flags.DEFINE_enum("teacher", "parts", ["parts", "vgg19"], "The network to learn from.")
 flags.DEFINE_string("true_vgg", None, "The truncated VGG-19 (.npz), for parts.")
 flags.DEFINE_string("compressed_vgg", None, "The compressed VGG-19 (.npz), for parts.")
 flags.DEFINE_string("resume_from", None, "A slim19.npz to start from.")
 flags.DEFINE_string("run", None, "Folder of the run: backup, log, weights.")
 flags.DEFINE_integer("steps", 6000, "Batches to train on.", lower_bound=1)
-flags.DEFINE_integer("steps_per_epoch", 200, "Batches between backups.", lower_bound=1)
+flags.DEFINE_integer("steps_per_epoch", 200, "Batches per epoch.", lower_bound=1)
 flags.DEFINE_integer("batch", 8, "Crops per batch.", lower_bound=1)
 flags.DEFINE_integer("crop", 128, "Side of a crop in pixels.", lower_bound=64)
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's first rate, decayed by a cosine.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, crops and augmentation.")
 
-VALIDATION_SHARE = 20  # one photograph in so many is held out
+VALIDATION_SHARE = 20  # one photograph in 20 is held out
 GRAM_WEIGHT = 0.5
-SLIM_WEIGHT = 0.25  # of layers at which no style is measured
+SLIM_WEIGHT = 0.25  # of layers that are not style layers
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 def files_below(folders: list[str]) -> list[str]:
-    """The pictures in folders, sorted so that a seed means the same everywhere."""
+    """The pictures in folders, sorted so that a seed repeats a run on any machine."""
     found = (p for folder in folders for p in pathlib.Path(folder).rglob("*"))
     return sorted(str(p) for p in found if p.suffix.lower() in SUFFIXES)
 
@@ -100,7 +108,7 @@ def recolour(image: tf.Tensor) -> tf.Tensor:
 
 
 def blur(image: tf.Tensor) -> tf.Tensor:
-    """What an enlarged coarse scale looks like."""
+    """Blurs a picture like one that was enlarged from a coarser scale."""
     side = tf.shape(image)[0]
     small = tf.image.resize(image, [side // 2, side // 2], "area")
     return tf.image.resize(small, [side, side], "bicubic")
@@ -120,7 +128,7 @@ def augment(image: tf.Tensor) -> tf.Tensor:
 
 
 def noise_picture(side: int) -> tf.Tensor:
-    """Noise of a random smoothness: where an optimisation without picture starts."""
+    """Noise of a random smoothness, with which optimisations may start."""
     blocks = tf.constant([1, 1, 2, 4, 8, 16])
     block = tf.random.shuffle(blocks)[0]
     noise = tf.random.uniform([side // block, side // block, 3])
@@ -152,37 +160,28 @@ def validation_data(files: list[str]) -> tf.data.Dataset:
     return decoded(files).map(centre).batch(FLAGS.batch).cache()
 
 
-def network(build, convention: str, weights, taps: list[str]) -> keras.Model:
-    """A frozen teacher from pictures to its taps."""
+def frozen_network(build, convention: str, weights, taps: list[str]) -> keras.Model:
+    """A frozen network from pictures to its taps."""
     inputs = keras.Input([None, None, 3])
     outputs = build(preprocess(inputs, convention))
     model = keras.Model(inputs, {tap: outputs[tap] for tap in taps})
-    set_weights(model, weights)
+    assign_weights(model, weights, "the teacher")
     model.trainable = False
     return model
 
 
-def set_weights(model: keras.Model, weights) -> None:
-    """Gives each convolution of a model its kernel and bias."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            layer.set_weights(
-                [weights[f"{layer.name}/{p}"] for p in ("kernel", "bias")]
-            )
-
-
-def get_weights(model: keras.Model) -> dict[str, np.ndarray]:
+def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
     """Kernels and biases of a model's convolutions, by ``layer/kernel``."""
     return {
-        f"{layer.name}/{part}": array
+        f"{layer.name}/{part.name}": part.numpy()
         for layer in model.layers
         if isinstance(layer, keras.layers.Conv2D)
-        for part, array in zip(("kernel", "bias"), layer.get_weights(), strict=True)
+        for part in layer.weights
     }
 
 
 def to_torch_convention(kernel, bias, matrix, offset) -> tuple[np.ndarray, np.ndarray]:
-    """A first convolution on ``rgb @ matrix + offset``, rewritten for torch's input."""
+    """Rewrites a first convolution of ``rgb @ matrix + offset`` for torch's input."""
     kernel_rgb = np.einsum("hwoc,io->hwic", kernel, matrix)
     bias = bias + np.einsum("hwoc,o->c", kernel, offset)
     bias = bias + np.einsum("hwic,i->c", kernel_rgb, TORCH_MEAN_RGB)
@@ -191,7 +190,7 @@ def to_torch_convention(kernel, bias, matrix, offset) -> tuple[np.ndarray, np.nd
 
 def compressed_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
     """The compressed VGG-19: its slim features, and its estimates of VGG-19's."""
-    weights = dict(np.load(path))
+    weights, _ = read_weights(path)
     weights["block1_conv1/kernel"], weights["block1_conv1/bias"] = to_torch_convention(
         weights["block1_conv1/kernel"],
         weights["block1_conv1/bias"],
@@ -214,12 +213,13 @@ def compressed_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
 
     taps = [f"block3_conv{i}" for i in (2, 3, 4)]
     taps += ["block4_conv1_slim", *(f"block4_conv{i}" for i in (1, 2, 3, 4))]
-    return network(build, "torch", weights, [*taps, "block5_conv1"]), weights
+    model = frozen_network(build, "torch", weights, [*taps, "block5_conv1"])
+    return model, weights
 
 
 def true_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
     """VGG-19 to ``block3_conv1``."""
-    return vgg_teacher(dict(np.load(path)), vgg.convolutions((2, 2, 1)))
+    return vgg_teacher(read_weights(path)[0], vgg.convolutions((2, 2, 1)))
 
 
 def full_teacher() -> tuple[keras.Model, dict[str, np.ndarray]]:
@@ -231,20 +231,20 @@ def full_teacher() -> tuple[keras.Model, dict[str, np.ndarray]]:
 def vgg_teacher(
     weights: dict[str, np.ndarray], layers: list[str]
 ) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """A VGG, padded as the student is; its first layer the student has already."""
+    """A VGG, padded like the student, without the layer that the student shares."""
     channels = {layer: weights[f"{layer}/bias"].size for layer in layers}
 
     def build(x):
         return vgg.build(x, channels, "max", padding="reflect")
 
-    return network(build, "caffe", weights, layers[1:]), weights
+    return frozen_network(build, "caffe", weights, layers[1:]), weights
 
 
 def widened(small: np.ndarray, shape: tuple[int, ...], rng) -> np.ndarray:
-    """An array whose first channels are ``small``; the new ones do not disturb them.
+    """An array whose first channels are ``small``, undisturbed by the new ones.
 
-    New output channels start at random, new input channels of old outputs at zero, so
-    that the wider network computes what the small one does (Net2Net, Chen et al. 2016).
+    New output channels are random; new input channels of old outputs are zero, so that
+    the wider network computes the same as the small one (Net2Net, Chen et al. 2016).
     """
     if len(shape) == 1:
         return np.pad(small, [0, shape[0] - small.size])
@@ -259,25 +259,27 @@ def widened(small: np.ndarray, shape: tuple[int, ...], rng) -> np.ndarray:
 def student_weights(student: keras.Model, compressed, true) -> dict[str, np.ndarray]:
     """Starting weights: the compressed network's, and VGG-19's first convolution."""
     rng = np.random.default_rng(FLAGS.seed)
-    weights = get_weights(student)
+    weights = weights_of(student)
     head = slim19.head_name("block1_conv1")
     for name, array in weights.items():
         source = name.replace("_head", "_embedding")
         if source in compressed and not name.startswith(head):
             weights[name] = widened(compressed[source], array.shape, rng)
         elif "_head" in name:
-            # A random head's large errors would wreck the network below it at once.
+            # The large errors of a random head would damage the network below it.
             weights[name] = 0.1 * array if name.endswith("kernel") else array + 0.5
     bgr = np.eye(3)[::-1] * 255
-    caffe_mean = -np.array([103.939, 116.779, 123.68])
     weights[f"{head}/kernel"], weights[f"{head}/bias"] = to_torch_convention(
-        true["block1_conv1/kernel"], true["block1_conv1/bias"], bgr, caffe_mean
+        true["block1_conv1/kernel"],
+        true["block1_conv1/bias"],
+        bgr,
+        -np.array(CAFFE_MEAN_BGR),
     )
     return weights
 
 
 def build_student() -> tuple[keras.Model, keras.Model]:
-    """The student's whole network, and the one from pictures to what is compared."""
+    """The student with all its layers, and as the network that is compared."""
     inputs = keras.Input([None, None, 3])
     x = preprocess(inputs, "torch")
     taps = slim19.build(x)
@@ -285,12 +287,6 @@ def build_student() -> tuple[keras.Model, keras.Model]:
     slim = whole.get_layer(slim19.head_name("block4_conv1")).input
     outputs = {layer: taps[layer] for layer in list(slim19.CHANNELS)[1:]}
     return whole, keras.Model(inputs, {**outputs, "block4_conv1_slim": slim})
-
-
-def gram(features: tf.Tensor) -> tf.Tensor:
-    """Gram matrices of features ``[N, H, W, C]`` by their number of positions."""
-    product = tf.einsum("nhwc,nhwd->ncd", features, features)
-    return product / tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), tf.float32)
 
 
 def relative_error(value: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -314,8 +310,8 @@ class Distiller(keras.Model):
         }
 
     def _build_adapters(self) -> dict[str, keras.layers.Layer]:
-        # Where a full teacher is wider than the student, and no head stands between
-        # them, a head that is thrown away after training makes them comparable.
+        # A whole teacher has more channels than the student. Layers without a head of
+        # their own get one for the training only.
         adapters = {}
         for teacher in self.teachers:
             for tap, target in teacher.output.items():
@@ -326,7 +322,7 @@ class Distiller(keras.Model):
         return adapters
 
     def call(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The student's estimates of what the teachers say."""
+        """The student's estimates of the teachers' features."""
         features = self.student(images)
         for tap, adapter in self.adapters.items():
             features[tap] = adapter(features[tap])
@@ -341,14 +337,15 @@ class Distiller(keras.Model):
                 self.errors[tap].update_state(error)
                 total += error if tap in slim19.HEADS else SLIM_WEIGHT * error
                 if tap in slim19.HEADS:
-                    error = relative_error(gram(y_pred[tap]), gram(target))
+                    made, wanted = gram_matrix(y_pred[tap]), gram_matrix(target)
+                    error = relative_error(made, wanted)
                     self.errors[f"{tap}_gram"].update_state(error)
                     total += GRAM_WEIGHT * error
         return total
 
 
 def schedule() -> keras.optimizers.schedules.LearningRateSchedule:
-    """A short warm-up, which what is trained already needs, then a cosine to zero."""
+    """A short warm-up, for a student that is trained already, then a cosine to zero."""
     warmup = FLAGS.steps // 20
     return keras.optimizers.schedules.CosineDecay(
         0.0,
@@ -359,15 +356,14 @@ def schedule() -> keras.optimizers.schedules.LearningRateSchedule:
 
 
 def save(student: keras.Model, path: pathlib.Path) -> None:
-    """Writes the student's weights as float16, which halves them at no loss to see."""
-    arrays = {k: v.astype("float16") for k, v in get_weights(student).items()}
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(path)
+    """Writes the student's weights as float16, half the size at no visible loss."""
+    arrays = {k: v.astype("float16") for k, v in weights_of(student).items()}
+    with replaced(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
 
 
 def record(history, photos, pictures, seconds: float) -> dict[str, object]:
-    """What somebody needs to repeat the run."""
+    """What is needed to repeat the run."""
     files = [path for path in (FLAGS.true_vgg, FLAGS.compressed_vgg) if path]
     before = pathlib.Path(FLAGS.resume_from or FLAGS.run).with_suffix(".json")
     return {
@@ -388,7 +384,7 @@ def record(history, photos, pictures, seconds: float) -> dict[str, object]:
 
 
 def main(_: list[str]) -> None:
-    """Trains, keeping weights, log and backup in ``--run``."""
+    """Trains; writes weights, log and backup to ``--run``."""
     run = pathlib.Path(FLAGS.run)
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(FLAGS.seed)
@@ -400,8 +396,11 @@ def main(_: list[str]) -> None:
     else:
         teacher, true = full_teacher()
         teachers, compressed = [teacher], {}
-    start = dict(np.load(FLAGS.resume_from)) if FLAGS.resume_from else None
-    set_weights(whole, start or student_weights(whole, compressed, true))
+    if FLAGS.resume_from:
+        start, _ = read_weights(FLAGS.resume_from)
+    else:
+        start = student_weights(whole, compressed, true)
+    assign_weights(whole, start, FLAGS.resume_from or "the teachers")
     whole.get_layer(slim19.head_name("block1_conv1")).trainable = False
 
     files, pictures = files_below(FLAGS.photos), files_below(FLAGS.pictures)

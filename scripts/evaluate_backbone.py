@@ -1,10 +1,10 @@
 """Compares backbones by the pictures that they make, judged by other networks.
 
-Each pair of pictures is stylized with the true VGG-19 (as far as a truncated file has
-it), with slim19, with SqueezeNet and with a random network of slim19's shape, at equal
-settings. A stronger style is easy to have at the cost of the content, so the three
-others run at several content weights, and their style distances are interpolated at the
-content distance that VGG-19's picture has, or the nearest that they reach.
+Each pair of pictures is stylized with the true VGG-19 (the layers that a truncated file
+has), with slim19, with SqueezeNet and with a random network of slim19's shape, at equal
+settings. A stronger style is easy to get at the cost of the content, so the other three
+run at several content weights, and their style distances are interpolated at the
+content distance of VGG-19's picture, or at the nearest one that they reach.
 
 * Style distance: mean over layers of ‖G−A‖² / ‖A‖², under the true VGG-19 (block1 to
   block3), under the compressed VGG-19's estimates (block4 and block5), and under
@@ -31,14 +31,15 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from distil_backbone import FLAGS, compressed_teacher
-from PIL import Image, ImageDraw
+from PIL import Image, ImageOps
 
 import tfstyle
 from tfstyle.backbones import slim19, vgg
-from tfstyle.backbones.weights import save_weights
+from tfstyle.backbones.weights import read_weights, save_weights
+from tfstyle.images.samples import SAMPLES
+from tfstyle.images.sheet import contact_sheet
 from tfstyle.losses import content_loss, gram_matrix, style_loss
 
-DATA = pathlib.Path(__file__).parents[1] / "data"
 flags.DEFINE_list(
     "pairs",
     [
@@ -51,14 +52,14 @@ flags.DEFINE_list(
         "rocket:nocturne",
         "rocket:waves",
     ],
-    "Pairs content:style of data/content and data/style, or of paths.",
+    "Pairs content:style, of the names of samples or of paths.",
 )
 flags.DEFINE_string("squeezenet", None, "SqueezeNet's Keras weights (.h5).")
 flags.DEFINE_string("output", None, "Folder for pictures, table and contact sheet.")
 flags.DEFINE_integer("size", 192, "Longest side of the pictures.", lower_bound=64)
-flags.DEFINE_integer("timing_steps", 7, "Steps to time each backbone by.")
+flags.DEFINE_integer("timing_steps", 7, "Steps over which each backbone is timed.")
 
-# The same layers for all of VGG's shape: those of the truncated file.
+# All networks of VGG's shape use the layers that the truncated file has.
 VGG_STYLE = ("block1_conv1", "block2_conv1", "block3_conv1")
 VGG_CONTENT = ("block3_conv1",)
 DEEP_STYLE = ("block4_conv1", "block5_conv1")
@@ -79,16 +80,10 @@ class Contender:
 
 
 def contenders(folder: str) -> dict[str, Contender]:
-    """The true VGG-19, which the others are compared with, first."""
-    random = pathlib.Path(folder) / "random.npz"
-    rng = np.random.default_rng(0)
-    save_weights(
-        random,
-        {
-            name: he_normal(rng, array.shape)
-            for name, array in slim19.bundled_weights().items()
-        },
-    )
+    """The backbones by name; the true VGG-19, the standard of comparison, is first."""
+    random, rng = pathlib.Path(folder) / "random.npz", np.random.default_rng(0)
+    trained, _ = read_weights(slim19.WEIGHTS)
+    save_weights(random, {k: he_normal(rng, a.shape) for k, a in trained.items()})
     return {
         "vgg19": Contender("vgg19", FLAGS.true_vgg),
         "slim19": Contender("slim19", "imagenet"),
@@ -117,36 +112,40 @@ class Judges:
         )
 
     def score(self, picture, content, style) -> dict[str, float]:
-        """Style distances by judge and layer, their means, and content distance."""
+        """Style distances by judge and layer, their means, and the content distance."""
+        picture, content, style = map(_batch, (picture, content, style))
         scores: dict[str, float] = {}
         for judge, network, layers in (
             ("vgg19", self.vgg, VGG_STYLE),
             ("deep", self.deep, DEEP_STYLE),
             ("squeezenet", self.squeezenet, SQUEEZENET_STYLE),
         ):
-            made, wanted = network(tf.constant(picture)), network(tf.constant(style))
-            distances = style_loss(
-                {layer: gram_matrix(made[layer]) for layer in layers},
-                {layer: gram_matrix(wanted[layer]) for layer in layers},
-                dict.fromkeys(layers, 1.0),
-            )
-            by_layer = {k: float(v[0]) for k, v in distances.items()}
-            scores |= {f"{judge}/{layer}": value for layer, value in by_layer.items()}
-            scores[judge] = float(np.mean(list(by_layer.values())))
-        made = self.squeezenet(tf.constant(picture))["fire5"]
-        wanted = self.squeezenet(tf.constant(content))["fire5"]
-        scores["content"] = float(content_loss(made, wanted)[0])
+            made, wanted = network(picture), network(style)
+            distances = {
+                f"{judge}/{layer}": float(
+                    style_loss(gram_matrix(made[layer]), gram_matrix(wanted[layer]))[0]
+                )
+                for layer in layers
+            }
+            scores |= distances
+            scores[judge] = float(np.mean(list(distances.values())))
+        made, wanted = self.squeezenet(picture), self.squeezenet(content)
+        scores["content"] = float(content_loss(made["fire5"], wanted["fire5"])[0])
         return scores
 
 
+def _batch(picture: np.ndarray) -> tf.Tensor:
+    return tf.reshape(picture, [1, *picture.shape[-3:]])
+
+
 def picture_path(kind: str, name: str) -> pathlib.Path:
-    """A sample of ``data/``, or the path itself."""
-    sample = DATA / kind / f"{name}.jpg"
+    """The path of a sample, or the name itself as a path."""
+    sample = SAMPLES / kind / f"{name}.jpg"
     return sample if sample.exists() else pathlib.Path(name)
 
 
 def at_equal_content(runs: list[dict[str, float]], content: float, key: str) -> float:
-    """A score interpolated, in logarithms, at a content distance."""
+    """A score, interpolated in logarithms at a content distance."""
     runs = sorted(runs, key=lambda run: run["content"])
     x = np.log([run["content"] for run in runs])
     y = np.log([run[key] for run in runs])
@@ -164,13 +163,13 @@ def stylized(contender: Contender, content, style, factor: float) -> tfstyle.Res
         content_layers=contender.content_layers,
         content_weight=CONTENT_WEIGHT * factor,
         size=FLAGS.size,
-        optimizer="adam",  # whose steps all take one evaluation
+        optimizer="adam",  # each of its steps takes one evaluation
         steps=STEPS,
     )
 
 
 def evaluate_pair(pair: str, judges: Judges, folder: str, output: pathlib.Path):
-    """Runs all contenders on one pair; returns scores and keeps the pictures."""
+    """Runs all contenders on one pair; returns scores and pictures, which it writes."""
     names = pair.split(":")
     content, style = (
         tfstyle.load_image(picture_path(kind, name), FLAGS.size)
@@ -215,7 +214,7 @@ def seconds_per_step(backbone: str, weights: str, layers, content_layer: str) ->
 
 
 def time_steps(folder: str) -> dict[str, float]:
-    """Seconds per step of whole networks; VGG-19's weights do not matter for that."""
+    """Seconds per step of whole networks; VGG-19's weights do not matter here."""
     full = pathlib.Path(folder) / "vgg19.npz"
     rng, weights, inputs = np.random.default_rng(0), {}, 3
     for layer in vgg.convolutions((2, 2, 4, 4, 1)):
@@ -235,25 +234,19 @@ def time_steps(folder: str) -> dict[str, float]:
     }
 
 
-def contact_sheet(rows: list[list[np.ndarray]], titles: list[str]) -> Image.Image:
-    """Pictures in rows, one pair each, under the titles of their columns."""
-    height, gap, top = 180, 4, 18
-    pictures = []
-    for row in rows:
-        thumbs = [Image.fromarray(np.uint8(np.rint(p[0] * 255))) for p in row]
-        pictures.append(
-            [t.resize((round(t.width * height / t.height), height)) for t in thumbs]
-        )
-    widths = [max(row[i].width for row in pictures) for i in range(len(titles))]
-    size = (sum(widths) + gap * len(titles), top + (height + gap) * len(rows))
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, title in enumerate(titles):
-        left = sum(widths[:i]) + gap * i
-        draw.text((left, 3), title, "black")
-        for j, row in enumerate(pictures):
-            sheet.paste(row[i], (left, top + j * (height + gap)))
-    return sheet
+def save_sheet(
+    path: pathlib.Path, rows: list[list[np.ndarray]], titles: list[str]
+) -> None:
+    """Writes a contact sheet, one row per pair and one title per column."""
+
+    def square(picture: np.ndarray) -> np.ndarray:
+        pixels = Image.fromarray(np.uint8(np.rint(_batch(picture)[0] * 255)))
+        padded = ImageOps.pad(pixels, (180, 180), color="white")
+        return np.asarray(padded, "float32")[None] / 255
+
+    pictures = [square(picture) for row in rows for picture in row]
+    sheet = contact_sheet(pictures, titles * len(rows), columns=len(titles))
+    tfstyle.save_image(sheet, path)
 
 
 def table(means: dict[str, dict[str, float]], steps: dict[str, float]) -> str:
@@ -266,7 +259,7 @@ def table(means: dict[str, dict[str, float]], steps: dict[str, float]) -> str:
     ]
     for name, row in means.items():
         ratio = row["vgg19"] / means["vgg19"]["vgg19"]
-        step = f"{steps[name]:.3f}" if name in steps else "as slim19"
+        step = f"{steps[name]:.3f}" if name in steps else "same as slim19"
         lines.append(
             f"| {name} | {row['vgg19']:.4f} | {ratio:.2f}× | {row['deep']:.3f} | "
             f"{row['squeezenet']:.3f} | {row['content']:.2f} | {step} |"
@@ -294,7 +287,7 @@ def main(_: list[str]) -> None:
         }
         for name in names
     }
-    contact_sheet(sheet, ["content", "style", *names]).save(output / "comparison.png")
+    save_sheet(output / "comparison.png", sheet, ["content", "style", *names])
     (output / "comparison.md").write_text(table(means, steps) + "\n")
     facts = {"mean": means, "seconds_per_step": steps, "pairs": scores}
     (output / "comparison.json").write_text(json.dumps(facts, indent=2))

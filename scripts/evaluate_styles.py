@@ -26,8 +26,8 @@ from evaluate_backbone import (
     FLAGS,
     Judges,
     at_equal_content,
-    contact_sheet,
     picture_path,
+    save_sheet,
 )
 
 import tfstyle
@@ -100,7 +100,7 @@ def main(_: list[str]) -> None:
         sheet.append(pictures)
         print(pair, {k: np.round(v, 4).tolist() for k, v in rows[pair].items()})
     titles = ["photograph", "style", "network", "optimised"]
-    contact_sheet(sheet, titles).save(output / "styles.png")
+    save_sheet(output / "styles.png", sheet, titles)
     (output / "styles.md").write_text(table(rows) + "\n")
     (output / "styles.json").write_text(json.dumps(rows, indent=2))
     print(table(rows))

@@ -9,6 +9,8 @@ from conftest import load_script
 from PIL import Image
 
 from tfstyle.backbones import vgg
+from tfstyle.backbones.base import CAFFE_MEAN_BGR
+from tfstyle.backbones.weights_assign import assign_weights
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "distil_backbone.py"
 COMPRESSED = (16, 32, 64, 128, 128)
@@ -54,13 +56,13 @@ def teachers(tmp_path_factory):
     return folder
 
 
-def test_the_widened_student_computes_what_the_compressed_teacher_does(
-    distil, teachers
-):
+def test_student_weights_compute_the_same_as_the_compressed_teacher(distil, teachers):
     deep, compressed = distil.compressed_teacher(str(teachers / "compressed.npz"))
     _, true = distil.true_teacher(str(teachers / "true.npz"))
     whole, student = distil.build_student()
-    distil.set_weights(whole, distil.student_weights(whole, compressed, true))
+    assign_weights(
+        whole, distil.student_weights(whole, compressed, true), "the teachers"
+    )
     images = tf.random.stateless_uniform([2, 64, 64, 3], [0, 1])
 
     wanted, got = deep(images), student(images)
@@ -69,14 +71,16 @@ def test_the_widened_student_computes_what_the_compressed_teacher_does(
         assert float(distil.relative_error(got[tap], target)) < 1e-8
 
 
-def test_the_first_head_is_the_true_first_convolution(distil, teachers):
+def test_student_weights_begin_with_the_true_first_convolution(distil, teachers):
     _, compressed = distil.compressed_teacher(str(teachers / "compressed.npz"))
     _, true = distil.true_teacher(str(teachers / "true.npz"))
     whole, _ = distil.build_student()
-    distil.set_weights(whole, distil.student_weights(whole, compressed, true))
+    assign_weights(
+        whole, distil.student_weights(whole, compressed, true), "the teachers"
+    )
     image = tf.random.stateless_uniform([1, 32, 32, 3], [0, 2])
 
-    bgr = image[..., ::-1] * 255 - np.float32([103.939, 116.779, 123.68])
+    bgr = image[..., ::-1] * 255 - np.float32(CAFFE_MEAN_BGR)
     padded = tf.pad(bgr, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
     kernel, bias = true["block1_conv1/kernel"], true["block1_conv1/bias"]
     by_hand = tf.nn.relu(tf.nn.conv2d(padded, kernel, 1, "VALID") + bias)
@@ -84,7 +88,7 @@ def test_the_first_head_is_the_true_first_convolution(distil, teachers):
     np.testing.assert_allclose(got, by_hand, rtol=1e-3, atol=1e-3)
 
 
-def test_augmented_crops_are_pictures(distil):
+def test_augment_and_noise_picture_give_pictures(distil):
     image = tf.cast(tf.random.stateless_uniform([90, 120, 3], [0, 3]) * 255, tf.uint8)
     for _ in range(5):
         crop = distil.augment(distil.random_crop(image, 64)).numpy()
@@ -95,7 +99,7 @@ def test_augmented_crops_are_pictures(distil):
 
 
 @pytest.mark.slow
-def test_trains_and_leaves_weights_and_record(teachers, tmp_path):
+def test_command_trains_and_writes_weights_and_record(teachers, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(8):
         pixels = rng.integers(0, 256, (90, 120, 3), "uint8")

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
 from conftest import load_script
+from PIL import Image
+
+pytestmark = pytest.mark.fast
 
 
 @pytest.fixture(scope="module")
@@ -9,7 +12,7 @@ def evaluate():
     return load_script("evaluate_backbone")
 
 
-def test_scores_are_compared_at_equal_content(evaluate):
+def test_at_equal_content_interpolates_in_logarithms(evaluate):
     runs = [
         {"content": 0.4, "style": 0.02},
         {"content": 0.1, "style": 0.08},
@@ -21,7 +24,7 @@ def test_scores_are_compared_at_equal_content(evaluate):
     assert between == pytest.approx(np.sqrt(0.08 * 0.04))
 
 
-def test_the_table_gives_ratios_to_vgg19(evaluate):
+def test_table_has_ratios_to_vgg19(evaluate):
     means = {
         "vgg19": {"vgg19": 0.02, "deep": 0.1, "squeezenet": 0.2, "content": 1},
         "slim19": {"vgg19": 0.03, "deep": 0.1, "squeezenet": 0.2, "content": 1},
@@ -30,20 +33,49 @@ def test_the_table_gives_ratios_to_vgg19(evaluate):
     assert "| slim19 | 0.0300 | 1.50× | 0.100 | 0.200 | 1.00 | 0.200 |" in table
 
 
-def test_random_weights_keep_the_scale_of_activations(evaluate):
+def test_he_normal_keeps_the_scale_of_activations(evaluate):
     weights = evaluate.he_normal(np.random.default_rng(0), (3, 3, 64, 256))
     assert weights.std() == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
     assert not evaluate.he_normal(np.random.default_rng(0), (7,)).any()
 
 
-def test_the_sheet_has_a_row_per_pair(evaluate):
-    row = [np.full((1, 20, 30, 3), shade) for shade in (0.2, 0.9)]
-    sheet = evaluate.contact_sheet([row, row], ["content", "style"])
-    assert sheet.height == 18 + 2 * (180 + 4)
-    assert sheet.getpixel((5, 100)) == (51, 51, 51)
+def test_save_sheet_has_a_row_per_pair_of_any_shapes(evaluate, tmp_path):
+    row = [np.full((1, 20, 30, 3), 0.2), np.full((40, 30, 3), 0.8)]
+    evaluate.save_sheet(tmp_path / "sheet.png", [row, row], ["content", "style"])
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    height, width, _ = sheet.shape
+    assert 2 * 180 < height < 2 * 180 + 100 and 2 * 180 < width < 2 * 180 + 100
+    for y in (height // 4, 3 * height // 4):
+        assert (sheet[y, width // 4] == 51).all()
+        assert (sheet[y, 3 * width // 4] == 204).all()
 
 
-def test_styles_are_compared_by_their_means(evaluate):
+def test_judges_score_the_style_itself_as_near_and_the_content_as_far(
+    evaluate, content, style, tmp_path
+):
+    judges = object.__new__(evaluate.Judges)
+    judges.vgg = judges.deep = TinyJudge(evaluate.VGG_STYLE + evaluate.DEEP_STYLE)
+    judges.squeezenet = TinyJudge(evaluate.SQUEEZENET_STYLE)
+    own = judges.score(style[0], style, style)
+    other = judges.score(content, content, style)
+    for judge in ("vgg19", "deep", "squeezenet"):
+        assert own[judge] < 1e-6 < 0.01 < other[judge]
+    layers = [other[f"squeezenet/{layer}"] for layer in evaluate.SQUEEZENET_STYLE]
+    assert other["squeezenet"] == pytest.approx(np.mean(layers))
+    assert other["content"] == own["content"] == 0
+
+
+class TinyJudge:
+    """The picture and powers of it, as features."""
+
+    def __init__(self, layers):
+        self.layers = layers
+
+    def __call__(self, images):
+        return {layer: images**i for i, layer in enumerate(self.layers, 1)}
+
+
+def test_table_of_styles_has_their_means(evaluate):
     styles = load_script("evaluate_styles")
     rows = {
         f"{photo}:{style}": {

@@ -1,4 +1,4 @@
-"""Tests of tfstyle/precision.py."""
+"""Tests of the precision of networks."""
 
 import pytest
 import tensorflow as tf
@@ -6,11 +6,14 @@ import tensorflow as tf
 from tfstyle.backbones import precision
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.backbones.precision import dtype_policy, multiplies_bfloat16
+from tfstyle.errors import UsageError
+
+pytestmark = pytest.mark.fast
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Asks anew, and forgets the answer afterwards."""
+    """Forgets what is known of this machine, before and after."""
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     multiplies_bfloat16.cache_clear()
@@ -20,7 +23,7 @@ def fresh(monkeypatch):
 
 @pytest.fixture
 def cpu(tmp_path, monkeypatch):
-    """Makes this another CPU, of such flags."""
+    """Replaces this CPU by one with given flags."""
     file = tmp_path / "cpuinfo"
     monkeypatch.setattr(precision, "CPUINFO", file)
     return lambda flags: file.write_text(f"model name\t: CPU\nflags\t\t: {flags}\n")
@@ -35,36 +38,42 @@ def cpu(tmp_path, monkeypatch):
         ("fpu not_avx512_bf16", False),
     ],
 )
-def test_what_a_cpu_multiplies_is_read_off_its_flags(cpu, flags, expected):
+def test_multiplies_bfloat16_reads_the_flags_of_the_cpu(cpu, flags, expected):
     cpu(flags)
     assert multiplies_bfloat16() is expected
     policy = "mixed_bfloat16" if expected else "float32"
     assert dtype_policy("auto") == policy
 
 
-def test_nothing_is_said_of_other_systems(cpu):
+def test_multiplies_bfloat16_is_false_without_cpuinfo(cpu):
     assert not multiplies_bfloat16()
 
 
-def test_without_onednn_bfloat16_is_not_trusted(cpu, monkeypatch):
+def test_multiplies_bfloat16_is_false_without_onednn(cpu, monkeypatch):
     cpu("avx512_bf16")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     assert not multiplies_bfloat16()
 
 
-def test_gpus_keep_to_float32(cpu, monkeypatch):
+def test_dtype_policy_auto_is_float32_on_gpus(cpu, monkeypatch):
     cpu("avx512_bf16")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
     assert dtype_policy("auto") == "float32"
 
 
-def test_what_is_asked_for_is_what_there_is(cpu):
+def test_dtype_policy_is_the_precision_that_is_named(cpu):
     cpu("avx2")
     policies = [dtype_policy(p) for p in ("float32", "bfloat16", "float64")]
     assert policies == ["float32", "mixed_bfloat16", "float64"]
 
 
-def test_the_network_is_as_the_cpu_is(cpu):
+@pytest.mark.parametrize("precision", ["float16", "mixed_bfloat16", "floot32", None])
+def test_dtype_policy_refuses_another_precision(precision):
+    with pytest.raises(UsageError, match=r"precision=.*auto, float32, bfloat16"):
+        dtype_policy(precision)
+
+
+def test_feature_extractor_auto_precision_follows_the_cpu(cpu):
     for flags, dtype in (("avx512_bf16", "bfloat16"), ("avx2", "float32")):
         cpu(flags)
         multiplies_bfloat16.cache_clear()

@@ -1,4 +1,4 @@
-"""Tests of tfstyle/backbones/slim19.py and of the weights that come with it."""
+"""Tests of slim19 and of its bundled weights."""
 
 import keras
 import numpy as np
@@ -8,6 +8,8 @@ from tfstyle.backbones import slim19, vgg
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.backbones.vgg import VGG19
+
+pytestmark = pytest.mark.fast
 
 VGG19_CHANNELS = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
 
@@ -37,13 +39,13 @@ def network():
     return FeatureExtractor("slim19", names_to_block5_conv1())
 
 
-def test_counting_multiply_adds_by_hand():
+def test_multiply_adds_of_vgg19_by_hand():
     # 3×3 by 3×64 and 64×64 at full size.
     by_hand = 32 * 32 * 9 * (3 * 64 + 64 * 64)
     assert multiply_adds(VGG19, ["block1_conv2"], side=32) == by_hand
 
 
-def test_all_layers_and_heads_cost_an_eighth_of_vgg19():
+def test_slim19_with_all_heads_costs_an_eighth_of_vgg19():
     inputs = keras.Input([None, None, 3])
     taps = list(SLIM19.build(inputs, "max"))
     whole = multiply_adds(SLIM19, taps)
@@ -51,12 +53,12 @@ def test_all_layers_and_heads_cost_an_eighth_of_vgg19():
     assert whole * 8 <= multiply_adds(VGG19, ["block5_conv1"])
 
 
-def test_the_file_is_small():
+def test_slim19_weights_file_is_small():
     assert slim19.WEIGHTS.stat().st_size <= 4 * 2**20
 
 
-def test_the_bundled_weights_fit_and_are_float32():
-    weights = slim19.bundled_weights()
+def test_slim19_published_weights_fit_and_are_float32():
+    weights = SLIM19.published_weights()
     inputs = keras.Input([None, None, 3])
     model = keras.Model(inputs, SLIM19.build(inputs, "max"))
     layers = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
@@ -71,7 +73,7 @@ def test_the_bundled_weights_fit_and_are_float32():
     assert len(weights) == 2 * len(layers)
 
 
-def test_every_name_of_vgg19_to_block5_conv1_is_accepted(network):
+def test_slim19_accepts_every_layer_of_vgg19_to_block5_conv1(network):
     names = names_to_block5_conv1()
     assert len(names) == 13 * 3 + 4 * 2
     assert set(names) <= set(SLIM19.layers)
@@ -82,14 +84,14 @@ def test_every_name_of_vgg19_to_block5_conv1_is_accepted(network):
     assert list(features) == names
 
 
-def test_no_name_is_accepted_that_is_not_built():
+def test_slim19_layers_name_every_tap_and_nothing_else():
     taps = SLIM19.build(keras.Input([None, None, 3]), "max")
     assert set(SLIM19.layers.values()) == set(taps)
     assert "block5_conv2" not in SLIM19.layers
     assert "conv5_4" not in SLIM19.layers
 
 
-def test_sizes_and_channels_of_heads_are_those_of_vgg19(network):
+def test_slim19_heads_have_the_sizes_and_channels_of_vgg19(network):
     features = network(np.zeros([1, 64, 48, 3], "float32"))
     for layer in slim19.HEADS:
         block, position = int(layer[5]), layer[-1]
@@ -102,13 +104,13 @@ def test_sizes_and_channels_of_heads_are_those_of_vgg19(network):
             assert features[layer].shape[-1] == channels
 
 
-def test_every_style_layer_has_a_head():
+def test_slim19_style_layers_have_heads():
     assert list(SLIM19.style_layers) == list(VGG19.style_layers)
     assert set(SLIM19.style_layers) <= set(slim19.HEADS)
     assert dict(SLIM19.content_layers) == dict(VGG19.content_layers)
 
 
-def test_heads_leave_the_slim_features_alone():
+def test_slim19_heads_do_not_change_the_slim_features():
     picture = np.random.default_rng(0).uniform(size=[1, 32, 32, 3]).astype("float32")
     alone = FeatureExtractor("slim19", ["block4_conv2"])
     heads = [layer.name for layer in alone.model.layers if "head" in layer.name]
@@ -122,7 +124,7 @@ def test_heads_leave_the_slim_features_alone():
     )
 
 
-def test_conv_is_before_the_relu(network):
+def test_slim19_conv_is_before_the_relu(network):
     picture = np.random.default_rng(1).uniform(size=[1, 48, 40, 3]).astype("float32")
     features = {name: f.numpy() for name, f in network(picture).items()}
     for layer in vgg.convolutions((2, 2, 4, 4, 1)):
@@ -132,14 +134,14 @@ def test_conv_is_before_the_relu(network):
 
 
 @pytest.mark.parametrize("colour", [(0.2, 0.6, 0.9), (1.0, 1.0, 1.0)])
-def test_a_flat_picture_has_flat_features_up_to_the_border(network, colour):
+def test_slim19_features_of_a_flat_picture_are_flat_up_to_the_border(network, colour):
     picture = np.broadcast_to(np.float32(colour), [1, 64, 64, 3])
     for layer, feature in network(picture).items():
         spread = np.ptp(feature, axis=(1, 2)).max()
         assert spread <= 1e-4 * max(np.abs(feature).max(), 1), layer
 
 
-def test_the_picture_goes_on_beyond_the_border_as_in_a_mirror():
+def test_slim19_mirrors_the_picture_at_the_border():
     picture = np.random.default_rng(2).uniform(size=[1, 9, 8, 3]).astype("float32")
     mirrored = np.pad(picture, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
     extract = FeatureExtractor("slim19", ["conv1_1"])
@@ -147,7 +149,7 @@ def test_the_picture_goes_on_beyond_the_border_as_in_a_mirror():
     np.testing.assert_allclose(extract(picture)["conv1_1"], inner, rtol=1e-4, atol=1e-4)
 
 
-def test_different_pictures_have_different_features(network, content, style):
+def test_slim19_features_of_different_pictures_differ(network, content, style):
     photo, stripes = (network(np.tile(x, [1, 2, 2, 1])) for x in (content, style))
     for layer in SLIM19.style_layers:
         means = [np.mean(f[layer], axis=(1, 2)) for f in (photo, stripes)]

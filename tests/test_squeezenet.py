@@ -1,4 +1,4 @@
-"""Tests of tfstyle/backbones/squeezenet.py, against PyTorch where that is installed."""
+"""Tests of SqueezeNet, against PyTorch if that is installed."""
 
 import os
 import urllib.error
@@ -11,7 +11,8 @@ import pytest
 from tfstyle.backbones import squeezenet, vgg
 from tfstyle.backbones.base import preprocess
 from tfstyle.backbones.squeezenet import SQUEEZENET
-from tfstyle.backbones.weights import assign_weights, read_weights
+from tfstyle.backbones.weights import read_weights
+from tfstyle.backbones.weights_assign import assign_weights
 from tfstyle.errors import TfstyleError
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +52,7 @@ def blocked_network(monkeypatch, tmp_path) -> Path:
     return tmp_path / "models"
 
 
-def test_taps_are_from_shallow_to_deep(network):
+def test_squeezenet_taps_are_from_shallow_to_deep(network):
     taps = list(SQUEEZENET.build(keras.Input([None, None, 3]), "max"))
     assert taps[:3] == ["conv1", "relu_conv1", "pool1"]
     assert taps[3:10] == [
@@ -68,7 +69,7 @@ def test_taps_are_from_shallow_to_deep(network):
     assert taps[-1] == "fire9/concat"
 
 
-def test_every_tap_has_a_name_and_every_name_a_tap():
+def test_squeezenet_layers_name_every_tap_and_nothing_else():
     taps = SQUEEZENET.build(keras.Input([None, None, 3]), "max")
     assert set(SQUEEZENET.layers.values()) == set(taps)
     assert all(SQUEEZENET.layers[tap] == tap for tap in taps)
@@ -76,7 +77,7 @@ def test_every_tap_has_a_name_and_every_name_a_tap():
     assert set(SQUEEZENET.style_layers) <= set(SQUEEZENET.layers)
 
 
-def test_indices_are_those_of_the_assignment():
+def test_squeezenet_indices_are_those_of_the_assignment():
     taps = [SQUEEZENET.layers[str(i)] for i in range(13)]
     assert taps[:3] == ["conv1", "relu_conv1", "pool1"]
     assert taps[3:6] == ["fire2/concat", "fire3/concat", "pool3"]
@@ -88,7 +89,7 @@ def test_indices_are_those_of_the_assignment():
     assert [SQUEEZENET.layers[n] for n in SQUEEZENET.content_layers] == [taps[3]]
 
 
-def test_shapes_are_those_of_the_paper(network):
+def test_squeezenet_shapes_are_those_of_the_paper(network):
     features = network(np.zeros([1, 227, 227, 3], "float32"))
     shapes = {
         name: tuple(features[name].shape[1:]) for name in SQUEEZENET.layers.values()
@@ -104,7 +105,7 @@ def test_shapes_are_those_of_the_paper(network):
     assert sum(int(np.prod(v.shape)) for v in network.weights) == 722_496
 
 
-def test_taps_before_and_after_a_relu(network):
+def test_squeezenet_taps_before_and_after_a_relu(network):
     images = np.random.default_rng(1).normal(size=[1, 35, 35, 3]).astype("float32")
     features = {name: np.asarray(f) for name, f in network(images).items()}
     pairs = [("conv1", "relu_conv1")] + [
@@ -119,7 +120,7 @@ def test_taps_before_and_after_a_relu(network):
 
 
 @pytest.mark.parametrize(("pooling", "reduce"), [("max", np.max), ("avg", np.mean)])
-def test_pools_are_valid_windows_of_3_with_stride_2(pooling, reduce):
+def test_squeezenet_pools_valid_windows_of_3_with_stride_2(pooling, reduce):
     features = _network(pooling=pooling)(
         np.random.default_rng(2).normal(size=[1, 35, 38, 3]).astype("float32")
     )
@@ -130,12 +131,12 @@ def test_pools_are_valid_windows_of_3_with_stride_2(pooling, reduce):
     np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_31_pixels_reach_the_last_layer(network):
+def test_squeezenet_of_31_pixels_reaches_the_last_layer(network):
     shape = network(np.zeros([1, 31, 31, 3], "float32"))["fire9/concat"].shape
     assert tuple(shape) == (1, 1, 1, 512)
 
 
-def test_published_weights_give_the_features_of_pytorch(published):
+def test_squeezenet_published_weights_give_the_features_of_pytorch(published):
     torch = pytest.importorskip("torch")
     images = np.random.default_rng(3).uniform(size=[1, 63, 79, 3]).astype("float32")
     inputs = np.asarray(preprocess(images, SQUEEZENET.preprocessing), "float32")
@@ -171,36 +172,39 @@ def _assert_same(ours, theirs):
     assert error < 1e-4
 
 
-def test_a_failed_download_names_the_file_and_the_ways_around_it(blocked_network):
+def test_squeezenet_failed_download_names_the_file_and_the_ways_around_it(
+    blocked_network,
+):
     with pytest.raises(TfstyleError) as caught:
         SQUEEZENET.published_weights()
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith(
-        "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5: could not be "
-        "downloaded (Name or service not known); fetch it from https://raw.github"
-    )
-    assert f"put it into {blocked_network}," in message
-    assert message.count("https://") == 1
-    assert "--weights=PATH" in message
-    assert "--backbone=slim19, which comes with tfstyle" in message
+    assert message.startswith("squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5:")
+    assert "Name or service not known" in message
+    assert message.count("https://") == 1 and squeezenet.URL in message
+    assert f" {blocked_network}," in message
+    assert "--weights=PATH" in message and "--backbone=slim19" in message
 
 
 @pytest.mark.parametrize("backbone", [vgg.VGG19, vgg.VGG16])
-def test_a_failed_download_of_vgg_reports_the_same_way(backbone, blocked_network):
+def test_vgg_failed_download_names_the_file_and_the_ways_around_it(
+    backbone, blocked_network
+):
     with pytest.raises(TfstyleError) as caught:
         backbone.published_weights()
     file = f"{backbone.name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
     message = str(caught.value)
-    assert message.startswith(f"{file}: could not be downloaded (Name or service")
-    assert f"keras-applications/{backbone.name}/{file} and put it into" in message
+    assert message.startswith(f"{file}: ") and "Name or service not known" in message
+    assert f"keras-applications/{backbone.name}/{file} " in message
+    assert f" {blocked_network}," in message
     assert message.count("https://") == 1
     assert "--backbone=slim19" in message
 
 
-def test_a_file_placed_in_the_cache_is_used(published, blocked_network):
+def test_squeezenet_uses_a_file_in_the_cache(published, blocked_network):
     blocked_network.mkdir()
-    (blocked_network / squeezenet.FILE).write_bytes(_WEIGHTS.read_bytes())
+    name = squeezenet.URL.rpartition("/")[2]
+    (blocked_network / name).write_bytes(_WEIGHTS.read_bytes())
     weights = SQUEEZENET.published_weights()
     assert list(weights) == list(published)
     np.testing.assert_array_equal(weights["conv1/kernel"], published["conv1/kernel"])

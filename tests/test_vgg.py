@@ -1,11 +1,14 @@
-"""Tests of tfstyle/backbones/vgg.py, against keras.applications and NumPy."""
+"""Tests of VGG-16 and VGG-19, against keras.applications and NumPy."""
 
 import dataclasses
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.legacy.saving import legacy_h5_format
 
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.backbones.vgg import VGG16, VGG19
@@ -74,7 +77,7 @@ def assert_same(features, expected):
         assert error < 1e-5, layer
 
 
-def test_vgg19_equals_that_of_keras_in_every_layer(vgg19, images, tmp_path):
+def test_vgg19_equals_keras_in_every_layer(vgg19, images, tmp_path):
     path = tmp_path / "vgg19.npz"
     save_weights(path, vgg19.weights)
     assert len(vgg19.features) == 16 + 5
@@ -82,7 +85,7 @@ def test_vgg19_equals_that_of_keras_in_every_layer(vgg19, images, tmp_path):
     assert_same(extract(images), vgg19.features)
 
 
-def test_vgg16_equals_that_of_keras_in_every_layer(vgg16, images, tmp_path):
+def test_vgg16_equals_keras_in_every_layer(vgg16, images, tmp_path):
     path = tmp_path / "vgg16.weights.h5"
     vgg16.model.save_weights(path)
     assert len(vgg16.features) == 13 + 5
@@ -91,17 +94,29 @@ def test_vgg16_equals_that_of_keras_in_every_layer(vgg16, images, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vgg19", "vgg16"])
-def test_published_weights_are_those_of_keras(name, request, monkeypatch, images):
+def test_vgg_published_weights_are_the_file_of_keras(
+    name, request, monkeypatch, images, tmp_path
+):
     reference = request.getfixturevalue(name)
-    asked = []
+    path, asked = tmp_path / "weights.h5", []
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, reference.model)
 
-    def application(**options):
-        asked.append(options)
-        return reference.model
+    def get_file(name, url, cache_subdir, file_hash):
+        asked.append((name, url, Path(cache_subdir).name, file_hash))
+        return path
 
-    monkeypatch.setattr(keras.applications, name.upper(), application)
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
+    theirs = getattr(keras.applications, name.upper())(include_top=False)
     extract = FeatureExtractor(name, ["block3_conv1", "block2_pool"])
-    assert asked == [{"include_top": False, "weights": "imagenet"}]
+    assert asked[0] == asked[1] and len(asked) == 2
+    for layer in ("block1_conv1", "block3_conv1"):
+        ours, wanted = (
+            m.get_layer(layer).get_weights() for m in (extract.model, theirs)
+        )
+        for array, expected in zip(ours, wanted, strict=True):
+            np.testing.assert_array_equal(array, expected)
     features = extract(images)
     assert_same(features, {layer: reference.features[layer] for layer in features})
 
@@ -113,7 +128,7 @@ def extractor_of(reference, backbone, layers, **options):
     return FeatureExtractor(backbone, layers, **options)
 
 
-def test_conv_is_before_the_relu_and_relu_is_after(vgg19, images):
+def test_vgg_conv_is_before_the_relu_and_relu_is_after(vgg19, images):
     layers = ["conv4_2", "relu4_2", "block4_conv2", "pool4", "block4_pool"]
     features = extractor_of(vgg19, VGG19, layers)(images)
     before = features["conv4_2"].numpy()
@@ -125,7 +140,7 @@ def test_conv_is_before_the_relu_and_relu_is_after(vgg19, images):
 
 
 @pytest.mark.parametrize(("pooling", "reduce"), [("max", np.max), ("avg", np.mean)])
-def test_pooling_is_over_windows_of_2(vgg16, images, pooling, reduce):
+def test_vgg_pools_windows_of_2(vgg16, images, pooling, reduce):
     layers = ["block1_conv2", "pool1", "conv2_1"]
     extract = extractor_of(vgg16, VGG16, layers, pooling=pooling)
     before, after, _ = (f.numpy() for f in extract(images).values())
@@ -133,7 +148,7 @@ def test_pooling_is_over_windows_of_2(vgg16, images, pooling, reduce):
     np.testing.assert_allclose(after, reduce(windows, axis=(2, 4)), rtol=1e-5)
 
 
-def test_average_pooling_changes_what_follows(vgg16, images):
+def test_vgg_average_pooling_changes_the_layers_after_it(vgg16, images):
     features = [
         extractor_of(vgg16, VGG16, ["conv2_1"], pooling=pooling)(images)["conv2_1"]
         for pooling in ("max", "avg")
@@ -141,7 +156,7 @@ def test_average_pooling_changes_what_follows(vgg16, images):
     assert not np.allclose(*features, rtol=0.1)
 
 
-def test_names_are_those_of_keras_and_of_the_papers():
+def test_vgg_layers_have_the_names_of_keras_and_of_the_papers():
     for backbone, per_block in ((VGG19, (2, 2, 4, 4, 4)), (VGG16, (2, 2, 3, 3, 3))):
         expected = {}
         for block, count in enumerate(per_block, 1):
@@ -179,7 +194,7 @@ def max_pool(x):
     return x.reshape(height, 2, width, 2, -1).max((1, 3))
 
 
-def test_true_weights_equal_a_forward_pass_by_hand(true_weights):
+def test_vgg19_true_weights_equal_a_forward_pass_by_hand(true_weights):
     picture = np.random.default_rng(1).uniform(size=[21, 18, 3])
     with np.load(true_weights) as file:
         arrays = {name: file[name].astype("float64") for name in file.files}
@@ -199,16 +214,14 @@ def test_true_weights_equal_a_forward_pass_by_hand(true_weights):
         assert error < 1e-5, layer
 
 
-def test_true_weights_have_mean_activations_near_1_on_a_photograph(
-    true_weights, shared
-):
+def test_vgg19_true_weights_have_mean_activations_near_1(true_weights, shared):
     photo = load_image(shared / "images" / "content" / "tubingen.jpg", 128)
     features = FeatureExtractor("vgg19", TRUE_LAYERS, weights=true_weights)(photo)
     for layer, feature in features.items():
         assert 0.5 < np.mean(feature) < 2, layer
 
 
-def test_layers_beyond_the_file_are_refused_by_name(true_weights):
+def test_feature_extractor_names_the_first_layer_that_a_file_lacks(true_weights):
     for layer in ("block3_conv2", "relu3_2", "block4_conv2"):
         with pytest.raises(UsageError) as caught:
             FeatureExtractor("vgg19", ["block1_conv1", layer], weights=true_weights)
@@ -218,13 +231,13 @@ def test_layers_beyond_the_file_are_refused_by_name(true_weights):
         assert "\n" not in message
 
 
-def test_weights_of_another_network_are_refused(shared):
+def test_feature_extractor_refuses_weights_of_another_network(shared):
     path = shared / "weights" / "squeezenet_v1.1_imagenet_notop.h5"
     with pytest.raises(UsageError, match="has no block1_conv1"):
         FeatureExtractor("vgg19", ["block1_conv1"], weights=path)
 
 
-def test_pictures_keep_their_place_in_a_batch(true_weights):
+def test_feature_extractor_keeps_the_order_of_a_batch(true_weights):
     images = np.random.default_rng(2).uniform(size=[3, 16, 16, 3]).astype("float32")
     extract = FeatureExtractor("vgg19", ["block3_conv1"], weights=true_weights)
     together = extract(images)["block3_conv1"]

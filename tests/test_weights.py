@@ -1,7 +1,9 @@
-"""Tests of tfstyle/backbones/weights.py."""
+"""Tests of weights: reading and writing files, downloads, assignment to a network."""
 
+import dataclasses
 import os
 import pickle
+import urllib.error
 from pathlib import Path
 
 import h5py
@@ -10,15 +12,13 @@ import numpy as np
 import pytest
 
 from tfstyle.backbones import squeezenet, vgg
-from tfstyle.backbones.weights import (
-    assign_weights,
-    download,
-    keras_models_folder,
-    read_weights,
-    save_weights,
-    sha256,
-)
+from tfstyle.backbones.weights import load_weights, read_weights, save_weights
+from tfstyle.backbones.weights_assign import assign_weights
+from tfstyle.backbones.weights_download import download, keras_models_folder
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.files import sha256
+
+pytestmark = pytest.mark.fast
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SHARED = Path(os.environ.get("TFSTYLE_SHARED", _ROOT.parent / "shared"))
@@ -97,7 +97,7 @@ def _refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("preprocessing", [None, "caffe", "torch"])
-def test_npz_round_trip(tmp_path, preprocessing):
+def test_save_weights_and_read_weights_of_npz(tmp_path, preprocessing):
     save_weights(tmp_path / "w.npz", _weights(), preprocessing)
     arrays, said = read_weights(tmp_path / "w.npz")
     assert said == preprocessing
@@ -106,7 +106,7 @@ def test_npz_round_trip(tmp_path, preprocessing):
         np.testing.assert_array_equal(arrays[name], array)
 
 
-def test_npz_of_half_precision_becomes_float32(tmp_path):
+def test_read_weights_makes_float32_of_half_precision(tmp_path):
     halves = {name: array.astype("float16") for name, array in _weights().items()}
     save_weights(tmp_path / "w.npz", halves)
     arrays, _ = read_weights(str(tmp_path / "w.npz"))
@@ -114,86 +114,79 @@ def test_npz_of_half_precision_becomes_float32(tmp_path):
     np.testing.assert_array_equal(arrays["conv1/bias"], halves["conv1/bias"])
 
 
-def test_npz_leaves_out_what_is_no_convolution(tmp_path):
+def test_read_weights_of_npz_keeps_convolutions_only(tmp_path):
     np.savez(tmp_path / "w.npz", **_weights(), note=np.array("hello"), step=np.int64(3))
     assert list(read_weights(tmp_path / "w.npz")[0]) == list(_weights())
 
 
-def test_npz_with_pickled_objects_is_refused_without_running_them(tmp_path):
+def test_read_weights_refuses_pickled_objects_without_running_them(tmp_path):
     class Evil:
         def __reduce__(self):
             return Path.touch, (tmp_path / "ran",)
 
     path = tmp_path / "w.npz"
     np.savez(path, **_weights(), extra=np.array([Evil()], dtype=object))
-    assert _refusal(path).startswith("holds pickled objects, which could run code")
+    assert "pickled objects" in _refusal(path)
     path.write_bytes(pickle.dumps(Evil()))
-    assert _refusal(path) == "not an .npz file, or a damaged one; fetch it again"
+    assert "not an .npz file" in _refusal(path)
     assert not (tmp_path / "ran").exists()
 
 
-def test_npz_that_was_cut_short(tmp_path):
+def test_read_weights_refuses_npz_that_was_cut_short(tmp_path):
     path = tmp_path / "w.npz"
     save_weights(path, _weights())
     path.write_bytes(path.read_bytes()[:-40])
-    assert _refusal(path) == "not an .npz file, or a damaged one; fetch it again"
+    assert "damaged" in _refusal(path)
 
 
-def test_npz_with_a_flipped_byte(tmp_path):
+def test_read_weights_refuses_npz_with_a_flipped_byte(tmp_path):
     path = tmp_path / "w.npz"
     save_weights(path, _weights())
     data = bytearray(path.read_bytes())
     data[250] ^= 0xFF
     path.write_bytes(data)
-    assert _refusal(path) == "a damaged .npz file; fetch it again"
+    assert "damaged .npz file" in _refusal(path)
 
 
-def test_npz_with_an_unknown_preprocessing(tmp_path):
+def test_read_weights_refuses_an_unknown_preprocessing(tmp_path):
     path = tmp_path / "w.npz"
     np.savez(path, **_weights(), preprocessing=np.array("tf"))
-    assert _refusal(path).startswith("asks for the preprocessing 'tf'; save it with")
+    message = _refusal(path)
+    assert "preprocessing 'tf'" in message and "caffe or torch" in message
 
 
 @pytest.mark.parametrize(
     "arrays", [{}, {"a": np.zeros(3)}, {"dense/kernel": np.zeros([3, 3])}]
 )
-def test_npz_without_a_convolution(tmp_path, arrays):
+def test_read_weights_refuses_npz_without_a_convolution(tmp_path, arrays):
     np.savez(tmp_path / "w.npz", **arrays)
-    message = _refusal(tmp_path / "w.npz")
-    assert message.startswith("there is no convolution inside; give the weights")
+    assert "no convolution" in _refusal(tmp_path / "w.npz")
 
 
-def test_save_replaces_the_file_in_one_go(tmp_path, monkeypatch):
+def test_save_weights_writes_the_file_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "w.npz"
     save_weights(path, _weights(), "torch")
     before = path.read_bytes()
 
     def fail(file, **_):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(UsageError, match=r"w.npz: cannot be written \(No space left"):
+    with pytest.raises(TfstyleError, match=r"w.npz: .*No space left"):
         save_weights(path, _weights())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_save_refuses_what_could_not_be_read(tmp_path):
+def test_save_weights_refuses_another_extension_preprocessing_and_folder(tmp_path):
     with pytest.raises(UsageError, match=r"w.h5: weights are written as .npz"):
         save_weights(tmp_path / "w.h5", _weights())
     with pytest.raises(UsageError, match="unknown preprocessing 'tf'; give caffe or"):
         save_weights(tmp_path / "w.npz", _weights(), "tf")
-    with pytest.raises(UsageError, match="No such file or directory"):
+    with pytest.raises(TfstyleError, match="No such file or directory"):
         save_weights(tmp_path / "nowhere" / "w.npz", _weights())
     assert not list(tmp_path.iterdir())
-
-
-def test_sha256(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256(tmp_path / "abc") == (
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
 
 
 # ------------------------------------------------------------------------- .h5
@@ -212,7 +205,9 @@ def _write_keras_2(group: h5py.Group, names: dict[str, tuple[str, str]]) -> None
 
 @pytest.mark.parametrize("whole_model", [False, True])
 @pytest.mark.parametrize("extension", [".h5", ".hdf5", ".H5", ".weights.h5"])
-def test_keras_2_with_meaningless_weight_names(tmp_path, whole_model, extension):
+def test_read_weights_of_keras_2_ignores_the_names_of_arrays(
+    tmp_path, whole_model, extension
+):
     path = tmp_path / f"w{extension}"
     names = {
         "conv1": ("uniform1", "conv1_b"),
@@ -229,7 +224,7 @@ def test_keras_2_with_meaningless_weight_names(tmp_path, whole_model, extension)
         np.testing.assert_array_equal(arrays[name], array)
 
 
-def test_a_whole_model_saved_as_h5(tmp_path):
+def test_read_weights_of_a_whole_model(tmp_path):
     network = _network()
     network.save(tmp_path / "model.h5")
     arrays, _ = read_weights(tmp_path / "model.h5")
@@ -239,7 +234,7 @@ def test_a_whole_model_saved_as_h5(tmp_path):
     _assert_same(target, network)
 
 
-def test_the_published_squeezenet(tmp_path):
+def test_read_weights_of_the_published_squeezenet(tmp_path):
     path = _SHARED / "weights" / "squeezenet_v1.1_imagenet_notop.h5"
     if not path.is_file():
         pytest.skip(f"needs {path}; set TFSTYLE_SHARED to the folder that has it")
@@ -257,7 +252,7 @@ def test_the_published_squeezenet(tmp_path):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_weights_h5_of_a_vgg(tmp_path, named):
+def test_read_weights_of_keras_3_vgg(tmp_path, named):
     path = tmp_path / "vgg.weights.h5"
     network = _small_vgg()
     network.save_weights(path)
@@ -275,7 +270,7 @@ def test_weights_h5_of_a_vgg(tmp_path, named):
 
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("cut", ["fire9/concat", "fire6/squeeze1x1", "fire5/expand1x1"])
-def test_weights_h5_of_a_squeezenet(tmp_path, named, cut):
+def test_read_weights_of_keras_3_squeezenet(tmp_path, named, cut):
     path = tmp_path / "s.weights.h5"
     network = _squeezenet(1)
     network.save_weights(path)
@@ -286,7 +281,7 @@ def test_weights_h5_of_a_squeezenet(tmp_path, named, cut):
     _assert_same(target, network)
 
 
-def test_weights_h5_of_a_trained_model_leaves_out_the_optimizers_moments(tmp_path):
+def test_read_weights_of_a_trained_model_ignores_the_optimizer(tmp_path):
     network = _network()
     network.compile("adam", "mse")
     network.fit(np.ones([1, 5, 5, 3]), np.ones([1, 3, 3, 2]), verbose=0)
@@ -298,7 +293,7 @@ def test_weights_h5_of_a_trained_model_leaves_out_the_optimizers_moments(tmp_pat
     }
 
 
-def test_automatic_names_in_another_order_are_refused(tmp_path):
+def test_assign_weights_refuses_automatic_names_in_another_order(tmp_path):
     path = tmp_path / "s.weights.h5"
     _squeezenet(1).save_weights(path)
     _drop_layer_names(path)
@@ -312,49 +307,45 @@ def test_automatic_names_in_another_order_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.h5", "w.weights.h5"])
-def test_h5_that_is_none(tmp_path, name):
+def test_read_weights_refuses_a_web_page_as_h5(tmp_path, name):
     (tmp_path / name).write_bytes(b"<!DOCTYPE html>")
-    message = _refusal(tmp_path / name)
-    assert message == "not an HDF5 file, or a damaged one; fetch it again"
+    assert "not an HDF5 file" in _refusal(tmp_path / name)
 
 
-def test_h5_that_was_cut_short(tmp_path):
+def test_read_weights_refuses_h5_that_was_cut_short(tmp_path):
     path = tmp_path / "w.weights.h5"
     _network().save_weights(path)
     path.write_bytes(path.read_bytes()[:-3000])
-    assert _refusal(path) == "not an HDF5 file, or a damaged one; fetch it again"
+    assert "damaged" in _refusal(path)
 
 
-def test_h5_without_a_convolution(tmp_path):
+def test_read_weights_refuses_h5_without_a_convolution(tmp_path):
     keras.Sequential([keras.Input([3]), keras.layers.Dense(2)]).save_weights(
         tmp_path / "w.weights.h5"
     )
-    assert _refusal(tmp_path / "w.weights.h5").startswith("there is no convolution")
+    assert "no convolution" in _refusal(tmp_path / "w.weights.h5")
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
-    assert _refusal(tmp_path / "empty.h5").startswith("there is no convolution")
+    assert "no convolution" in _refusal(tmp_path / "empty.h5")
 
 
 # ------------------------------------------------------------------------- any file
 
 
-def test_a_missing_file(tmp_path):
-    assert _refusal(tmp_path / "w.npz") == (
-        "cannot be read (No such file or directory); "
-        "give a .npz, .h5 or .weights.h5 file"
-    )
+def test_read_weights_refuses_a_missing_file(tmp_path):
+    message = _refusal(tmp_path / "w.npz")
+    assert "No such file or directory" in message and ".weights.h5" in message
 
 
-def test_a_folder(tmp_path):
-    assert _refusal(tmp_path).startswith("cannot be read (Is a directory); give a .npz")
+def test_read_weights_refuses_a_folder(tmp_path):
+    message = _refusal(tmp_path)
+    assert "Is a directory" in message and ".npz" in message
 
 
-def test_an_unknown_extension(tmp_path):
+def test_read_weights_refuses_an_unknown_extension(tmp_path):
     (tmp_path / "w.keras").touch()
     message = _refusal(tmp_path / "w.keras")
-    assert message.startswith(
-        "not a format that tfstyle reads weights from; give a .npz"
-    )
+    assert "not a format that tfstyle reads" in message and ".npz" in message
     assert "model.save_weights('name.weights.h5')" in message
 
 
@@ -362,7 +353,7 @@ def test_an_unknown_extension(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fire2/squeeze1x1", "fire2_squeeze1x1"])
-def test_assign_takes_slashes_and_underscores_alike(name):
+def test_assign_weights_takes_slashes_and_underscores_alike(name):
     weights = {
         key.replace("fire2/squeeze1x1", name): array
         for key, array in _weights().items()
@@ -375,7 +366,7 @@ def test_assign_takes_slashes_and_underscores_alike(name):
         np.testing.assert_array_equal(bias, _weights()[f"{layer}/bias"])
 
 
-def test_assign_ignores_layers_that_the_network_lacks():
+def test_assign_weights_ignores_layers_that_the_network_does_not_have():
     more = {"conv9/kernel": _random((1, 1, 9, 9)), "conv9/bias": _random((9,))}
     assign_weights(_network(), _weights() | more, "w.npz")
 
@@ -387,71 +378,115 @@ def _assignment_refusal(weights: dict[str, np.ndarray]) -> str:
     return str(caught.value)
 
 
-def test_assign_names_a_missing_layer():
+def test_assign_weights_names_a_missing_layer():
     weights = {k: v for k, v in _weights().items() if k.startswith("conv1")}
-    assert _assignment_refusal(weights) == (
-        "w.npz: has no fire2_squeeze1x1 (its last convolution is conv1); "
-        "name layers that it has, or give another weights file"
-    )
+    message = _assignment_refusal(weights)
+    assert message.startswith("w.npz: has no fire2_squeeze1x1 ")
+    assert "its last convolution is conv1)" in message
 
 
-def test_assign_names_a_missing_bias():
+def test_assign_weights_names_a_missing_bias():
     weights = _weights()
     del weights["fire2/squeeze1x1/bias"]
     message = _assignment_refusal(weights)
-    assert message.startswith("w.npz: has no bias of fire2_squeeze1x1 (its last")
+    assert message.startswith("w.npz: has no bias of fire2_squeeze1x1 ")
 
 
-def test_assign_tells_both_shapes():
+def test_assign_weights_names_both_shapes():
     weights = _weights() | {"conv1/kernel": _random((4, 3, 3, 3))}
-    assert _assignment_refusal(weights) == (
-        "w.npz: conv1/kernel has shape [4, 3, 3, 3], but conv1 needs [3, 3, 3, 4]; "
-        "give weights of this network"
-    )
+    message = _assignment_refusal(weights)
+    assert message.startswith("w.npz: conv1/kernel has shape [4, 3, 3, 3]")
+    assert "conv1 needs [3, 3, 3, 4]" in message
 
 
 # ------------------------------------------------------------------------- download
 
 
-def test_download_returns_what_was_fetched():
-    assert download(lambda: 3, "w.h5", "https://example.org/w.h5") == 3
+URL = "https://example.org/w.h5"
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # SHA-256
 
 
-def test_download_tells_a_failure_in_one_line(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+@pytest.fixture
+def web(monkeypatch, tmp_path):
+    """The bytes that downloads get, or the exception that they raise; counts them."""
+    web = {"answer": b"abc", "downloads": 0}
 
-    def fail():
-        raise Exception(
-            "URL fetch failure on https://example.org/w.h5: 404 --\n Not Found"
-        )
+    def urlretrieve(url, target, _):
+        assert url == URL
+        web["downloads"] += 1
+        if isinstance(web["answer"], BaseException):
+            raise web["answer"]
+        Path(target).write_bytes(web["answer"])
 
-    with pytest.raises(TfstyleError) as caught:
-        download(fail, "w.h5", "https://example.org/w.h5")
-    assert caught.value.exit_code == 1
-    assert str(caught.value) == (
-        "w.h5: could not be downloaded (404 -- Not Found); fetch it from "
-        f"https://example.org/w.h5 and put it into {tmp_path / 'models'}, or anywhere "
-        "with --weights=PATH; or take --backbone=slim19, which comes with tfstyle"
-    )
-
-
-def test_download_does_not_swallow_ctrl_c():
-    def interrupt():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        download(interrupt, "w.h5", "https://example.org/w.h5")
-
-
-def test_the_folder_is_where_keras_puts_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", urlretrieve)
     monkeypatch.setattr("keras.src.backend.config.keras_home", lambda: str(tmp_path))
-    monkeypatch.setattr(
-        "keras.src.utils.file_utils.urlretrieve",
-        lambda _, target, __: Path(target).touch(),
-    )
-    url = "https://example.org/w.h5"
-    path = keras.utils.get_file("w.h5", url, cache_subdir="models")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    return web
+
+
+def test_download_keeps_the_file_in_kerass_cache(web, tmp_path):
+    for _ in range(2):
+        assert download(URL, ABC) == tmp_path / "models" / "w.h5"
+    assert web["downloads"] == 1
+    assert (tmp_path / "models" / "w.h5").read_bytes() == b"abc"
+
+
+def test_download_replaces_a_file_with_another_digest(web, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "w.h5").write_bytes(b"abd")
+    assert download(URL, ABC).read_bytes() == b"abc"
+    assert web["downloads"] == 1
+
+
+def test_download_refuses_bytes_with_another_digest(web):
+    web["answer"] = b"abd"
+    with pytest.raises(TfstyleError, match=r"w.h5: could not be .*corrupted"):
+        download(URL, ABC)
+
+
+def test_download_names_reason_address_and_ways_out_in_one_line(web, tmp_path):
+    web["answer"] = urllib.error.HTTPError(URL, 404, "Not\n Found", {}, None)
+    with pytest.raises(TfstyleError) as caught:
+        download(URL, ABC)
+    message = str(caught.value)
+    assert caught.value.exit_code == 1
+    assert message.startswith("w.h5: ") and "\n" not in message
+    assert "(404 -- Not Found)" in message and message.count(URL) == 1
+    for way_out in (str(tmp_path / "models"), "--weights=PATH", "--backbone=slim19"):
+        assert way_out in message
+
+
+def test_download_does_not_swallow_ctrl_c(web):
+    web["answer"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        download(URL, ABC)
+
+
+def test_keras_models_folder_is_where_keras_puts_files(web, tmp_path, monkeypatch):
+    path = keras.utils.get_file("w.h5", URL, cache_subdir="models")
     assert Path(path).parent == keras_models_folder() == tmp_path / "models"
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "missing"))
     assert keras_models_folder() == Path("/tmp/.keras/models")
+
+
+# ------------------------------------------------------------------------- backbones
+
+
+@pytest.mark.parametrize("said", [None, "caffe", "torch"])
+def test_load_weights_of_a_file_asks_for_its_preprocessing(tmp_path, said):
+    save_weights(tmp_path / "w.npz", _weights(), said)
+    arrays, preprocessing = load_weights(squeezenet.SQUEEZENET, tmp_path / "w.npz")
+    assert list(arrays) == list(_weights())
+    assert preprocessing == (said or "caffe")
+
+
+@pytest.mark.parametrize("preprocessing", ["caffe", "torch"])
+def test_load_weights_of_imagenet_are_the_published_ones(preprocessing):
+    published = _weights()
+    backbone = dataclasses.replace(
+        squeezenet.SQUEEZENET,
+        preprocessing=preprocessing,
+        published_weights=lambda: published,
+    )
+    arrays, said = load_weights(backbone, "imagenet")
+    assert arrays is published and said == preprocessing

@@ -1,4 +1,4 @@
-"""What a feature network is to the rest of tfstyle, and what its builders share."""
+"""What a backbone is, and the parts that backbones are built from."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ import numpy as np
 Weights = Mapping[str, np.ndarray]
 """Arrays by ``layer/kernel`` (HWIO) and ``layer/bias``."""
 
+PREPROCESSING = ("caffe", "torch")
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 TORCH_MEAN_RGB = (0.485, 0.456, 0.406)
 TORCH_STD_RGB = (0.229, 0.224, 0.225)
 
+_POOLS = {"max": keras.layers.MaxPooling2D, "avg": keras.layers.AveragePooling2D}
+POOLINGS = tuple(_POOLS)
+
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A feature network: its layers, its conventions and where its weights come from.
+    """A network with its layer names, its conventions and its published weights.
 
     Attributes:
-      name: What ``--backbone`` calls it.
-      layers: Every layer name that is accepted, with the tap of ``build`` that it
-        means. Two names may mean one tap (``relu4_2`` and ``block4_conv2``).
-      content_layers: Content layers with their weights, used where none are given.
-      style_layers: Style layers with their weights, used where none are given.
-      preprocessing: The convention of the published weights, ``caffe`` (BGR, 0-255,
-        mean subtracted) or ``torch`` (RGB, 0-1, mean subtracted, divided by the
-        standard deviation).
-      build: ``build(x, pooling)`` turns preprocessed images ``[N, H, W, 3]`` into
-        every tap of the network, ``{name: tensor}``, from shallow to deep.
-      published_weights: Fetches or reads the weights that ``--weights=imagenet`` means.
-      provenance: One line about where these weights come from, and their licence.
+      name: The name in ``--backbone``.
+      layers: Every accepted layer name with the output of ``build`` (the tap) that it
+        stands for. ``relu4_2`` and ``block4_conv2`` stand for the same tap.
+      content_layers: The default content layers with their weights.
+      style_layers: The default style layers with their weights.
+      preprocessing: What the published weights expect: ``caffe`` (BGR, 0-255, mean
+        subtracted) or ``torch`` (RGB, 0-1, mean subtracted, divided by the standard
+        deviation).
+      build: ``build(x, pooling)`` turns preprocessed images ``[N, H, W, 3]`` into all
+        taps of the network, ``{name: tensor}``, from shallow to deep.
+      published_weights: Returns the weights that ``--weights=imagenet`` stands for.
+      provenance: One line on the source of these weights and their licence.
     """
 
     name: str
@@ -47,7 +51,7 @@ class Backbone:
 
 
 def preprocess(images: Any, convention: str) -> Any:
-    """Turns RGB pictures in [0, 1] into what a network was trained on.
+    """Converts RGB pictures in [0, 1] to the input that a network was trained on.
 
     Args:
       images: Float tensor ``[N, H, W, 3]``, RGB in [0, 1].
@@ -57,9 +61,8 @@ def preprocess(images: Any, convention: str) -> Any:
       A tensor of the same shape and dtype.
     """
     if convention == "caffe":
-        return keras.ops.flip(images, axis=-1) * 255.0 - np.array(
-            CAFFE_MEAN_BGR, "float32"
-        )
+        bgr = keras.ops.flip(images, axis=-1)
+        return bgr * 255.0 - np.array(CAFFE_MEAN_BGR, "float32")
     mean, std = np.array(TORCH_MEAN_RGB, "float32"), np.array(TORCH_STD_RGB, "float32")
     return (images - mean) / std
 
@@ -72,8 +75,8 @@ def convolution(x: Any, name: str, filters: int, size: int, padding: str) -> Any
       name: Name of the layer.
       filters: Number of output channels.
       size: Height and width of the kernel, odd.
-      padding: ``zero``, or ``reflect``, which leaves no frame in an optimised picture
-        because a mirrored border looks like the picture itself.
+      padding: ``zero`` or ``reflect``. A mirrored border looks like the picture itself,
+        so that ``reflect`` draws no frame around an optimised picture.
 
     Returns:
       Tensor ``[N, H, W, filters]``.
@@ -87,9 +90,5 @@ def convolution(x: Any, name: str, filters: int, size: int, padding: str) -> Any
 
 
 def pool(x: Any, name: str, pooling: str, size: int = 2) -> Any:
-    """Pools by windows of ``size`` with stride 2, ``max`` or ``avg``."""
-    layer = {
-        "max": keras.layers.MaxPooling2D,
-        "avg": keras.layers.AveragePooling2D,
-    }[pooling]
-    return layer(size, 2, name=name)(x)
+    """Pools windows of ``size`` pixels a side with stride 2, by ``max`` or ``avg``."""
+    return _POOLS[pooling](size, 2, name=name)(x)

@@ -1,13 +1,12 @@
-"""Named-layer features of a frozen network."""
+"""Features of pictures, from named layers of a frozen network."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import functools
-import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -15,42 +14,27 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle.backbones import get_backbone
-from tfstyle.backbones.base import Backbone, preprocess
+from tfstyle.backbones.base import POOLINGS, PREPROCESSING, Backbone, preprocess
+from tfstyle.backbones.laplacian import LAPLACIAN, laplacian
 from tfstyle.backbones.precision import dtype_policy
-from tfstyle.backbones.weights import assign_weights, read_weights
+from tfstyle.backbones.receptive_field import receptive_fields
+from tfstyle.backbones.weights import IMAGENET, load_weights
+from tfstyle.backbones.weights_assign import assign_weights
 from tfstyle.errors import UsageError
+from tfstyle.images.tiles import Field
 
-IMAGENET = "imagenet"
-LAPLACIAN = "laplacian"
-"""The layer of every network that has the edges of the picture itself."""
-_LAPLACIAN_POOL = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """Where the features of a layer look.
-
-    The feature at ``i`` sees the pixels from ``i·stride − before`` up to, but without,
-    ``(i + 1)·stride + after``.
-    """
-
-    stride: int = 1
-    before: int = 0
-    after: int = 0
-
-    def windowed(self, size: int, stride: int, padding: int) -> Field:
-        """The field after windows of ``size`` over features padded on the left."""
-        stride_after = self.stride * stride
-        end = self.after + (size - 1 - padding) * self.stride + self.stride
-        return Field(
-            stride_after, self.before + padding * self.stride, end - stride_after
-        )
+_CONVENTION = (
+    "give pictures [N, H, W, 3] or [H, W, 3], RGB, float in [0, 1] or uint8 in [0, 255]"
+)
+_AMPLE_SIZE = 64  # pixels a side, enough for every layer of every backbone
+_LARGEST_VALUE = 4.0
+"""Above 1, because pictures that are being optimised leave [0, 1] by a little."""
 
 
 class FeatureExtractor:
-    """Turns pictures into the features of some layers of a frozen network, in one pass.
+    """Computes the features of several layers of a frozen network in one pass.
 
-    The network is cut at the deepest layer asked for.
+    The network ends at the deepest of these layers.
 
     Example:
       >>> extract = FeatureExtractor("slim19", ["relu1_1", "block4_conv2"])
@@ -59,16 +43,16 @@ class FeatureExtractor:
 
     Attributes:
       backbone: The network.
-      layers: The layers as they were named by the caller.
-      model: The frozen ``keras.Model`` from pictures to features by layer.
+      layers: The layers, by the names that the caller gave.
+      model: The frozen ``keras.Model`` from pictures to features by tap.
     """
 
     def __init__(
         self,
         backbone: str | Backbone,
-        layers: Iterable[str],
+        layers: str | Iterable[str],
         *,
-        weights: str | pathlib.Path = IMAGENET,
+        weights: str | os.PathLike[str] = IMAGENET,
         pooling: str = "max",
         preprocessing: str | None = None,
         precision: str = "float32",
@@ -78,59 +62,61 @@ class FeatureExtractor:
 
         Args:
           backbone: ``slim19``, ``vgg19``, ``vgg16`` or ``squeezenet``.
-          layers: Names of Keras (``block4_conv2``), of the papers (``relu4_2``, or
-            ``conv4_2`` before the ReLU), or the CS231n assignment's indices.
-          weights: ``imagenet`` for the published ones (bundled with tfstyle or fetched
-            once), or a file ``.h5``, ``.weights.h5`` or ``.npz``.
+          layers: Layer names of Keras (``block4_conv2``) or of the papers (``relu4_2``,
+            or ``conv4_2`` before the ReLU), or the CS231n assignment's indices.
+          weights: ``imagenet`` for the published weights (bundled with tfstyle or
+            downloaded once), or an ``.h5``, ``.weights.h5`` or ``.npz`` file.
           pooling: ``max`` as published, or ``avg`` (Gatys et al. 2016, section 2).
-          preprocessing: ``caffe`` or ``torch``, where a file does not say and does
-            not follow the published weights.
-          precision: Of the network, see ``precision.dtype_policy``. float16 is not
-            offered: the products of a Gram matrix overflow in it.
+          preprocessing: ``caffe`` or ``torch``, for a file that differs from the
+            published weights and does not say so itself.
+          precision: Precision of the network, see ``precision.dtype_policy``.
           jit_compile: Whether XLA compiles the network.
 
         Raises:
-          UsageError: A layer is unknown, or the file lacks a layer that is needed.
-          TfstyleError: The published weights could not be fetched.
+          UsageError: If a layer or another choice does not exist, if the weights file
+            cannot be read, or if it lacks a layer that is needed.
+          TfstyleError: If the published weights cannot be downloaded.
         """
         if isinstance(backbone, str):
             backbone = get_backbone(backbone)
+        layers = [layers] if isinstance(layers, str) else layers
+        _check_choice("pooling", pooling, POOLINGS)
+        _check_choice("preprocessing", preprocessing, (*PREPROCESSING, None))
         self.backbone = backbone
         self.layers = tuple(dict.fromkeys(layers))
-        taps = resolve_layers(self.backbone, self.layers)
-        arrays, convention = self._read(str(weights))
+        self._taps = resolve_layers(backbone, self.layers)
+        arrays, convention = load_weights(backbone, weights)
         with _dtype_policy(dtype_policy(precision)):
             inputs = keras.Input([None, None, 3])
-            x = preprocess(
-                inputs, preprocessing or convention or self.backbone.preprocessing
+            taps = backbone.build(
+                preprocess(inputs, preprocessing or convention), pooling
             )
-            outputs = self.backbone.build(x, pooling)
-            outputs[LAPLACIAN] = laplacian(inputs)
-        self.model = keras.Model(inputs, {tap: outputs[tap] for tap in taps.values()})
+            taps[LAPLACIAN] = laplacian(inputs)
+        self.model = keras.Model(
+            inputs, {tap: taps[tap] for tap in self._taps.values()}
+        )
         self.model.trainable = False
         assign_weights(self.model, arrays, str(weights))
         self._run = (
             tf.function(self.model, jit_compile=True) if jit_compile else self.model
         )
-        self._taps = taps
 
-    def _read(self, weights: str) -> tuple[Any, str | None]:
-        if weights == IMAGENET:
-            return self.backbone.published_weights(), None
-        return read_weights(weights)
-
-    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Features of pictures.
+    def __call__(self, images: Any) -> dict[str, tf.Tensor]:
+        """Computes the features of pictures.
 
         Args:
-          images: Float tensor ``[N, H, W, 3]``, RGB in [0, 1].
+          images: Tensor or array ``[N, H, W, 3]``, RGB, float in [0, 1] or uint8 in
+            [0, 255]. ``[H, W, 3]`` is a batch of one. Values are not looked at while a
+            ``tf.function`` is traced.
 
         Returns:
-          Features ``[N, h, w, C]`` by layer, under the names the caller gave.
+          Features ``[N, h, w, C]`` by layer, under the names that the caller gave.
 
         Raises:
-          UsageError: The pictures are too small for the deepest layer.
+          UsageError: If ``images`` has another shape, dtype or range, or is too small
+            for the deepest layer.
         """
+        images = _as_pictures(images)
         height, width = images.shape[1:3]
         if height is not None and width is not None:
             self.check_size(height, width)
@@ -140,10 +126,14 @@ class FeatureExtractor:
     def check_size(self, height: int, width: int) -> None:
         """Refuses a picture that is too small for the deepest layer.
 
+        Args:
+          height: Height of the picture in pixels.
+          width: Width of the picture in pixels.
+
         Raises:
-          UsageError: It is; the message has the least size.
+          UsageError: If a side is too short; the message has the least size.
         """
-        if min(height, width) >= 64:  # ample for every layer of every backbone
+        if min(height, width) >= _AMPLE_SIZE:
             return
         if min(height, width) < self.least_size:
             raise UsageError(
@@ -154,18 +144,19 @@ class FeatureExtractor:
 
     @functools.cached_property
     def least_size(self) -> int:
-        """The shortest side in pixels that every layer has an output for."""
-        return next(side for side in range(1, 65) if self._fits(side))
+        """The shortest side, in pixels, for which every layer has an output."""
+        with tf.init_scope():  # not in the graph that is being traced
+            return next(side for side in range(1, _AMPLE_SIZE + 1) if self._fits(side))
 
     @functools.cached_property
     def fields(self) -> dict[str, Field]:
-        """What the features of each layer see, under the names the caller gave."""
+        """The receptive field of each layer, under the names that the caller gave."""
         fields, outputs = receptive_fields(self.model), self.model.output
         return {layer: fields[id(outputs[tap])][1] for layer, tap in self._taps.items()}
 
     @functools.cached_property
     def bytes_per_pixel(self) -> float:
-        """What all tensors of the network take together, per pixel of a picture."""
+        """Bytes of all tensors of the network together, per pixel of a picture."""
         return sum(
             tensor.shape[-1] * tf.as_dtype(tensor.dtype).size / field.stride**2
             for tensor, field in receptive_fields(self.model).values()
@@ -177,14 +168,14 @@ class FeatureExtractor:
         return next(iter(self.model.output.values())).dtype
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
-        """Height, width and channels of each layer's features of a picture."""
+        """Height, width and channels of the features of a picture, by layer."""
         shapes = self.model.compute_output_shape((1, height, width, 3))
         return {layer: tuple(shapes[tap][1:]) for layer, tap in self._taps.items()}
 
     def _fits(self, side: int) -> bool:
         try:
-            # An empty pool ends the process, so shapes are asked first. They do not
-            # know what reflect padding needs, so a picture is tried as well.
+            # An empty pool crashes the process, so the shapes are computed first. They
+            # do not know the least size for reflect padding, so a picture follows.
             shapes = self.model.compute_output_shape((1, side, side, 3)).values()
             if min(min(shape[1:3]) for shape in shapes) < 1:
                 return False
@@ -194,45 +185,8 @@ class FeatureExtractor:
         return all(min(output.shape[1:3]) > 0 for output in outputs.values())
 
 
-def laplacian(images: Any) -> Any:
-    """The edges of pictures reduced to a quarter: each channel's Laplacian.
-
-    After the Laplacian layer of Li et al. 2017, "Laplacian-Steered Neural Style
-    Transfer", section 3.2, which adds the channels up.
-
-    Args:
-      images: Keras tensor ``[N, H, W, 3]``.
-
-    Returns:
-      Keras tensor ``[N, H // 4, W // 4, 3]``.
-    """
-    cross = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], "float32")
-    x = keras.layers.AveragePooling2D(_LAPLACIAN_POOL, name="reduced")(images)
-    # A mirrored border has no edge.
-    x = keras.ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="reflect")
-    return keras.layers.DepthwiseConv2D(
-        3,
-        use_bias=False,
-        depthwise_initializer=lambda shape, dtype=None: np.broadcast_to(
-            cross[..., None, None], shape
-        ),
-        name=LAPLACIAN,
-    )(x)
-
-
-@contextlib.contextmanager
-def _dtype_policy(policy: str) -> Iterator[None]:
-    """Lets Keras build layers in a precision."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
-    """The taps of a backbone that layer names mean.
+    """Finds the taps that layer names stand for.
 
     Args:
       backbone: The network.
@@ -242,66 +196,56 @@ def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
       Tap by layer name.
 
     Raises:
-      UsageError: A name is unknown; the message offers the nearest ones.
+      UsageError: If a name is unknown; the message has the nearest ones.
     """
     known = {**backbone.layers, LAPLACIAN: LAPLACIAN}
-    return {layer: _resolve(layer, backbone.name, known) for layer in layers}
+    for layer in layers:
+        if layer not in known:
+            nearest = difflib.get_close_matches(str(layer), known, n=3, cutoff=0.3)
+            raise UsageError(
+                f"{backbone.name} has no layer {layer!r}; "
+                f"did you mean {' or '.join(nearest or list(known)[:3])}?"
+            )
+    return {layer: known[layer] for layer in layers}
 
 
-def _resolve(layer: str, backbone: str, known: Mapping[str, str]) -> str:
-    if layer in known:
-        return known[layer]
-    nearest = difflib.get_close_matches(layer, known, n=3, cutoff=0.3)
-    raise UsageError(
-        f"{backbone} has no layer {layer!r}; "
-        f"did you mean {' or '.join(nearest or list(known)[:3])}?"
-    )
+def _as_pictures(images: Any) -> Any:
+    """Pictures as floats ``[N, H, W, 3]``, checked as far as that is free of cost."""
+    if not hasattr(images, "shape") or isinstance(images, np.ndarray):
+        try:
+            images = tf.convert_to_tensor(np.asarray(images))
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"images: {type(images).__name__} is not an array; {_CONVENTION}"
+            ) from error
+    shape, dtype = images.shape, tf.as_dtype(images.dtype)
+    known = list(shape) if shape or shape == () else None
+    if known is None or len(known) not in (3, 4) or known[-1] != 3:
+        raise UsageError(f"images: has the shape {known}; {_CONVENTION}")
+    if dtype == tf.uint8:
+        images = keras.ops.cast(images, "float32") / 255.0
+    elif not dtype.is_floating:
+        raise UsageError(f"images: holds {dtype.name}; {_CONVENTION}")
+    # Symbolic tensors have no values yet.
+    elif tf.executing_eagerly() and not isinstance(images, keras.KerasTensor):
+        largest = float(tf.reduce_max(images))
+        if largest > _LARGEST_VALUE:
+            raise UsageError(f"images: holds floats up to {largest:g}; {_CONVENTION}")
+    return images if len(known) == 4 else images[None]
 
 
-def receptive_fields(model: keras.Model) -> dict[int, tuple[Any, Field]]:
-    """What every tensor of a model sees, the same across and down.
-
-    Args:
-      model: Functional model of one input, of convolutions, pools, paddings and
-        operations that look at one position.
-
-    Returns:
-      The tensors with their fields, by ``id``, from shallow to deep.
-
-    Raises:
-      ValueError: A convolution or pool of stride above 1 pads its input.
-    """
-    image = model.inputs[0]
-    fields = {id(image): (image, Field())}
-    for operation in model.operations:
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        inputs = keras.tree.flatten(operation.input)
-        field = _widest([fields[id(x)][1] for x in inputs])
-        for output in keras.tree.flatten(operation.output):
-            fields[id(output)] = output, _field_after(operation, field)
-    return fields
+def _check_choice(name: str, value: str | None, known: Collection[Any]) -> None:
+    if value not in known:
+        names = " or ".join(str(choice) for choice in known if choice is not None)
+        raise UsageError(f"{name}={value!r}: give {names}")
 
 
-def _widest(fields: list[Field]) -> Field:
-    return Field(
-        fields[0].stride,
-        max(field.before for field in fields),
-        max(field.after for field in fields),
-    )
-
-
-def _field_after(operation: Any, field: Field) -> Field:
-    if (width := getattr(operation, "pad_width", None)) is not None:
-        return Field(
-            field.stride,
-            field.before + width[1][0] * field.stride,
-            field.after - width[1][0] * field.stride,
-        )
-    size = getattr(operation, "kernel_size", getattr(operation, "pool_size", None))
-    if size is None:
-        return field
-    padding = size[0] // 2 if operation.padding == "same" else 0
-    if operation.padding == "same" and operation.strides[0] > 1:
-        raise ValueError(f"{operation.name}: strides with padding cannot be tiled")
-    return field.windowed(size[0], operation.strides[0], padding)
+@contextlib.contextmanager
+def _dtype_policy(policy: str) -> Iterator[None]:
+    """Makes Keras build layers in a precision, inside the block."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,4 +1,4 @@
-"""The precision that networks are computed in, and what the CPU is good at."""
+"""The precision of networks, and whether this CPU multiplies bfloat16."""
 
 from __future__ import annotations
 
@@ -8,33 +8,43 @@ import pathlib
 
 import tensorflow as tf
 
+from tfstyle.errors import UsageError
+
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 _INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
+_POLICIES = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float64": "float64",
+}
 
 
 def dtype_policy(precision: str) -> str:
-    """Keras's dtype policy for a precision.
+    """Returns the name of Keras's dtype policy for a precision.
 
     Args:
-      precision: ``float32``; ``bfloat16`` with weights in float32; ``auto`` for
-        ``bfloat16`` where ``multiplies_bfloat16``, else ``float32``; or any policy of
-        Keras.
+      precision: ``float32``; ``bfloat16``, which keeps weights in float32; ``float64``;
+        or ``auto``: ``bfloat16`` if ``multiplies_bfloat16()``, else ``float32``.
+        float16 is not offered, because products of Gram matrices overflow in it.
 
-    Returns:
-      The name of the policy.
+    Raises:
+      UsageError: If there is no such precision.
     """
     if precision == "auto":
         precision = "bfloat16" if multiplies_bfloat16() else "float32"
-    return {"bfloat16": "mixed_bfloat16"}.get(precision, precision)
+    if precision not in _POLICIES:
+        names = ", ".join(_POLICIES)
+        raise UsageError(f"precision={precision!r}: give auto, {names}")
+    return _POLICIES[precision]
 
 
 @functools.cache
 def multiplies_bfloat16() -> bool:
-    """Whether this is a CPU with instructions that multiply bfloat16.
+    """Whether this CPU has instructions that multiply bfloat16.
 
-    TensorFlow then has products of twice the speed, which oneDNN adds up in float32.
-    Elsewhere it may emulate them, or add up in bfloat16, which has 8 bits and stands
-    still after 256 equal parts of a sum. Of GPUs nothing is known here.
+    With them, products take half the time and oneDNN sums them in float32. Without
+    them, TensorFlow may emulate the products or sum them in bfloat16; its 8 bits lose
+    each summand that is below 1/256 of the sum. Not known for GPUs.
     """
     one_dnn = os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
     if not one_dnn or not CPUINFO.exists() or tf.config.list_physical_devices("GPU"):

@@ -1,12 +1,12 @@
-"""slim19: the compact VGG-19 that is bundled with tfstyle.
+"""slim19, the compact VGG-19 that is bundled with tfstyle.
 
-A slim VGG-19 runs at an eighth of the multiply-adds. Where style is measured, a 1×1
-convolution and a ReLU (a head) turn its features into an estimate of VGG-19's own
-features at that layer, with VGG-19's channels: the Gram matrix of the slim features
-themselves tells much less about a style. The first layer's head is VGG-19's own first
-convolution, because at three input channels nothing is cheaper than the original.
+It is a VGG-19 with fewer channels and an eighth of the multiply-adds. At each style
+layer, a 1×1 convolution with a ReLU (a head) estimates VGG-19's features from the slim
+ones, in all of VGG-19's channels, because the Gram matrix of the slim features says
+much less about a style. The head of the first layer is VGG-19's own first convolution,
+which is cheap with three input channels.
 
-``scripts/distil_backbone.py`` trains it; ``slim19.json`` beside the weights records
+``scripts/distil_backbone.py`` trains slim19; ``slim19.json`` beside the weights records
 teachers, data, seeds and hours.
 """
 
@@ -16,10 +16,10 @@ import pathlib
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfstyle.backbones import vgg
-from tfstyle.backbones.base import Backbone, Weights, convolution
+from tfstyle.backbones.base import Backbone, convolution
+from tfstyle.backbones.weights import read_weights
 
 WEIGHTS = pathlib.Path(__file__).with_name("slim19.npz")
 CHANNELS = dict(
@@ -41,20 +41,20 @@ HEADS = {
 
 
 def head_name(layer: str) -> str:
-    """Name of the convolution that estimates VGG-19's features at ``layer``."""
+    """The name of the convolution that estimates VGG-19's features at ``layer``."""
     return f"{layer}_head"
 
 
 def build(x: Any, pooling: str = "max") -> dict[str, Any]:
-    """Builds slim19 and returns every tap of it.
+    """Builds slim19 and returns all its taps.
 
     Args:
       x: Images, Keras tensor ``[N, H, W, 3]``, preprocessed as ``torch``.
       pooling: ``max`` as trained, or ``avg``.
 
     Returns:
-      As ``vgg.build``: at the layers of ``HEADS`` the estimates of VGG-19's features,
-      elsewhere the slim features.
+      Same as in ``vgg.build``, with the estimates of VGG-19's features at the layers of
+      ``HEADS`` and the slim features at the others.
     """
     taps = vgg.build(x, CHANNELS, pooling, padding="reflect")
     for layer, channels in HEADS.items():
@@ -64,12 +64,6 @@ def build(x: Any, pooling: str = "max") -> dict[str, Any]:
         taps[vgg.paper_name("conv", layer)] = head
         taps[layer] = keras.ops.relu(head)
     return taps
-
-
-def bundled_weights() -> Weights:
-    """The weights that come with the package, stored as float16."""
-    with np.load(WEIGHTS) as arrays:
-        return {name: arrays[name].astype("float32") for name in arrays.files}
 
 
 def _layer_names() -> dict[str, str]:
@@ -86,6 +80,6 @@ SLIM19 = Backbone(
     style_layers={f"block{i}_conv1": 1.0 for i in range(1, 6)},
     preprocessing="torch",
     build=build,
-    published_weights=bundled_weights,
+    published_weights=lambda: read_weights(WEIGHTS)[0],
     provenance="distilled from VGG-19 by the tfstyle project, see slim19.json",
 )

@@ -1,7 +1,7 @@
 """SqueezeNet v1.1 (Iandola et al. 2016) without its classifier.
 
 v1.1 is the authors' later variant: 64 filters of 3×3 in conv1, pools after conv1, fire3
-and fire5, and 2.4 times fewer operations than the paper's at the same accuracy.
+and fire5, and 2.4 times fewer operations than in the paper at the same accuracy.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 
-from tfstyle.backbones.base import Backbone, Weights, convolution, pool
-from tfstyle.backbones.weights import download, keras_models_folder, read_weights
+from tfstyle.backbones.base import Backbone, convolution, pool
+from tfstyle.backbones.weights import read_weights
+from tfstyle.backbones.weights_download import download
 
 # Channels of the squeeze layer and of each expand layer.
 FIRES = {
@@ -36,30 +37,30 @@ INDEXED = (
     *("pool5", "fire6", "fire7", "fire8", "fire9"),
 )
 
-FILE = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = (
     "https://raw.githubusercontent.com/DeepCognition/keras-squeezenet/"
-    f"a73d4339aa4d37c51a0b3ba044bed55477abec73/{FILE}"
+    "a73d4339aa4d37c51a0b3ba044bed55477abec73/"
+    "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 SHA256 = "17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da"
 
 
 def build(x: Any, pooling: str = "max") -> dict[str, Any]:
-    """Builds SqueezeNet and returns every tap of it.
+    """Builds SqueezeNet and returns all its taps.
 
-    Pools drop an incomplete window at the border, as in Keras's version. Caffe's and
-    torchvision's keep it, so their features can be one row and column larger.
+    Pools drop an incomplete window at the border, as in Keras's version. Caffe and
+    torchvision keep it, so their features can be one row and one column larger.
 
     Args:
-      x: Preprocessed images, Keras tensor ``[N, H, W, 3]``; at least 31 pixels a side
-        for the layers after ``pool5``.
+      x: Preprocessed images, Keras tensor ``[N, H, W, 3]``; the layers after ``pool5``
+        need 31 pixels a side.
       pooling: ``max`` as published, or ``avg``.
 
     Returns:
-      ``conv1`` and ``relu_conv1`` (``[N, (H-1)//2, (W-1)//2, 64]``), the pools, and of
-      each fire module every convolution before (``fire2/expand3x3``) and after its ReLU
-      (``fire2/relu_expand3x3``) and their concatenation (``fire2/concat``), from
-      shallow to deep.
+      From shallow to deep: ``conv1`` and ``relu_conv1``
+      (``[N, (H-1)//2, (W-1)//2, 64]``), the pools, and for each fire module every
+      convolution before its ReLU (``fire2/expand3x3``) and after it
+      (``fire2/relu_expand3x3``) and their concatenation (``fire2/concat``).
     """
     conv1 = keras.layers.Conv2D(64, 3, strides=2, padding="valid", name="conv1")(x)
     relu = keras.ops.relu(conv1)
@@ -86,21 +87,6 @@ def _fire(x: Any, name: str, squeeze: int, expand: int) -> dict[str, Any]:
     return dict(zip(names, tensors, strict=True))
 
 
-def published_weights() -> Weights:
-    """The ImageNet weights, downloaded once into Keras's cache.
-
-    Raises:
-      TfstyleError: The download failed.
-    """
-    folder = str(keras_models_folder())
-    path = download(
-        lambda: keras.utils.get_file(FILE, URL, cache_subdir=folder, file_hash=SHA256),
-        FILE,
-        URL,
-    )
-    return read_weights(path)[0]
-
-
 def _layer_names() -> dict[str, str]:
     taps = ["conv1", "relu_conv1", "pool1", *POOL_AFTER.values()]
     taps += [f"{fire}/{layer}" for fire in FIRES for layer in FIRE_LAYERS]
@@ -115,6 +101,6 @@ SQUEEZENET = Backbone(
     style_layers={"relu_conv1": 1.0, "fire3": 1.0, "fire4": 1.0, "fire5": 1.0},
     preprocessing="caffe",
     build=build,
-    published_weights=published_weights,
+    published_weights=lambda: read_weights(download(URL, SHA256))[0],
     provenance="github.com/DeepCognition/keras-squeezenet at a73d433, MIT licence",
 )

@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
-from tfstyle.backbones.base import Backbone, Weights, convolution, pool
-from tfstyle.backbones.weights import download
+from tfstyle.backbones.base import Backbone, convolution, pool
+from tfstyle.backbones.weights import read_weights
+from tfstyle.backbones.weights_download import download
 
 VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)
 VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)
 CHANNELS = (64, 128, 256, 512, 512)
+URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/{name}/"
+    "{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+)
+MD5 = {
+    "vgg16": "6d6bbae143d832006294945121d1f1fc",
+    "vgg19": "253f8cb515780f3b799900260a226db6",
+}
 
 
 def convolutions(per_block: tuple[int, ...]) -> list[str]:
@@ -33,10 +41,10 @@ def paper_name(kind: str, layer: str) -> str:
 
 
 def layer_names(per_block: tuple[int, ...]) -> dict[str, str]:
-    """Every accepted layer name with the tap of ``build`` that it means.
+    """Every accepted layer name with the tap of ``build`` that it stands for.
 
     Keras's ``block4_conv2`` and the papers' ``relu4_2`` are the same tap, after the
-    ReLU; ``conv4_2`` is before it.
+    ReLU; ``conv4_2`` is the one before it.
     """
     names = {}
     for layer in convolutions(per_block):
@@ -50,7 +58,7 @@ def layer_names(per_block: tuple[int, ...]) -> dict[str, str]:
 def build(
     x: Any, channels: Mapping[str, int], pooling: str, padding: str = "zero"
 ) -> dict[str, Any]:
-    """Builds a VGG and returns every tap of it.
+    """Builds a VGG and returns all its taps.
 
     Args:
       x: Preprocessed images, Keras tensor ``[N, H, W, 3]``.
@@ -59,8 +67,8 @@ def build(
       padding: ``zero`` as published, or ``reflect``.
 
     Returns:
-      For each convolution the tap before the ReLU (``conv4_2``) and after it
-      (``block4_conv2``), and each block's pool, from shallow to deep.
+      From shallow to deep: for each convolution the tap before the ReLU (``conv4_2``)
+      and after it (``block4_conv2``), and the pool of each block.
     """
     taps: dict[str, Any] = {}
     last = list(channels)[-1]
@@ -75,25 +83,9 @@ def build(
     return taps
 
 
-def _published(application: str) -> Weights:
-    network = getattr(keras.applications, application)
-    name = application.lower()
-    file = f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    url = "https://storage.googleapis.com/tensorflow/keras-applications"
-    model = download(
-        lambda: network(include_top=False, weights="imagenet"),
-        file,
-        f"{url}/{name}/{file}",
-    )
-    return {
-        f"{layer.name}/{part}": np.asarray(array)
-        for layer in model.layers
-        for part, array in zip(("kernel", "bias"), layer.get_weights(), strict=False)
-    }
-
-
 def _vgg(name: str, per_block: tuple[int, ...]) -> Backbone:
     channels = {layer: CHANNELS[int(layer[5]) - 1] for layer in convolutions(per_block)}
+    url = URL.format(name=name)
     return Backbone(
         name=name,
         layers=layer_names(per_block),
@@ -101,7 +93,7 @@ def _vgg(name: str, per_block: tuple[int, ...]) -> Backbone:
         style_layers={f"block{i}_conv1": 1.0 for i in range(1, 6)},
         preprocessing="caffe",
         build=lambda x, pooling: build(x, channels, pooling),
-        published_weights=lambda: _published(name.upper()),
+        published_weights=lambda: read_weights(download(url, MD5[name]))[0],
         provenance=f"keras.applications.{name.upper()}, Oxford VGG group, CC BY 4.0",
     )
 

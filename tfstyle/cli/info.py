@@ -86,7 +86,7 @@ def device() -> str:
 def keras_folder() -> pathlib.Path:
     """Where Keras keeps the weights that it has fetched."""
     import_tensorflow()
-    from tfstyle.backbones.weights import keras_models_folder
+    from tfstyle.backbones.weights_download import keras_models_folder
 
     return keras_models_folder()
 

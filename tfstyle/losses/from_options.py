@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfstyle.backbones import get_backbone
-from tfstyle.backbones.feature_extractor import LAPLACIAN, FeatureExtractor
+from tfstyle.backbones.feature_extractor import FeatureExtractor
+from tfstyle.backbones.laplacian import LAPLACIAN
 from tfstyle.losses.perceptual import PerceptualLoss
 from tfstyle.options import LossOptions, weighted_layers
 

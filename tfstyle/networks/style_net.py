@@ -26,10 +26,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.backbones.feature_extractor import Field
-from tfstyle.backbones.weights import check_hdf5, check_heaps
+from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
+from tfstyle.images.tiles import Field
 
 BUNDLED = "bundled"
 BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
