@@ -100,7 +100,7 @@ def refusal(read, path, kind=UsageError):
             {"c/kernel.npy": npy(np.full(KERNEL.shape, 1e300))},
             "'c/kernel' holds NaN or infinity",
         ),
-        ({"a\n\x1b[31m/kernel.npy": npy(KERNEL)}, r"'a\n\x1b[31m/kernel' is not the name"),
+        ({"a\n\x1b[31m/kernel.npy": npy(KERNEL)}, r"'a\n\x1b[31m/kernel' is not a"),
         ({"a" * 9999 + "/kernel.npy": npy(KERNEL)}, "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
         ({"preprocessing.npy": npy("a\n\x1b[31m")}, r"asks for the preprocessing 'a\n"),
         ({"preprocessing.npy": npy(np.zeros([99, 99]))}, "asks for the preprocessing"),
@@ -294,7 +294,7 @@ def attribute(name, value):
             lambda f: keras_3(
                 f, lambda g, k: (g.attrs.update(name="a\n"), g.update({k: KERNEL}))
             ),
-            r"'a\n/kernel' is not the name of a layer",
+            r"'a\n/kernel' is not a layer name",
         ),
     ],
 )

@@ -103,7 +103,7 @@ def _check_readable(path: pathlib.Path) -> None:
 def _numbers(path: pathlib.Path, name: str, array: np.ndarray) -> np.ndarray:
     """An array of a file as float32; refused if it is not one of finite numbers."""
     if not name.isprintable() or len(name) > 200:
-        wrong = "is not the name of a layer"
+        wrong = "is not a layer name"
     elif array.dtype.kind not in "fiu":
         wrong = f"holds {array.dtype}, not numbers"
     else:
