@@ -28,8 +28,9 @@ from tfstyle.backbones.slim19 import head_name
 from tfstyle.backbones.weights import read_weights
 from tfstyle.images.color import match_colors
 from tfstyle.losses import PerceptualLoss, Targets
-from tfstyle.stylizer.objective import perceptual_loss
-from tfstyle.stylizer.pictures import Plan, plan_stylize
+from tfstyle.losses.from_options import perceptual_loss
+from tfstyle.optimizers.progress import Callback
+from tfstyle.stylizer.run import Run
 
 # Keras's epsilon of 1e-7, made for losses that are sums, would brake beside the
 # gradients of a relative loss, as would the tutorial's 1e-1; the tutorial's beta_1 of
@@ -65,8 +66,8 @@ class Task:
         """What tfstyle itself says of a picture."""
         return float(self.loss(tf.constant(picture), self._targets)[0])
 
-    def plan(self, **options: Any) -> Plan:
-        """What tfstyle is to do, without margin: the others have no such pixels either.
+    def run(self, callbacks: Sequence[Callback] = (), **options: Any) -> Run:
+        """A run of tfstyle without margin: the others have no such pixels either.
 
         It begins, as by default, with the content picture in the style's colours, but
         that is not its content target.
@@ -76,7 +77,9 @@ class Task:
             start = pathlib.Path(folder) / "start.png"
             tfstyle.save_image(match_colors(self.content, self.style), start)
             options = {**self.options, **same, "init": start, **options}
-            return plan_stylize(self.content, self.style, **options)
+            stylizer = tfstyle.Stylizer(**options)
+            pictures = stylizer.read(self.content, self.style)
+        return Run(stylizer.engine, stylizer.options, pictures, callbacks)
 
 
 class Baseline:

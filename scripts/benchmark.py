@@ -69,9 +69,9 @@ from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
 from tfstyle.networks.export import TOLERANCES
 from tfstyle.networks.style_net import TransformNet
-from tfstyle.options import CHOICES
-from tfstyle.stylizer.pictures import plan_stylize
-from tfstyle.stylizer.run import PyramidRun, scale_sizes
+from tfstyle.options import Options, fields_of
+from tfstyle.stylizer.run import Run
+from tfstyle.stylizer.scales import scale_sizes
 
 FLAGS = flags.FLAGS
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
@@ -89,8 +89,10 @@ flags.DEFINE_list("style", STYLE, "Style pictures, one per content picture.")
 flags.DEFINE_string("vgg19_weights", IMAGENET, "VGG-19; may end at block3_conv1.")
 flags.DEFINE_string("squeezenet_weights", IMAGENET, "SqueezeNet.")
 flags.DEFINE_float("max_memory", 0.0, "tfstyle's option, for step and quality.")
-PRECISION = tfstyle.Options().precision
-flags.DEFINE_enum("precision", PRECISION, CHOICES["precision"], "tfstyle's option.")
+PRECISION = next(field for field in fields_of(Options) if field.name == "precision")
+flags.DEFINE_enum(
+    "precision", PRECISION.default, PRECISION.choices, "tfstyle's option."
+)
 flags.DEFINE_bool("jit_compile", False, "tfstyle's option.")
 flags.DEFINE_integer("timing_steps", 5, "Least steps to time in a turn.", lower_bound=3)
 flags.DEFINE_float("timing_seconds", 2.0, "Least seconds of a turn of step.")
@@ -322,7 +324,7 @@ def timing_steps() -> int:
 def our_seconds(task: Task) -> float:
     """Seconds per step of a run at one scale."""
     clock = Clock(stop=True)
-    PyramidRun(task.plan(scales=1, steps=1_000_000), [clock]).run()
+    task.run([clock], scales=1, steps=1_000_000).finish()
     return clock.seconds_per_step()[0]
 
 
@@ -527,15 +529,15 @@ def our_curve(task: Task, steps: Sequence[int]) -> dict[str, Any]:
     losses, rows, work = [], [], np.zeros([len(steps), 2], int)
 
     def measure(progress: Any) -> None:
-        phases, exact = work[progress.scale], run.current is not run.objective
+        phases, exact = work[progress.scale], run.exact
         before = sum(steps[: progress.scale]) + (phases[0] if exact else 0)
         phases[int(exact)] = progress.step - before
         if progress.scale == len(steps) - 1:
             losses.append(task.our_loss(progress.image()))
             rows.append(work.ravel().tolist())
 
-    run = PyramidRun(task.plan(steps=steps, scales=len(steps)), [measure])
-    final = task.our_loss(run.run().image)
+    run = task.run([measure], steps=steps, scales=len(steps))
+    final = task.our_loss(run.finish().images)
     return {
         "losses": [*losses, final],
         "work": [*rows, rows[-1]],
@@ -576,11 +578,10 @@ def seconds_by_scale(task: Task, precision: str) -> list[float]:
     """Seconds per step at each scale of a run, coarse to fine."""
     options = tfstyle.Options(**task.options)
     size = task.content.shape[1:3]
-    scales = len(scale_sizes(size, options.scales, options.min_scale_size))
+    scales = len(scale_sizes(size, options.scales))
     clock = Clock()
     steps = [timing_steps() * 2**scale for scale in reversed(range(scales))]
-    plan = task.plan(steps=steps, scales=scales, precision=precision)
-    PyramidRun(plan, [clock]).run()
+    task.run([clock], steps=steps, scales=scales, precision=precision).finish()
     return clock.seconds_per_step()
 
 
@@ -638,27 +639,28 @@ def memory_of(
 def measure_child(order: Mapping[str, Any]) -> dict[str, Any]:
     """What a child does: a few steps at one scale, where it has tiles enough."""
     clock = Clock()
-    plan = plan_stylize(*order["pictures"], scales=1, steps=3, **order["options"])
-    run = PyramidRun(plan, [clock])
+    stylizer = tfstyle.Stylizer(scales=1, steps=3, **order["options"])
+    pictures = stylizer.read(*order["pictures"])
+    run = Run(stylizer.engine, stylizer.options, pictures, [clock])
     tiles = limit_to_tiles(run, order["least_tiles"])
     if tiles < order["least_tiles"]:
         return {"tiles": tiles}
-    run.run()
-    row = {"tiles": tiles, "max_memory": run.objective.planner.limit / 1e9}
+    run.finish()
+    row = {"tiles": tiles, "max_memory": run.problem.planner.limit / 1e9}
     seconds = clock.seconds_per_step()[0]
     return {**row, "peak_gb": peak_gb(), "seconds_per_step": seconds}
 
 
-def limit_to_tiles(run: PyramidRun, least_tiles: int) -> int:
+def limit_to_tiles(run: Run, least_tiles: int) -> int:
     """Lowers a run's limit until it is cut into so many tiles.
 
     Returns:
       How many there are; too few where no limit makes more.
     """
     margin = 2 * run.options.margin
-    size = (run.plan.size[0] + margin, run.plan.size[1] + margin)
-    shapes = (size, [style.picture.shape[1:3] for style in run.plan.styles], 1)
-    planner = run.objective.planner
+    size = (run.pictures.size[0] + margin, run.pictures.size[1] + margin)
+    shapes = (size, [style.picture.shape[1:3] for style in run.pictures.styles], 1)
+    planner = run.problem.planner
     tiles = planner.cut(*shapes, planner.pairs(*shapes)).tiles
     with contextlib.suppress(UsageError):
         while tiles < least_tiles:

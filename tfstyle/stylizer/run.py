@@ -28,7 +28,13 @@ from tfstyle.stylizer.scales import enlarged, first_picture, scale_sizes
 
 
 class Run:
-    """One run over all scales, for one call of ``finish``."""
+    """One run over all scales, for one call of ``finish``.
+
+    Attributes:
+      options: The options of the run.
+      pictures: The pictures of the run.
+      problem: What it minimises.
+    """
 
     def __init__(
         self,
@@ -55,14 +61,14 @@ class Run:
           TfstyleError: If the checkpoint is damaged.
         """
         self._resumed = checkpoint.load() if checkpoint else None
-        self._engine, self._options, self._pictures = engine, options, pictures
+        self._engine, self.options, self.pictures = engine, options, pictures
         self._callbacks, self._checkpoint = callbacks, checkpoint
         self._canvas = Canvas.of(options)
-        self._rounded = Problem(engine, options, pictures, temporal_weight)
-        self._problem = self._rounded  # or, where a scale goes on in it, the exact one
+        self.problem = Problem(engine, options, pictures, temporal_weight)
+        self._current = self.problem  # or, where a scale goes on in it, the exact one
         self._sizes = self._scale_sizes()
         self._steps = options.steps_per_scale(len(self._sizes))
-        columns = ("step", "scale", "total", *self._rounded.loss.term_names)
+        columns = ("step", "scale", "total", *self.problem.loss.term_names)
         self._history: dict[str, list[float]] = {column: [] for column in columns}
         self._began = time.monotonic()
         self._stopped = False
@@ -85,12 +91,17 @@ class Run:
         with self._engine.lock, deterministic_ops():
             return self._result(self._all_scales())
 
+    @property
+    def exact(self) -> bool:
+        """Whether the current scale goes on in float32, see ``Engine.exact``."""
+        return self._current is not self.problem
+
     def _all_scales(self) -> np.ndarray:
         first = self._resumed.scale if self._resumed else 0
-        picture = first_picture(self._pictures, self._sizes[0], self._options)
+        picture = first_picture(self.pictures, self._sizes[0], self.options)
         for scale in range(first, len(self._sizes)):
             if scale > first:
-                picture = enlarged(picture, self._pictures.start, self._sizes[scale])
+                picture = enlarged(picture, self.pictures.start, self._sizes[scale])
             program = self._program(scale)
             finished = self._begin(program, picture, scale)
             del picture  # large pictures are not kept twice
@@ -109,22 +120,22 @@ class Run:
 
     def _scale_sizes(self) -> list[tuple[int, int]]:
         """The scales, without those that would be too small for the network."""
-        sizes = scale_sizes(self._pictures.size, self._options.scales)
-        while len(sizes) > 1 and not self._options.scales:
+        sizes = scale_sizes(self.pictures.size, self.options.scales)
+        while len(sizes) > 1 and not self.options.scales:
             try:
-                self._problem.check_size(sizes[0])
+                self._current.check_size(sizes[0])
                 break
             except UsageError:
                 sizes.pop(0)
-        self._problem.check_size(sizes[0])
+        self._current.check_size(sizes[0])
         return sizes
 
     def _program(self, scale: int) -> Program:
-        problem, size = self._rounded, self._sizes[scale]
+        problem, size = self.problem, self._sizes[scale]
         height, width = self._canvas.size(size)
         return self._engine.program(
-            (self._pictures.batch, height, width, 3),
-            self._options,
+            (self.pictures.batch, height, width, 3),
+            self.options,
             self._steps[scale],
             problem.pairs(size),
             len(problem.loss.term_names),
@@ -134,7 +145,7 @@ class Run:
     def _begin(self, program: Program, picture: np.ndarray, scale: int) -> bool:
         """Sets a program up for a scale; returns whether that has been finished."""
         state, self._resumed = self._resumed, None
-        self._problem = self._rounded
+        self._current = self.problem
         optimizer = program.optimizer
         if state is None or state.scale != scale:
             canvas = self._canvas.values(self._with_protected(picture))
@@ -151,21 +162,21 @@ class Run:
         for variable, value in zip(optimizer.state, state.variables, strict=True):
             variable.assign(value)
         if state.exact and not state.finished:
-            self._problem = self._rounded.exact
+            self._current = self.problem.exact
         return state.finished
 
     def _optimize(self, program: Program, scale: int) -> None:
         optimizer = program.optimizer
         converged = self._minimize(program, scale)
-        if converged and self._problem.rounded and isinstance(optimizer, LBFGS):
+        if converged and self._current.rounded and isinstance(optimizer, LBFGS):
             self._go_on_exactly(program, optimizer, scale)
         self._save(program, scale, finished=not self._stopped)
 
     def _minimize(self, program: Program, scale: int) -> bool:
         """Takes the steps of a scale that are left; returns whether it converged."""
         if isinstance(program.optimizer, LBFGS):
-            program.optimizer.restarts = not self._problem.rounded
-        return self._problem.minimize(
+            program.optimizer.restarts = not self._current.rounded
+        return self._current.minimize(
             program,
             self._sizes[scale],
             self._steps[scale],
@@ -174,7 +185,7 @@ class Run:
 
     def _go_on_exactly(self, program: Program, optimizer: LBFGS, scale: int) -> None:
         """Takes the steps that are left in float32, where that fits."""
-        self._problem = self._rounded.exact
+        self._current = self.problem.exact
         optimizer.renew()
         self._save(program, scale, finished=False)
         self._collect(program)
@@ -221,7 +232,7 @@ class Run:
             State(
                 scale=scale,
                 finished=finished,
-                exact=self._problem is not self._rounded,
+                exact=self.exact,
                 seconds=time.monotonic() - self._began,
                 rows=np.array(list(self._history.values()), "float64").T,
                 variables=[read_only_view(v.value()) for v in variables],
@@ -233,7 +244,7 @@ class Run:
 
     def _with_protected(self, picture: np.ndarray) -> np.ndarray:
         """A picture with the original in its protected part."""
-        protect, original = self._pictures.protect, self._pictures.original
+        protect, original = self.pictures.protect, self.pictures.original
         if protect is None or original is None:
             return picture
         size = picture.shape[1:3]
@@ -243,15 +254,15 @@ class Run:
 
     def _shown(self, picture: np.ndarray) -> np.ndarray:
         """A picture with its final colours and what is protected."""
-        original, options = self._pictures.original, self._options
+        original, options = self.pictures.original, self.options
         if options.color == "content" and original is not None:
             colored = resize_image(original, picture.shape[1:3])
             picture = keep_colors(picture, colored, options.color_strength)
         return self._with_protected(picture)
 
     def _result(self, picture: np.ndarray) -> Result:
-        if picture.shape[1:3] != self._pictures.size:
-            picture = resize_image(picture, self._pictures.size)
+        if picture.shape[1:3] != self.pictures.size:
+            picture = resize_image(picture, self.pictures.size)
         seconds = time.monotonic() - self._began
         return Result(self._shown(picture), self._history, seconds, self._stopped)
 
