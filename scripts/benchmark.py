@@ -68,7 +68,7 @@ from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
 from tfstyle.networks.export import TOLERANCES
-from tfstyle.networks.style_net import TransformNet
+from tfstyle.networks.style_net import StyleNet
 from tfstyle.options import Options, fields_of
 from tfstyle.stylizer.run import Run
 from tfstyle.stylizer.scales import scale_sizes
@@ -686,7 +686,7 @@ def measure_apply(book: Book) -> None:
     """Seconds per picture of one network, of random weights, in all runtimes."""
     for width in numbers("widths"):
         keras.utils.set_random_seed(0)
-        network = TransformNet(["style"], width)
+        network = StyleNet(["style"], width)
         with tempfile.TemporaryDirectory() as folder, quiet_libraries():
             with silent_stderr():
                 contestants = runtimes(network, pathlib.Path(folder))

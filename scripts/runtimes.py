@@ -17,10 +17,10 @@ from tfstyle.networks.export import (
     run_onnx,
     run_saved_model,
 )
-from tfstyle.networks.style_net import ConditionalInstanceNormalization, TransformNet
+from tfstyle.networks.style_net import ConditionalInstanceNormalization, StyleNet
 
 
-def runtimes(network: TransformNet, folder: pathlib.Path) -> dict[str, Run]:
+def runtimes(network: StyleNet, folder: pathlib.Path) -> dict[str, Run]:
     """What is installed, each a function of one picture ``[1, H, W, 3]``.
 
     Args:
@@ -47,7 +47,7 @@ def runtimes(network: TransformNet, folder: pathlib.Path) -> dict[str, Run]:
         export_network(network, folder / "network.onnx", "onnx")
         found["ONNX Runtime"] = run_onnx(folder / "network.onnx")
     if has("torch"):
-        found["PyTorch eager"] = TorchTransformNet(network)
+        found["PyTorch eager"] = TorchStyleNet(network)
     return found
 
 
@@ -56,10 +56,10 @@ def has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-class TorchTransformNet:
+class TorchStyleNet:
     """The same network written plainly in PyTorch, of the same weights."""
 
-    def __init__(self, network: TransformNet):
+    def __init__(self, network: StyleNet):
         """Takes over the weights of the first style."""
         import torch
 

@@ -15,7 +15,7 @@ from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.cli import train as train_command
 from tfstyle.cli.flags import options_from, parse
-from tfstyle.networks.style_net import TransformNet, load_network, save_network
+from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import TrainingOptions
 from tfstyle.options.presets import preset_names
 
@@ -42,7 +42,7 @@ def photos(folder):
 def model(folder):
     """The file of an untrained network with two very different styles."""
     keras.utils.set_random_seed(1)
-    network = TransformNet(["dark", "light"], width=2, blocks=0)
+    network = StyleNet(["dark", "light"], width=2, blocks=0)
     network.last.kernel.assign(np.full([9, 9, 2, 3], 0.05, "float32"))
     network.norms[-1].offset.assign([[-9.0, -9.0], [9.0, 9.0]])
     network.last.bias.assign([-3.0, -3.0, -3.0])

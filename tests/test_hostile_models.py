@@ -20,7 +20,7 @@ from conftest import simple_plan
 from tfstyle.backbones import weights as weights_module
 from tfstyle.backbones.weights import read_weights
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.networks.style_net import TransformNet, load_network, save_network
+from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import Options
 from tfstyle.stylizer.checkpoint import Checkpoint, State
 
@@ -319,7 +319,7 @@ def test_packed_hdf5_is_read(tmp_path):
 def parts(tmp_path_factory):
     """The members of a ``.keras`` file."""
     path = tmp_path_factory.mktemp("network") / "model.keras"
-    save_network(TransformNet(["a", "b"], 4, 1), path)
+    save_network(StyleNet(["a", "b"], 4, 1), path)
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -380,8 +380,8 @@ def test_a_lambda_layer_is_not_run(tmp_path, extension):
     [
         {"module": "os", "class_name": "system", "config": "touch ran"},
         {"module": "builtins", "class_name": "function", "config": "exec"},
-        {"registered_name": "tfstyle>TransformNet"},
-        {"registered_name": "tfstyle>TransformNet", "config": []},
+        {"registered_name": "tfstyle>StyleNet"},
+        {"registered_name": "tfstyle>StyleNet", "config": []},
         {"registered_name": "tfstyle>ConditionalInstanceNormalization", "config": {}},
         {"registered_name": None, "class_name": "Functional", "config": {}},
         [1, 2],
@@ -395,7 +395,7 @@ def test_other_models_are_refused(model, settings):
 
 
 def test_a_model_of_another_name_is_refused(model, parts):
-    settings = json.loads(parts["config.json"]) | {"registered_name": "a>TransformNet"}
+    settings = json.loads(parts["config.json"]) | {"registered_name": "a>StyleNet"}
     text = refusal(load_network, model(settings=json.dumps(settings)))
     assert text.startswith("a Keras model, but not one that tfstyle train wrote")
 

@@ -15,14 +15,14 @@ from tfstyle.errors import UsageError
 from tfstyle.networks.style_net import (
     BUNDLED_FILE,
     ConditionalInstanceNormalization,
-    TransformNet,
+    StyleNet,
     load_network,
     parse_blend,
     save_network,
 )
 
 
-def small_network(**options) -> TransformNet:
+def small_network(**options) -> StyleNet:
     return lively_network(["a", "b", "c"], **options)
 
 
@@ -44,7 +44,7 @@ def test_pictures_keep_their_size_and_are_in_0_to_1(network, size):
 
 
 def test_the_architecture_is_the_papers():
-    paper = TransformNet(["a"])
+    paper = StyleNet(["a"])
     kernels = [layer.kernel.shape for layer in (*paper.convolutions, paper.last)]
     residual = [(3, 3, 128, 128)] * 10
     assert [tuple(kernel) for kernel in kernels] == [
@@ -60,7 +60,7 @@ def test_the_architecture_is_the_papers():
 
 
 def test_a_new_network_makes_grey_pictures():
-    result = TransformNet(["a"], width=8)(noise(1, 16, 16, 3)).numpy()
+    result = StyleNet(["a"], width=8)(noise(1, 16, 16, 3)).numpy()
     np.testing.assert_allclose(result, 0.5, atol=0.05)
 
 
@@ -191,7 +191,7 @@ def test_wrong_blends_are_refused(network, text, message):
 
 
 def test_the_nearest_style_is_offered():
-    network = TransformNet(["starry_night", "waves"], width=2, blocks=0)
+    network = StyleNet(["starry_night", "waves"], width=2, blocks=0)
     with pytest.raises(UsageError, match=r"did you mean waves\? the styles are starry"):
         network.blend("wave")
 

@@ -12,7 +12,7 @@ from .losses import PerceptualLoss as PerceptualLoss
 from .networks.apply import apply_style as apply_style
 from .networks.export import export_network as export_network
 from .networks.export import export_optimizer as export_optimizer
-from .networks.style_net import TransformNet as TransformNet
+from .networks.style_net import StyleNet as StyleNet
 from .networks.style_net import load_network as load_network
 from .networks.training import train as train
 from .optimizers.progress import Progress as Progress

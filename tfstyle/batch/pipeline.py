@@ -50,7 +50,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
-    from tfstyle.networks.style_net import TransformNet
+    from tfstyle.networks.style_net import StyleNet
 
 BATCH_PIXELS = 512**2
 """Pixels of a batch of several pictures, unless told otherwise: more do not keep a
@@ -464,7 +464,7 @@ class NetworkHandler(_Handler):
         self,
         style_name: str | Mapping[str, float] | None = None,
         *,
-        model: str | os.PathLike[str] | TransformNet = "bundled",
+        model: str | os.PathLike[str] | StyleNet = "bundled",
         color: str = "style",
         batch_size: int | None = None,
         max_memory: float = 0.0,
@@ -489,13 +489,13 @@ class NetworkHandler(_Handler):
         """
         super().__init__(batch_size, max_memory, workers)
         from tfstyle.networks.export import export_network
-        from tfstyle.networks.style_net import TransformNet, load_network, save_network
+        from tfstyle.networks.style_net import StyleNet, load_network, save_network
 
         if color not in APPLY_COLORS:
             raise UsageError(
                 f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}"
             )
-        network = model if isinstance(model, TransformNet) else load_network(model)
+        network = model if isinstance(model, StyleNet) else load_network(model)
         self._blend = network.blend(style_name).numpy()
         self._color, self._bytes_per_pixel = color, network.bytes_per_pixel
         with tempfile.TemporaryDirectory() as name:
@@ -570,7 +570,7 @@ class _Network:
         )
 
     @functools.cached_property
-    def _network(self) -> TransformNet:
+    def _network(self) -> StyleNet:
         from tfstyle.networks.style_net import load_network
 
         with _unpacked(self._files) as folder:

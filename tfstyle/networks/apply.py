@@ -16,7 +16,7 @@ from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
 from tfstyle.images.masks import protected, read_protection
 from tfstyle.images.tiles import Grid, Span, choose_grid
-from tfstyle.networks.style_net import BUNDLED, LEAST_SIDE, TransformNet, load_network
+from tfstyle.networks.style_net import BUNDLED, LEAST_SIDE, StyleNet, load_network
 from tfstyle.options import APPLY_COLORS
 from tfstyle.stylizer.memory import RUNTIME, memory_limit
 
@@ -27,7 +27,7 @@ def apply_style(
     content: Any,
     style_name: str | Mapping[str, float] | None = None,
     *,
-    model: str | os.PathLike[str] | TransformNet = BUNDLED,
+    model: str | os.PathLike[str] | StyleNet = BUNDLED,
     size: int | None = None,
     color: str = "style",
     protect: Any = None,
@@ -58,7 +58,7 @@ def apply_style(
       UsageError: There is no such style or model, or the picture is too small.
       ImageError: The file is not a picture, or is damaged.
     """
-    network = model if isinstance(model, TransformNet) else _loaded(model)
+    network = model if isinstance(model, StyleNet) else _loaded(model)
     picture = load_image(content, size)
     if color not in APPLY_COLORS:
         raise UsageError(f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}")
@@ -69,18 +69,18 @@ def apply_style(
     return result if kept is None else protected(result, picture, kept)
 
 
-def _loaded(model: str | os.PathLike[str]) -> TransformNet:
+def _loaded(model: str | os.PathLike[str]) -> StyleNet:
     return _bundled() if model == BUNDLED else load_network(model)
 
 
 @functools.lru_cache(1)
-def _bundled() -> TransformNet:
+def _bundled() -> StyleNet:
     """The bundled network, whose graph is traced once."""
     return load_network(BUNDLED)
 
 
 def apply_network(
-    network: TransformNet,
+    network: StyleNet,
     picture: np.ndarray,
     blend: tf.Tensor,
     max_memory: float = 0.0,
@@ -113,7 +113,7 @@ def apply_network(
 
 
 @functools.lru_cache(4)
-def _whole(network: TransformNet) -> tf.types.experimental.PolymorphicFunction:
+def _whole(network: StyleNet) -> tf.types.experimental.PolymorphicFunction:
     """The network as a graph for a picture of any size."""
     specs = (
         tf.TensorSpec([1, None, None, 3]),
@@ -123,7 +123,7 @@ def _whole(network: TransformNet) -> tf.types.experimental.PolymorphicFunction:
 
 
 def _by_tiles(
-    network: TransformNet, picture: np.ndarray, blend: tf.Tensor, grid: Grid
+    network: StyleNet, picture: np.ndarray, blend: tf.Tensor, grid: Grid
 ) -> np.ndarray:
     """Equals the whole picture's result, but for rounding.
 
@@ -155,7 +155,7 @@ def _by_tiles(
 
 
 def _moments(
-    network: TransformNet,
+    network: StyleNet,
     picture: np.ndarray,
     blend: tf.Tensor,
     grid: Grid,

@@ -23,7 +23,7 @@ from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
 from tfstyle.losses.from_options import perceptual_loss
-from tfstyle.networks.style_net import TransformNet, load_network, save_network
+from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.optimizers.adam import adam_update
 from tfstyle.optimizers.loop import differentiated
 from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS, Options
@@ -39,7 +39,7 @@ _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
 
 
 def export_network(
-    network: TransformNet,
+    network: StyleNet,
     path: str | os.PathLike[str],
     format: str = "savedmodel",
     *,
@@ -128,7 +128,7 @@ def export_optimizer(path: str | os.PathLike[str], **options: Any) -> float:
 class _ServedNetwork(tf.Module):
     """The signatures of a network's SavedModel."""
 
-    def __init__(self, network: TransformNet, blend: np.ndarray):
+    def __init__(self, network: StyleNet, blend: np.ndarray):
         super().__init__()
         self.weights = [variable.value for variable in network.variables]
         run = _portable(network)
@@ -227,7 +227,7 @@ def _graph(function: Callable, *specs: tf.TensorSpec) -> Any:
     return tf.function(function, input_signature=specs, autograph=False)
 
 
-def _portable(network: TransformNet) -> Callable[..., tf.Tensor]:
+def _portable(network: StyleNet) -> Callable[..., tf.Tensor]:
     """The network of operations that every runtime has."""
 
     def run(images: tf.Tensor, blend: tf.Tensor | np.ndarray) -> tf.Tensor:
@@ -298,7 +298,7 @@ def run_onnx(path: pathlib.Path) -> Run:
 
 
 def _write_keras(
-    network: TransformNet, blend: np.ndarray, path: pathlib.Path, precision: str
+    network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
 ) -> Run:
     save_network(network, path)
     loaded = load_network(path)
@@ -306,7 +306,7 @@ def _write_keras(
 
 
 def _write_litert(
-    network: TransformNet, blend: np.ndarray, path: pathlib.Path, precision: str
+    network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
 ) -> Run:
     run = _portable(network)
     picture = tf.TensorSpec([1, None, None, 3], tf.float32, "images")
@@ -326,7 +326,7 @@ def _write_litert(
 
 
 def _write_onnx(
-    network: TransformNet, blend: np.ndarray, path: pathlib.Path, precision: str
+    network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
 ) -> Run:
     tf2onnx = _imported("tf2onnx", "tf2onnx")
     run = _portable(network)
@@ -362,7 +362,7 @@ def _quiet_converter() -> Any:
 
 
 def _check_network(
-    network: TransformNet,
+    network: StyleNet,
     blend: np.ndarray,
     run: Run,
     precision: str,

@@ -125,7 +125,7 @@ class ConditionalInstanceNormalization(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfstyle")
-class TransformNet(keras.Model):
+class StyleNet(keras.Model):
     """A network that gives pictures the styles that it was trained on, in one pass.
 
     Example:
@@ -361,7 +361,7 @@ def parse_blend(text: str) -> dict[str, float]:
     return weights
 
 
-def load_network(model: str | os.PathLike[str] = BUNDLED) -> TransformNet:
+def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
     """Reads a trained network.
 
     Keras is not asked to, as it would build whatever a file says: nothing is taken from
@@ -388,7 +388,7 @@ def load_network(model: str | os.PathLike[str] = BUNDLED) -> TransformNet:
     try:
         with zipfile.ZipFile(path) as archive:
             settings = json.loads(_member(archive, "config.json", 10**6))
-            if settings["registered_name"] != "tfstyle>TransformNet":
+            if settings["registered_name"] != "tfstyle>StyleNet":
                 raise UsageError(
                     f"{path}: a Keras model, but not one that tfstyle train wrote; "
                     "give its model.keras"
@@ -412,11 +412,11 @@ def _member(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
     return archive.read(name)
 
 
-def _empty_network(config: Mapping[str, Any], size: int) -> TransformNet:
+def _empty_network(config: Mapping[str, Any], size: int) -> StyleNet:
     """A network as a file describes it.
 
     Args:
-      config: What ``TransformNet.get_config`` wrote, or someone else.
+      config: What ``StyleNet.get_config`` wrote, or someone else.
       size: Bytes of its weights.
 
     Raises:
@@ -436,10 +436,10 @@ def _empty_network(config: Mapping[str, Any], size: int) -> TransformNet:
     least = (2 + 8 * blocks) * (6 * width) ** 2 + 2 * len(names) * width
     if 4 * least > size:
         raise ValueError("fewer weights than the network has")
-    return TransformNet(names, width, blocks)
+    return StyleNet(names, width, blocks)
 
 
-def _fill(network: TransformNet, weights: bytes, source: str) -> None:
+def _fill(network: StyleNet, weights: bytes, source: str) -> None:
     """Gives a network the weights of an HDF5 file, which Keras reads from disk only."""
     check_heaps(weights)
     with h5py.File(io.BytesIO(weights), "r") as file:
@@ -452,13 +452,13 @@ def _fill(network: TransformNet, weights: bytes, source: str) -> None:
         raise ValueError("weights that are NaN or infinite")
 
 
-def save_network(network: TransformNet, path: str | os.PathLike[str]) -> None:
+def save_network(network: StyleNet, path: str | os.PathLike[str]) -> None:
     """Writes a network as a ``.keras`` file, in float32, replacing one that is there.
 
     Raises:
       TfstyleError: It could not be written.
     """
-    plain = TransformNet(network.style_names, network.width, network.blocks)
+    plain = StyleNet(network.style_names, network.width, network.blocks)
     plain.set_weights(network.get_weights())
     with replaced(path) as temporary:
         plain.save(temporary)

@@ -32,7 +32,7 @@ from tfstyle.images.folder import picture_files
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.apply import apply_network
 from tfstyle.networks.photos import Photos
-from tfstyle.networks.style_net import TransformNet, save_network
+from tfstyle.networks.style_net import StyleNet, save_network
 from tfstyle.optimizers.loop import SECONDS_BETWEEN_REPORTS, check_finite
 from tfstyle.optimizers.progress import Callback, Progress
 from tfstyle.options import TrainingOptions
@@ -53,7 +53,7 @@ class TrainingResult:
       unreadable: Photographs that were skipped, with the reason.
     """
 
-    network: TransformNet
+    network: StyleNet
     history: dict[str, list[float]]
     seconds: float
     stopped: bool
@@ -154,8 +154,8 @@ class _Training:
         keras.utils.set_random_seed(options.seed)
         shape = list(self.styles), options.width, options.blocks
         policy = dtype_policy(options.precision)
-        self.network = TransformNet(*shape, dtype=policy)
-        self.averaged = TransformNet(*shape)
+        self.network = StyleNet(*shape, dtype=policy)
+        self.averaged = StyleNet(*shape)
         self.averaged.set_weights(self.network.get_weights())
         self.optimizer = keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(

@@ -36,7 +36,7 @@ from tfstyle.video.clips import (
 from tfstyle.video.flow import find_motion, frame_flicker, mean_flicker, warp
 
 if TYPE_CHECKING:
-    from tfstyle.networks.style_net import TransformNet
+    from tfstyle.networks.style_net import StyleNet
 
 TEMPORAL = 0.6
 """How much of the frame before stays, unless told otherwise: see ``follow_motion``."""
@@ -189,7 +189,7 @@ def check_video(source: str | os.PathLike[str], output: str | os.PathLike[str]) 
 
 
 def follow_motion(
-    network: TransformNet,
+    network: StyleNet,
     style_name: str | Mapping[str, float] | None = None,
     *,
     temporal: float = TEMPORAL,
