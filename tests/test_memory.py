@@ -1,4 +1,4 @@
-"""Tests of tfstyle/memory.py."""
+"""Tests of how pictures are cut so that a run stays within its memory."""
 
 import dataclasses
 import logging
@@ -8,15 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import simple_plan
+from conftest import simple_pictures
 
 from tfstyle.errors import UsageError
+from tfstyle.losses.from_options import perceptual_loss
+from tfstyle.optimizers.loop import Loop
 from tfstyle.options import Options
-from tfstyle.stylizer import memory, objective
-from tfstyle.stylizer import run as pyramid
+from tfstyle.stylizer import engine as engines
+from tfstyle.stylizer import memory, problem
+from tfstyle.stylizer.engine import Engine
 from tfstyle.stylizer.memory import MemoryPlanner, machine_memory
-from tfstyle.stylizer.objective import PlanObjective, perceptual_loss
-from tfstyle.stylizer.run import PyramidRun
+from tfstyle.stylizer.run import Run
 
 LARGE, STYLE = (3072, 4096), (768, 1024)
 
@@ -31,9 +33,9 @@ def cut(plan, size=LARGE, style_size=STYLE, batch=1):
     return plan.cut(size, styles, batch, plan.pairs(size, styles, batch))
 
 
-def run(content, style, callbacks=(), **options):
+def run(content, style, **options):
     chosen = Options(**{"scales": 1, "steps": 6, "margin": 0, **options})
-    return PyramidRun(simple_plan(content, style, chosen), callbacks).run()
+    return Run(Engine([chosen]), chosen, simple_pictures(content, style)).finish()
 
 
 @pytest.fixture
@@ -137,9 +139,10 @@ def test_a_run_tells_the_planner_its_last_scale(content, style, monkeypatch):
             super().__init__(*args)
             told.append(self._last)
 
-    monkeypatch.setattr(objective, "MemoryPlanner", Watched)
+    monkeypatch.setattr(problem, "MemoryPlanner", Watched)
     large = np.tile(content, (1, 4, 4, 1))
-    PyramidRun(simple_plan(large, np.tile(style, (1, 4, 4, 1)), Options()), [])
+    pictures = simple_pictures(large, np.tile(style, (1, 4, 4, 1)))
+    Run(Engine([Options()]), Options(), pictures)
     assert told == [math.prod(large.shape[1:3])]
 
 
@@ -328,7 +331,7 @@ def test_a_run_by_tiles_ends_as_a_whole_one(
     whole = run(content, style, **options)
     tiled = run(content, style, max_memory=1.5e-4, **options)
     assert [made.tiles > 1 for made in cuts] == [False, True]
-    np.testing.assert_allclose(tiled.image, whole.image, atol=2e-3)
+    np.testing.assert_allclose(tiled.images, whole.images, atol=2e-3)
     np.testing.assert_allclose(
         tiled.history["total"], whole.history["total"], rtol=1e-3
     )
@@ -339,36 +342,36 @@ def test_a_run_out_of_memory_goes_on_with_smaller_tiles(
     tiny_backbone, content, style, monkeypatch, caplog
 ):
     undisturbed = run(content, style, optimizer="adam")
-    objective, cuts = PlanObjective.at, []
+    objective, cuts = problem.cut_objective, []
 
-    def failing(self, size, made):
+    def failing(loss, made, *rest):
         cuts.append(made)
-        inner = objective(self, size, made)
+        inner = objective(loss, made, *rest)
 
-        def fails_at_the_third_step(value):
+        def fails_at_the_third_step(value, targets):
             evaluations.assign_add(1)
             enough = tf.debugging.assert_less(evaluations, 3)
             with tf.control_dependencies([enough]):
-                return inner(tf.identity(value))
+                return inner(tf.identity(value), targets)
 
         return fails_at_the_third_step if len(cuts) == 1 else inner
 
     def as_exhausted(*args, **options):
         try:
-            return optimize(*args, **options)
+            return run_loop(*args, **options)
         except tf.errors.InvalidArgumentError as error:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM") from error
 
-    evaluations, optimize = tf.Variable(0), pyramid.optimize
-    monkeypatch.setattr(pyramid, "optimize", as_exhausted)
-    monkeypatch.setattr(PlanObjective, "at", failing)
+    evaluations, run_loop = tf.Variable(0), Loop.run
+    monkeypatch.setattr(Loop, "run", as_exhausted)
+    monkeypatch.setattr(problem, "cut_objective", failing)
     with caplog.at_level(logging.WARNING, "tfstyle"):
         result = run(content, style, optimizer="adam")
     assert [made.tiles for made in cuts] == [1, len(cuts[1].content)]
     assert math.prod(cuts[1].content.shape) <= content[0, ..., 0].size / 2
     assert "out of memory at 1 tile(s) of 40×32 pixels" in caplog.text
     assert result.history["step"] == undisturbed.history["step"]
-    np.testing.assert_allclose(result.image, undisturbed.image, atol=2e-3)
+    np.testing.assert_allclose(result.images, undisturbed.images, atol=2e-3)
 
 
 @pytest.mark.parametrize(("keep", "margin"), [(True, 5), (False, 0)])
@@ -386,7 +389,7 @@ def test_tiles_change_neither_losses_nor_picture(
     whole = run(content, style, **options)
     tiled = run(content, style, max_memory=2e-4, **options)
     assert cuts[0].tiles == cuts[1].tiles == 1 < cuts[3].tiles
-    np.testing.assert_allclose(tiled.image, whole.image, atol=1e-4)
+    np.testing.assert_allclose(tiled.images, whole.images, atol=1e-4)
     assert tiled.history.keys() == whole.history.keys()
     for name, column in whole.history.items():
         np.testing.assert_allclose(
@@ -398,7 +401,7 @@ def test_the_optimizer_goes_on_from_where_memory_ran_out(
     tiny_backbone, content, style, monkeypatch, caplog
 ):
     undisturbed = run(content, style, optimizer="adam")
-    objective, make, begins = PlanObjective.at, pyramid.make_optimizer, []
+    objective, make, begins = problem.cut_objective, engines._optimizer, []
     evaluations, optimizers = tf.Variable(0), []
 
     def allocate(count):
@@ -406,23 +409,23 @@ def test_the_optimizer_goes_on_from_where_memory_ran_out(
             raise MemoryError  # which TensorFlow turns into a ResourceExhaustedError
         return count
 
-    def failing(self, size, made):
+    def failing(loss, made, *rest):
         begins.append((optimizers[0].evaluations.numpy(), made))
         moved = np.abs(optimizers[0]._momentum.numpy()).max()
         assert (moved > 0) == (begins[-1][0] > 0)
-        inner = objective(self, size, made)
+        inner = objective(loss, made, *rest)
 
-        def evaluate(value):
+        def evaluate(value, targets):
             count = tf.numpy_function(allocate, [evaluations.assign_add(1)], tf.int32)
             with tf.control_dependencies([count]):
-                return inner(tf.identity(value))
+                return inner(tf.identity(value), targets)
 
         return evaluate
 
-    monkeypatch.setattr(PlanObjective, "at", failing)
+    monkeypatch.setattr(problem, "cut_objective", failing)
     monkeypatch.setattr(
-        pyramid,
-        "make_optimizer",
+        engines,
+        "_optimizer",
         lambda *args: optimizers.append(make(*args)) or optimizers[-1],
     )
     with caplog.at_level(logging.WARNING, "tfstyle"):
@@ -436,4 +439,4 @@ def test_the_optimizer_goes_on_from_where_memory_ran_out(
     np.testing.assert_allclose(
         result.history["total"], undisturbed.history["total"], rtol=1e-4
     )
-    np.testing.assert_allclose(result.image, undisturbed.image, atol=1e-4)
+    np.testing.assert_allclose(result.images, undisturbed.images, atol=1e-4)

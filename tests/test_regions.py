@@ -1,4 +1,4 @@
-"""Tests of tfstyle/regions.py and of runs with masks."""
+"""Tests of masks, and of runs with masks."""
 
 from typing import ClassVar
 
@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 
 import tfstyle
-from tfstyle.backbones.feature_extractor import FeatureExtractor, Field
+from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import UsageError
 from tfstyle.images import masks as regions
-from tfstyle.images.masks import assign_styles, guides, read_mask, read_protection
+from tfstyle.images.masks import assign_styles, read_mask, read_protection
+from tfstyle.images.tiles import Field
 from tfstyle.losses import (
     PerceptualLoss,
     Targets,
@@ -18,13 +19,19 @@ from tfstyle.losses import (
     gram_matrix,
     guide_areas,
 )
+from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.options import Options
-from tfstyle.stylizer import memory
-from tfstyle.stylizer.objective import perceptual_loss
-from tfstyle.stylizer.pictures import plan_stylize, plan_texture
-from tfstyle.stylizer.run import PyramidRun
+from tfstyle.stylizer import Stylizer, memory
+from tfstyle.stylizer.problem import guides
+from tfstyle.stylizer.run import Run
 
 SIZE = (32, 40)
+_MASKS = ("content_mask", "style_mask", "protect")
+
+
+def read(content, style, **options):
+    masks = {name: options.pop(name, None) for name in _MASKS}
+    return Stylizer(**options).read(content, style, **masks)
 
 
 def halves(first=1.0, second=0.0, height=32, width=40):
@@ -148,28 +155,28 @@ def test_a_plan_that_cannot_be(content, style, options, said):
     weights = options.pop("weights", (1, 1))
     styles = options.pop("style", [(style, weight) for weight in weights])
     with pytest.raises(UsageError, match=said):
-        plan_stylize(content, styles, **options)
+        read(content, styles, **options)
 
 
 def test_what_is_masked_must_not_be_all_protected(content, style):
     with pytest.raises(UsageError, match="nothing is left to stylize: all is"):
-        plan_stylize(content, style, content_mask=halves(), protect=halves())
+        read(content, style, content_mask=halves(), protect=halves())
 
 
 def test_masks_need_a_content_picture(style):
     with pytest.raises(UsageError, match="needs a content picture"):
-        plan_stylize(None, style, content_weight=0.0, protect=halves())
+        read(None, style, content_weight=0.0, protect=halves())
 
 
 def test_styles_have_sizes_and_folders_share_their_weight(tmp_path, content, style):
     for name in ("a.png", "b.png"):
         tfstyle.save_image(style, tmp_path / name)
-    plan = plan_stylize(
+    plan = read(
         content, {str(tmp_path): 1.0, str(tmp_path / "a.png"): 3.0}, style_scale=(0.5,)
     )
     np.testing.assert_allclose(plan.shares[:, 0], [0.125, 0.125, 0.75])
     assert [s.picture.shape for s in plan.styles] == [(1, 18, 14, 3)] * 3
-    plan = plan_stylize(content, [style, style], style_scale=(2.0, 0.25), size=20)
+    plan = read(content, [style, style], style_scale=(2.0, 0.25), size=20)
     assert [s.picture.shape[1:3] for s in plan.styles] == [(40, 31), (5, 4)]
 
 
@@ -299,7 +306,7 @@ def test_each_region_is_nearest_to_its_own_style(tiny_backbone, content, style):
     )
     loss = perceptual_loss(Options())
     wanted = [grams_of(loss, picture) for picture in (style, other)]
-    parts = [grams_of(loss, result.image[:, :, x]) for x in (np.s_[:18], np.s_[22:])]
+    parts = [grams_of(loss, result.images[:, :, x]) for x in (np.s_[:18], np.s_[22:])]
     table = [[distance(part, want) for want in wanted] for part in parts]
     assert table[0][0] < 0.5 * table[0][1]
     assert table[1][1] < 0.5 * table[1][0]
@@ -318,7 +325,7 @@ def test_a_region_takes_what_has_its_label_in_the_style(tiny_backbone, content, 
         **RUN,
     )
     loss = perceptual_loss(Options())
-    left = grams_of(loss, result.image[:, :, :18])
+    left = grams_of(loss, result.images[:, :, :18])
     assert distance(left, grams_of(loss, 1 - style)) < 0.5 * distance(
         left, grams_of(loss, style)
     )
@@ -358,10 +365,10 @@ def test_no_protected_pixel_changes(tiny_backbone, content, style, color, optimi
         callbacks=[lambda progress: seen.append(progress.image())],
         **options,
     )
-    np.testing.assert_array_equal(result.image[:, :, :20], content[:, :, :20])
-    assert np.abs(result.image - content)[:, :, 24:].mean() > 0.01
-    soft = np.abs(result.image - content)[:, :, 20:24].mean()
-    assert 0 < soft < np.abs(result.image - content)[:, :, 24:].mean()
+    np.testing.assert_array_equal(result.images[:, :, :20], content[:, :, :20])
+    assert np.abs(result.images - content)[:, :, 24:].mean() > 0.01
+    soft = np.abs(result.images - content)[:, :, 20:24].mean()
+    assert 0 < soft < np.abs(result.images - content)[:, :, 24:].mean()
     np.testing.assert_allclose(seen[-1][:, :, :20], content[:, :, :20], atol=1e-6)
 
 
@@ -369,18 +376,19 @@ def test_no_protected_pixel_changes(tiny_backbone, content, style, color, optimi
 def test_protected_pixels_are_not_even_optimised(
     tiny_backbone, content, style, optimizer, monkeypatch
 ):
-    monkeypatch.setattr(PyramidRun, "_finished", lambda self, picture: picture)
+    monkeypatch.setattr(Run, "_shown", lambda self, picture: picture)
     options = {**RUN, "steps": 6, "color": "free", "optimizer": optimizer}
     result = tfstyle.stylize(content, style, protect=halves(), **options)
-    np.testing.assert_array_equal(result.image[:, :, :20], content[:, :, :20])
-    assert np.abs(result.image - content)[:, :, 20:].mean() > 0.01
+    np.testing.assert_array_equal(result.images[:, :, :20], content[:, :, :20])
+    assert np.abs(result.images - content)[:, :, 20:].mean() > 0.01
 
 
 def test_what_is_protected_is_no_part_of_the_style(tiny_backbone, content, style):
-    plan = plan_stylize(content, style, protect=halves(), color="free", **RUN)
-    objective = PyramidRun(plan, []).objective
-    cut = objective.planner.cut((40, 48), [style.shape[1:3]], 1, 0)
-    targets = objective.targets(SIZE, cut)
+    stylizer = Stylizer(color="free", **RUN)
+    pictures = stylizer.read(content, style, protect=halves())
+    problem = Run(stylizer.engine, stylizer.options, pictures).problem
+    cut = problem.planner.cut((40, 48), [style.shape[1:3]], 1, 0)
+    targets = problem.targets(SIZE, cut)
     for layer, area in targets.areas.items():
         whole = np.prod(targets.guides[layer].shape[1:3])
         assert 0.4 < float(area[0]) / whole < 0.6
@@ -390,8 +398,8 @@ def test_one_style_leaves_black_as_it_is(tiny_backbone, content, style):
     result = tfstyle.stylize(
         content, style, content_mask=halves(1.0, 0.0), **{**RUN, "steps": 5}
     )
-    np.testing.assert_array_equal(result.image[:, :, 20:], content[:, :, 20:])
-    assert np.abs(result.image - content)[:, :, :20].mean() > 0.01
+    np.testing.assert_array_equal(result.images[:, :, 20:], content[:, :, 20:])
+    assert np.abs(result.images - content)[:, :, :20].mean() > 0.01
 
 
 def test_equal_weights_bring_both_styles_equally_near(tiny_backbone, content, style):
@@ -400,21 +408,21 @@ def test_equal_weights_bring_both_styles_equally_near(tiny_backbone, content, st
     result = tfstyle.stylize(content, [style, dark], **options)
     loss = perceptual_loss(Options())
     wanted = [grams_of(loss, picture) for picture in (style, dark)]
-    one, two = (distance(grams_of(loss, result.image), want) for want in wanted)
+    one, two = (distance(grams_of(loss, result.images), want) for want in wanted)
     print(one, two)
     assert 0.5 < one / two < 2
     heavy = tfstyle.stylize(content, [(style, 9.0), (dark, 1.0)], **options)
-    assert distance(grams_of(loss, heavy.image), wanted[0]) < 0.3 * one
+    assert distance(grams_of(loss, heavy.images), wanted[0]) < 0.3 * one
 
 
 def test_texture_of_the_white_part_of_a_style(tiny_backbone, style):
     both = np.concatenate([style, 1 - style], 2)
-    plan = plan_texture(
-        both, 40, 32, style_mask=halves(height=36, width=56), steps=40, scales=1
+    mask = halves(height=36, width=56)
+    result = tfstyle.synthesize_texture(
+        both, 40, 32, style_mask=mask, steps=40, scales=1
     )
-    result = PyramidRun(plan, []).run()
     loss = perceptual_loss(Options())
-    ours = grams_of(loss, result.image)
+    ours = grams_of(loss, result.images)
     assert distance(ours, grams_of(loss, style)) < 0.3 * distance(
         ours, grams_of(loss, 1 - style)
     )
@@ -443,7 +451,7 @@ def test_mask_colour_blend_tiles_and_checkpoint_at_once(
         "optimizer": optimizer,
     }
     whole = tfstyle.stylize(**arguments)
-    np.testing.assert_array_equal(whole.image[:, :8, :8], content[:, :8, :8])
+    np.testing.assert_array_equal(whole.images[:, :8, :8], content[:, :8, :8])
 
     tiles = []
     monkeypatch.setattr(memory, "RUNTIME", 0.0)
@@ -465,5 +473,5 @@ def test_mask_colour_blend_tiles_and_checkpoint_at_once(
     np.testing.assert_allclose(
         result.history["total"][0], whole.history["total"][0], rtol=1e-5
     )
-    np.testing.assert_allclose(result.image, whole.image, atol=0.02)
-    np.testing.assert_array_equal(result.image[:, :8, :8], content[:, :8, :8])
+    np.testing.assert_allclose(result.images, whole.images, atol=0.02)
+    np.testing.assert_array_equal(result.images[:, :8, :8], content[:, :8, :8])

@@ -34,6 +34,7 @@ class Run:
       options: The options of the run.
       pictures: The pictures of the run.
       problem: What it minimises.
+      sizes: Height and width of each scale, coarse to fine.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class Run:
         self._canvas = Canvas.of(options)
         self.problem = Problem(engine, options, pictures, temporal_weight)
         self._current = self.problem  # or, where a scale goes on in it, the exact one
-        self._sizes = self._scale_sizes()
-        self._steps = options.steps_per_scale(len(self._sizes))
+        self.sizes = self._scale_sizes()
+        self._steps = options.steps_per_scale(len(self.sizes))
         columns = ("step", "scale", "total", *self.problem.loss.term_names)
         self._history: dict[str, list[float]] = {column: [] for column in columns}
         self._began = time.monotonic()
@@ -98,10 +99,10 @@ class Run:
 
     def _all_scales(self) -> np.ndarray:
         first = self._resumed.scale if self._resumed else 0
-        picture = first_picture(self.pictures, self._sizes[0], self.options)
-        for scale in range(first, len(self._sizes)):
+        picture = first_picture(self.pictures, self.sizes[0], self.options)
+        for scale in range(first, len(self.sizes)):
             if scale > first:
-                picture = enlarged(picture, self.pictures.start, self._sizes[scale])
+                picture = enlarged(picture, self.pictures.start, self.sizes[scale])
             program = self._program(scale)
             finished = self._begin(program, picture, scale)
             del picture  # large pictures are not kept twice
@@ -131,7 +132,7 @@ class Run:
         return sizes
 
     def _program(self, scale: int) -> Program:
-        problem, size = self.problem, self._sizes[scale]
+        problem, size = self.problem, self.sizes[scale]
         height, width = self._canvas.size(size)
         return self._engine.program(
             (self.pictures.batch, height, width, 3),
@@ -178,7 +179,7 @@ class Run:
             program.optimizer.restarts = not self._current.rounded
         return self._current.minimize(
             program,
-            self._sizes[scale],
+            self.sizes[scale],
             self._steps[scale],
             lambda rows, steps: self._report(program, scale, rows, steps),
         )
@@ -210,12 +211,12 @@ class Run:
             step=int(steps[-1]),
             steps=sum(self._steps),
             scale=scale,
-            scales=len(self._sizes),
+            scales=len(self.sizes),
             columns=tuple(columns),
             rows=rows,
             row_steps=steps,
             seconds=time.monotonic() - self._began,
-            size=self._sizes[scale],
+            size=self.sizes[scale],
             image=lambda: self._shown(self._picture(program)),
         )
         answers = [callback(progress) for callback in self._callbacks]

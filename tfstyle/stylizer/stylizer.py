@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -464,16 +465,15 @@ def stylize(
       NonFiniteLossError: If the loss became NaN or infinite; ``error.result`` has the
         last good picture.
     """
-    return Stylizer(**options)(
+    stylizer = Stylizer(**options)
+    pictures = stylizer.read(
         content,
         style,
         content_mask=content_mask,
         style_mask=style_mask,
         protect=protect,
-        callbacks=callbacks,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
     )
+    return _run_once(stylizer, pictures, callbacks, checkpoint, checkpoint_every)
 
 
 def invert_features(
@@ -506,7 +506,7 @@ def invert_features(
     layers = {} if layer is None else {"content_layers": {layer: 1.0}}
     stylizer = Stylizer.for_recipe(INVERT, {**options, **layers})
     pictures = stylizer.read(content, None)
-    return stylizer.run(pictures, callbacks, checkpoint, checkpoint_every)
+    return _run_once(stylizer, pictures, callbacks, checkpoint, checkpoint_every)
 
 
 def synthesize_texture(
@@ -542,4 +542,23 @@ def synthesize_texture(
     """
     stylizer = Stylizer.for_recipe(TEXTURE, options)
     pictures = stylizer.read_texture(style, width, height, style_mask=style_mask)
-    return stylizer.run(pictures, callbacks, checkpoint, checkpoint_every)
+    return _run_once(stylizer, pictures, callbacks, checkpoint, checkpoint_every)
+
+
+def _run_once(
+    stylizer: Stylizer,
+    pictures: Pictures,
+    callbacks: Sequence[Callback],
+    checkpoint: PathLike | None,
+    checkpoint_every: float,
+) -> Result:
+    """Runs a stylizer that is not needed again, and frees its graphs.
+
+    They take tens of megabytes, and are in cycles of references, for which Python
+    rarely looks where a process has as many objects as TensorFlow makes.
+    """
+    try:
+        return stylizer.run(pictures, callbacks, checkpoint, checkpoint_every)
+    finally:
+        stylizer._engine = None
+        gc.collect()

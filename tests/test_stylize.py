@@ -1,4 +1,4 @@
-"""Tests of tfstyle/recipes.py."""
+"""Tests of the one-line functions: pictures that are read, and what comes of them."""
 
 import gc
 import subprocess
@@ -12,15 +12,20 @@ from PIL import Image
 
 import tfstyle
 from tfstyle.errors import ImageError, UsageError
-from tfstyle.stylizer import run as pyramid
-from tfstyle.stylizer.pictures import plan_inversion, plan_stylize, plan_texture
-from tfstyle.stylizer.recipes import run_plan
+from tfstyle.options import INVERT, TEXTURE
+from tfstyle.stylizer import Stylizer
+from tfstyle.stylizer import run as run_module
+from tfstyle.stylizer.run import Run
 
 FEW = {"steps": 4, "scales": 1, "margin": 0, "color": "free", "optimizer": "adam"}
 
 
 def levels(picture):
     return np.rint(255 * picture[0]).astype("uint8")
+
+
+def read(content, style, **options):
+    return Stylizer(**options).read(content, style)
 
 
 def graphs():
@@ -49,7 +54,7 @@ def sources(content, tmp_path):
 
 
 def test_every_form_of_a_picture_is_read_alike(sources):
-    plans = [plan_stylize(source, source, color="free") for source in sources.values()]
+    plans = [read(source, source, color="free") for source in sources.values()]
     for plan in plans:
         assert plan.content.shape == (1, 32, 40, 3)
         assert plan.size == (32, 40)
@@ -59,33 +64,33 @@ def test_every_form_of_a_picture_is_read_alike(sources):
 
 def test_every_form_of_a_picture_gives_the_same_result(tiny_backbone, sources, style):
     images = [
-        tfstyle.stylize(sources[kind], style, **FEW).image.tobytes()
+        tfstyle.stylize(sources[kind], style, **FEW).images.tobytes()
         for kind in ("path", "tensor")
     ]
     assert len(set(images)) == 1
 
 
 def test_the_result_has_the_proportions_of_the_content(content, style):
-    plan = plan_stylize(content, style, size=20)
+    plan = read(content, style, size=20)
     assert plan.size == (16, 20)
     assert plan.content.shape == (1, 16, 20, 3)
     assert plan.styles[0].picture.shape == (1, 20, 16, 3)  # of 36 × 28
-    plan = plan_stylize(content, style, size=16, size_of="shortest", style_size=14)
+    plan = read(content, style, size=16, size_of="shortest", style_size=14)
     assert plan.content.shape == (1, 16, 20, 3)
     assert plan.styles[0].picture.shape == (1, 18, 14, 3)
-    plan = plan_stylize(content, style, size=80)
+    plan = read(content, style, size=80)
     assert plan.size == (32, 40)
-    plan = plan_stylize(content, style, size=80, allow_upscale=True)
+    plan = read(content, style, size=80, allow_upscale=True)
     assert plan.size == (64, 80)
 
 
 def test_starts(content, style, sources):
-    assert plan_stylize(content, style, init="noise").start == "noise"
-    assert plan_stylize(content, style, init="normal").start == "normal"
+    assert read(content, style, init="noise").start == "noise"
+    assert read(content, style, init="normal").start == "normal"
     for init, picture in (("content", content), ("style", style)):
-        plan = plan_stylize(content, style, init=init, color="free")
+        plan = read(content, style, init=init, color="free")
         np.testing.assert_array_equal(plan.start, picture)
-    plan = plan_stylize(style, style, init=sources["path"])
+    plan = read(style, style, init=sources["path"])
     assert plan.start.shape == (1, 32, 40, 3)
     assert plan.size == (36, 28)
 
@@ -94,7 +99,7 @@ def test_a_start_may_be_of_another_size(tiny_backbone, content, style):
     options = {"learning_rate": 1e-7, "init": "style", **FEW}
     result = tfstyle.stylize(content, style, **options)
     expected = tfstyle.resize_image(style, (32, 40))
-    np.testing.assert_allclose(result.image, expected, atol=1e-5)
+    np.testing.assert_allclose(result.images, expected, atol=1e-5)
 
 
 def test_the_content_takes_the_colours_of_the_style(content, style):
@@ -102,7 +107,7 @@ def test_the_content_takes_the_colours_of_the_style(content, style):
         pixels = picture.reshape(-1, 3)
         return [pixels.mean(0), *np.cov(pixels.T)]
 
-    plan = plan_stylize(content, style)
+    plan = read(content, style)
     np.testing.assert_allclose(colours(plan.content), colours(style), atol=0.02)
     assert not np.allclose(colours(content), colours(style), atol=0.02)
     np.testing.assert_array_equal(plan.start, plan.content)
@@ -113,7 +118,7 @@ def test_the_content_takes_the_colours_of_the_style(content, style):
     "options", [{"color": "free"}, {"style_weight": 0.0}, {"content_weight": 0.0}]
 )
 def test_the_content_keeps_its_colours(content, style, options):
-    plan = plan_stylize(content, style, **options)
+    plan = read(content, style, **options)
     np.testing.assert_array_equal(plan.start, content)
 
 
@@ -146,9 +151,9 @@ def test_the_content_keeps_its_colours(content, style, options):
             {"style_weight": 0.0, "init": "style"},
             "init=style: there is no style picture to start from",
         ),
-        ("cs", {"sise": 3}, "there is no option 'sise'; see tfstyle.Options"),
+        ("cs", {"sise": 3}, "stylize has no option 'sise'; did you mean size or"),
         ("cs", {"size": 0}, "size=0: give a whole number of at least 1"),
-        ("cs", {"backbone": "x"}, "backbone='x': choose one of slim19, vgg19"),
+        ("cs", {"backbone": "x"}, "backbone='x': give one of slim19, vgg19"),
         (
             "cs",
             {"style_layers": ["relu9_1"], "content_weight": 0.0},
@@ -176,7 +181,7 @@ def test_what_is_wrong_with_the_other_recipes(content, style):
         tfstyle.synthesize_texture(style, 0, 5)
     with pytest.raises(UsageError, match="height=-3: give a whole number"):
         tfstyle.synthesize_texture(style, height=-3)
-    with pytest.raises(UsageError, match="there is no option 'scale'"):
+    with pytest.raises(UsageError, match="texture has no option 'scale'"):
         tfstyle.synthesize_texture(style, scale=3)
 
 
@@ -196,13 +201,13 @@ def test_a_picture_without_weight_is_not_compared_with(tiny_backbone, content, s
     with_style = tfstyle.stylize(content, style, style_weight=0.0, **FEW)
     without = tfstyle.stylize(content, None, style_weight=0.0, **FEW)
     assert list(with_style.history)[3:] == ["content/block3_conv1", "total_variation"]
-    np.testing.assert_array_equal(with_style.image, without.image)
+    np.testing.assert_array_equal(with_style.images, without.images)
 
 
 def test_content_may_be_a_start_only(tiny_backbone, content, style):
     result = tfstyle.stylize(content, style, content_weight=0.0, tv_weight=0.0, **FEW)
     assert list(result.history)[3:] == [f"style/block{i}_conv1" for i in (1, 2, 3)]
-    moved = np.abs(result.image - content).mean()
+    moved = np.abs(result.images - content).mean()
     assert 0.001 < moved < 0.1
 
 
@@ -228,17 +233,17 @@ def test_runs_leave_no_graphs_behind(tiny_backbone, content, style, optimizer):
 def test_a_large_picture_is_finished_without_the_optimizers_state(
     tiny_backbone, content, style, monkeypatch
 ):
-    def picture(run, variable):
+    def result(run, picture):
         # The moments live as long as the graph that they are captured by.
         counts.append(graphs())
-        return taken(run, variable)
+        return taken(run, picture)
 
-    taken, counts = pyramid.PyramidRun._picture, []
-    monkeypatch.setattr(pyramid.PyramidRun, "_picture", picture)
+    taken, counts = Run._result, []
+    monkeypatch.setattr(Run, "_result", result)
     gc.disable()
     try:
         for large in (10**9, 1):
-            monkeypatch.setattr(pyramid, "_LARGE", large)
+            monkeypatch.setattr(run_module, "LARGE", large)
             tfstyle.stylize(content, style, **FEW)
     finally:
         gc.enable()
@@ -248,9 +253,9 @@ def test_a_large_picture_is_finished_without_the_optimizers_state(
 
 def test_the_result_is_a_view_that_cannot_be_written(tiny_backbone, content, style):
     result = tfstyle.stylize(content, style, **FEW)
-    assert isinstance(result.image, np.ndarray)
-    assert not result.image.flags.writeable
-    assert result.image.copy().flags.writeable
+    assert isinstance(result.images, np.ndarray)
+    assert not result.images.flags.writeable
+    assert result.images.copy().flags.writeable
 
 
 def test_cells_of_a_sweep_leave_no_graphs_behind(tiny_backbone, content, style):
@@ -273,7 +278,7 @@ def test_stylize_calls_back_and_counts(tiny_backbone, content, style):
         **FEW,
     )
     assert steps == result.history["step"] == [1, 2, 3, 4]
-    assert result.image.shape == content.shape
+    assert result.images.shape == content.shape
 
 
 def test_invert_features_finds_the_picture_again(tiny_backbone, content):
@@ -283,41 +288,39 @@ def test_invert_features_finds_the_picture_again(tiny_backbone, content):
         )
         for steps in (1, 150)
     )
-    assert result.image.shape == content.shape
+    assert result.images.shape == content.shape
     assert list(result.history)[3:] == ["content/relu1_1"]
     losses = result.history["content/relu1_1"]
     assert losses[-1] < losses[0] / 100
-    before, after = (np.abs(x.image - content).mean() for x in (start, result))
+    before, after = (np.abs(x.images - content).mean() for x in (start, result))
     assert before > 0.2  # noise
     assert after < before / 5
 
 
 def test_invert_features_has_defaults_of_its_own(content):
-    plan = plan_inversion(content, "relu3_1")
-    assert plan.styles == () and plan.start == "noise"
-    assert plan.options.content_layers == {"relu3_1": 1.0}
-    assert (plan.options.content_weight, plan.options.tv_weight) == (1.0, 1.0)
-    assert plan.options.style_weight == 0.0
-    plan = plan_inversion(content, "relu3_1", tv_weight=0.0, init="content")
-    assert plan.options.tv_weight == 0.0
-    np.testing.assert_array_equal(plan.start, content)
-    plan = plan_inversion(content, None, content_layers=["relu1_1", "relu2_1"])
-    assert plan.options.content_layers == ["relu1_1", "relu2_1"]
-    assert plan_inversion(content, None).options.content_layers is None
+    stylizer = Stylizer.for_recipe(INVERT, {})
+    pictures, options = stylizer.read(content, None), stylizer.options
+    assert pictures.styles == () and pictures.start == "noise"
+    assert (options.content_weight, options.tv_weight) == (1.0, 1.0)
+    assert options.style_weight == 0.0 and options.content_layers is None
+    given = {"tv_weight": 0.0, "init": "content"}
+    stylizer = Stylizer.for_recipe(INVERT, given)
+    assert stylizer.options.tv_weight == 0.0
+    np.testing.assert_array_equal(stylizer.read(content, None).start, content)
 
 
 def test_synthesize_texture_has_the_statistics_and_not_the_picture(
     tiny_backbone, style
 ):
     result = tfstyle.synthesize_texture(style, 40, 24, steps=120, learning_rate=0.05)
-    assert result.image.shape == (1, 24, 40, 3)
+    assert result.images.shape == (1, 24, 40, 3)
     assert list(result.history)[3:] == [f"style/block{i}_conv1" for i in (1, 2, 3)]
     totals = result.history["total"]
     assert totals[-1] < totals[0] / 20
     np.testing.assert_allclose(
-        result.image.mean((0, 1, 2)), style.mean((0, 1, 2)), atol=0.1
+        result.images.mean((0, 1, 2)), style.mean((0, 1, 2)), atol=0.1
     )
-    part = result.image[:, :, :28] - style[:, :24]
+    part = result.images[:, :, :28] - style[:, :24]
     assert np.abs(part).mean() > 0.05
 
 
@@ -331,15 +334,18 @@ def test_synthesize_texture_has_the_statistics_and_not_the_picture(
     ],
 )
 def test_sizes_of_textures(style, width, height, expected):
-    plan = plan_texture(style, width, height)
-    assert plan.size == expected
-    assert plan.content is None and plan.start == "noise"
-    assert plan.styles[0].picture.shape == style.shape
-    assert (plan.options.content_weight, plan.options.tv_weight) == (0.0, 0.0)
+    stylizer = Stylizer.for_recipe(TEXTURE, {})
+    pictures = stylizer.read_texture(style, width, height)
+    assert pictures.size == expected
+    assert pictures.content is None and pictures.start == "noise"
+    assert pictures.styles[0].picture.shape == style.shape
+    options = stylizer.options
+    assert (options.content_weight, options.tv_weight) == (0.0, 0.0)
 
 
 def test_textures_of_a_smaller_style(style):
-    plan = plan_texture(style, 50, 40, style_size=18)
+    stylizer = Stylizer.for_recipe(TEXTURE, {"style_size": 18})
+    plan = stylizer.read_texture(style, 50, 40)
     assert plan.styles[0].picture.shape == (1, 18, 14, 3)
     assert plan.size == (40, 50)
 
@@ -428,7 +434,7 @@ def test_what_is_wrong_is_refused_before_tensorflow_is_imported():
 def test_names_that_are_imported_when_they_are_used():
     for name in tfstyle.__all__:
         assert getattr(tfstyle, name) is not None
-    with pytest.raises(AttributeError, match="has no attribute 'stylise'"):
+    with pytest.raises(AttributeError, match="stylise"):
         _ = tfstyle.stylise
 
 
@@ -439,21 +445,22 @@ def test_a_batch_comes_out_as_its_pictures_do_alone(tiny_backbone, content, styl
     other = content[:, ::-1] ** 2
     options = {"size": 40, "steps": 6, "scales": 2, "optimizer": "adam"}
     both = tfstyle.stylize([content[0], other[0]], style, **options)
-    assert both.image.shape == (2, 32, 40, 3)
-    for picture, source in zip(both.image, (content, other), strict=True):
+    assert both.images.shape == (2, 32, 40, 3)
+    for picture, source in zip(both.images, (content, other), strict=True):
         alone = tfstyle.stylize(source, style, **options)
-        np.testing.assert_allclose(picture, alone.image[0], atol=2e-3)
-    assert np.abs(both.image[0] - both.image[1]).mean() > 0.05
+        np.testing.assert_allclose(picture, alone.images[0], atol=2e-3)
+    assert np.abs(both.images[0] - both.images[1]).mean() > 0.05
 
 
 def test_a_batch_starts_from_noise_of_its_own(tiny_backbone, content, style):
-    plan = plan_stylize([content[0]] * 2, style, init="noise")
-    first, second = run_plan(plan, [lambda progress: True]).image
+    plan = read([content[0]] * 2, style, init="noise")
+    stylizer = Stylizer(init="noise")
+    first, second = stylizer.run(plan, [lambda progress: True]).images
     assert np.abs(first - second).mean() > 0.1
 
 
 def test_a_batch_shares_a_start_of_one_picture(content, style):
-    plan = plan_stylize([content[0]] * 3, style, init="style")
+    plan = read([content[0]] * 3, style, init="style")
     assert plan.start.shape == (3, *style.shape[1:])
 
 
@@ -467,4 +474,4 @@ def test_a_batch_shares_a_start_of_one_picture(content, style):
 def test_wrong_batches_are_refused(style, sizes, problem):
     pictures = [np.zeros((*size, 3), "float32") for size in sizes]
     with pytest.raises(UsageError, match=problem):
-        plan_stylize(pictures, style)
+        read(pictures, style)

@@ -1,4 +1,4 @@
-"""Tests of tfstyle/sweeps.py and tfstyle/cli/sweep.py."""
+"""Tests of sweeps, from Python and from the command line."""
 
 import csv
 import hashlib
@@ -9,9 +9,10 @@ from PIL import Image
 
 import tfstyle
 from tfstyle.errors import UsageError
+from tfstyle.images.sheet import contact_sheet
 from tfstyle.losses import PerceptualLoss
 from tfstyle.options.provenance import read_origin
-from tfstyle.stylizer.sweep import contact_sheet, sweep
+from tfstyle.stylizer.sweep import sweep
 
 OPTIONS = {"scales": 2, "steps": 6, "margin": 2, "optimizer": "adam"}
 GRID = {
@@ -33,8 +34,8 @@ def test_each_cell_is_the_run_with_its_options(tiny_backbone, content, style):
     for cell in cells:
         alone = tfstyle.stylize(content, style, **OPTIONS, **cell.settings)
         assert cell.result.history.keys() == alone.history.keys()
-        np.testing.assert_allclose(cell.result.image, alone.image, atol=1e-4)
-    first, second = cells[0].result.image, cells[1].result.image
+        np.testing.assert_allclose(cell.result.images, alone.images, atol=1e-4)
+    first, second = cells[0].result.images, cells[1].result.images
     assert np.abs(first - second).mean() > 1e-3
 
 
@@ -42,7 +43,7 @@ def test_features_of_content_and_style_are_computed_once(
     tiny_backbone, content, style, monkeypatch
 ):
     seen = []
-    for name in ("content_targets", "grams"):
+    for name in ("content_targets", "style_grams"):
         original = getattr(PerceptualLoss, name)
 
         def counted(self, picture, *rest, original=original):
@@ -57,12 +58,12 @@ def test_features_of_content_and_style_are_computed_once(
 def test_pictures_may_differ_too(tiny_backbone, content, style):
     grid = {"color": ["style", "free"], "size": [24, 40]}
     cells = list(sweep(content, style, grid, **{**OPTIONS, "scales": 1}))
-    assert [c.result.image.shape[2] for c in cells] == [24, 40] * 2
+    assert [c.result.images.shape[2] for c in cells] == [24, 40] * 2
     for cell in cells:
         alone = tfstyle.stylize(
             content, style, **{**OPTIONS, "scales": 1}, **cell.settings
         )
-        np.testing.assert_allclose(cell.result.image, alone.image, atol=1e-4)
+        np.testing.assert_allclose(cell.result.images, alone.images, atol=1e-4)
 
 
 def test_a_stopped_run_ends_the_sweep(tiny_backbone, content, style):
@@ -79,7 +80,7 @@ def test_a_stopped_run_ends_the_sweep(tiny_backbone, content, style):
         ({"style_weight": [1, -1]}, "style_weight=-1: give a number of at least 0"),
         ({"style_weight": []}, "style_weight: give a list of at least one value"),
         ({"pooling": "max"}, "pooling: give a list of at least one value"),
-        ({"stile": [1]}, "there is no option 'stile'"),
+        ({"stile": [1]}, "stylize has no option 'stile'"),
     ],
 )
 def test_what_is_wrong_is_refused_before_the_first_run(content, style, grid, said):
@@ -192,7 +193,7 @@ def test_a_preset_is_for_what_is_not_swept(run, folder, monkeypatch):
     [
         ((), "no flag has several values; give one with commas"),
         (("--style_weight=1,x",), "--style_weight=x: give a number"),
-        (("--pooling=max,min",), "--pooling=min: give one of max, avg"),
+        (("--pooling=max,min",), "--pooling='min': give one of max, avg"),
         (("--style_weight=1,-2",), "style_weight=-2.0: give a number of at least 0"),
         (("--style_weight=1,2", "--output=a.png"), "a.png"),
         (("--style_wait=1,2",), "did you mean --style_weight"),

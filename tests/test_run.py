@@ -1,4 +1,4 @@
-"""Tests of tfstyle/pyramid.py, most of them with a tiny random network."""
+"""Tests of runs over scales, most of them with a tiny random network."""
 
 import logging
 from pathlib import Path
@@ -6,25 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import simple_plan
+from conftest import simple_pictures
 
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.backbones.slim19 import SLIM19
-from tfstyle.errors import UsageError
+from tfstyle.errors import NonFiniteLossError, UsageError
 from tfstyle.images import load_image, resize_image
 from tfstyle.losses import PerceptualLoss, gram_matrix
 from tfstyle.optimizers import loop as optimize
+from tfstyle.optimizers.adam import Adam
 from tfstyle.optimizers.lbfgs import LBFGS
 from tfstyle.options import Options
-from tfstyle.stylizer import memory
-from tfstyle.stylizer import run as pyramid
-from tfstyle.stylizer.objective import PlanObjective
-from tfstyle.stylizer.run import (
-    BrokenRunError,
-    PyramidRun,
-    scale_sizes,
-    start_noise,
-)
+from tfstyle.stylizer import engine as engines
+from tfstyle.stylizer import memory, scales
+from tfstyle.stylizer.engine import Engine
+from tfstyle.stylizer.problem import Problem
+from tfstyle.stylizer.run import Run
+from tfstyle.stylizer.scales import first_picture, scale_sizes
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TERMS = [
@@ -37,8 +35,14 @@ TERMS = [
 def run(content, style, start=None, size=None, callbacks=(), **options):
     few = {"scales": 1, "steps": 8, "margin": 0, "optimizer": "adam"}
     chosen = Options(**{**few, **options})
-    plan = simple_plan(content, style, chosen, start, size)
-    return PyramidRun(plan, callbacks).run()
+    pictures = simple_pictures(content, style, start, size)
+    return Run(Engine([chosen]), chosen, pictures, callbacks).finish()
+
+
+def start_noise(shape, init, options):
+    picture = np.zeros((shape[0], 4, 4, 3), "float32")
+    pictures = simple_pictures(picture, None, init, shape[1:3])
+    return first_picture(pictures, shape[1:3], options)
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def every_step(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "scales", "least", "expected"),
+    ("size", "number", "least", "expected"),
     [
         ((384, 512), 1, 112, [(384, 512)]),
         ((384, 512), 0, 112, [(96, 128), (192, 256), (384, 512)]),
@@ -64,15 +68,18 @@ def every_step(monkeypatch):
         ((4, 2), 0, 1, [(1, 1), (2, 1), (4, 2)]),
     ],
 )
-def test_scale_sizes(size, scales, least, expected):
-    assert scale_sizes(size, scales, least) == expected
+def test_scale_sizes(size, number, least, expected, monkeypatch):
+    monkeypatch.setattr(scales, "_LEAST_SIDE", least)
+    assert scale_sizes(size, number) == expected
 
 
 # Noise and spaces.
 
 
 def test_noise_follows_its_seed():
-    first, again = (start_noise((1, 8, 9, 3), "noise", Options()) for _ in range(2))
+    first, again = (
+        start_noise((1, 8, 9, 3), "noise", Options(init="noise")) for _ in range(2)
+    )
     assert first.dtype == np.float32 and first.shape == (1, 8, 9, 3)
     np.testing.assert_array_equal(first, again)
     other = start_noise((1, 8, 9, 3), "noise", Options(seed=1))
@@ -81,7 +88,7 @@ def test_noise_follows_its_seed():
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_uniform_noise_is_around_grey(share):
-    noise = start_noise((1, 60, 60, 3), "noise", Options(noise=share))
+    noise = start_noise((1, 60, 60, 3), "noise", Options(init="noise", noise=share))
     low, high = 0.5 - share / 2, 0.5 + share / 2
     assert low <= noise.min() <= low + 0.01
     assert high - 0.01 <= noise.max() <= high
@@ -90,7 +97,7 @@ def test_uniform_noise_is_around_grey(share):
 
 
 def test_normal_noise_is_around_grey():
-    noise = start_noise((1, 60, 60, 3), "normal", Options(noise=0.4))
+    noise = start_noise((1, 60, 60, 3), "normal", Options(init="normal", noise=0.4))
     assert noise.mean() == pytest.approx(0.5, abs=0.01)
     assert noise.std() == pytest.approx(0.1, abs=0.005)
     whole = start_noise((1, 60, 60, 3), "normal", Options())
@@ -102,9 +109,9 @@ def test_normal_noise_is_around_grey():
 
 def test_a_run_lowers_the_loss_and_keeps_size_and_range(tiny_backbone, content, style):
     result = run(content, style, steps=60)
-    assert result.image.shape == content.shape
-    assert result.image.dtype == np.float32
-    assert result.image.min() >= 0 and result.image.max() <= 1
+    assert result.images.shape == content.shape
+    assert result.images.dtype == np.float32
+    assert result.images.min() >= 0 and result.images.max() <= 1
     assert list(result.history) == ["step", "scale", "total", *TERMS]
     assert result.history["step"] == list(range(1, 61))
     assert result.history["scale"] == [0] * 60
@@ -137,7 +144,7 @@ def test_scales_go_from_coarse_to_fine(tiny_backbone, content, style, every_step
     assert seen == list(zip(range(1, 10), scales, sizes, strict=True))
     assert result.history["step"] == list(range(1, 10))
     assert result.history["scale"] == scales
-    assert result.image.shape == (1, 32, 40, 3)
+    assert result.images.shape == (1, 32, 40, 3)
 
 
 def test_each_scale_traces_the_loss_once(tiny_backbone, content, style, monkeypatch):
@@ -172,7 +179,7 @@ def test_a_margin_is_optimised_and_cut_off(
     monkeypatch.setattr(PerceptualLoss, "__call__", traced)
     options = {"margin": 4, "scales": 2, "callbacks": [callback]}
     if end == "broken":
-        with pytest.raises(BrokenRunError) as caught:
+        with pytest.raises(NonFiniteLossError) as caught:
             run(content, style, **options)
         result = caught.value.result
     else:
@@ -180,8 +187,8 @@ def test_a_margin_is_optimised_and_cut_off(
     expected = {(1, 16, 20, 3), (1, 32, 40, 3)} if end == "done" else {(1, 16, 20, 3)}
     assert shapes == [(24, 28), (40, 48)][: 1 if end == "stopped" else 2]
     assert set(seen) == expected
-    assert result.image.shape == content.shape
-    before = result.image - content
+    assert result.images.shape == content.shape
+    before = result.images - content
     assert np.abs(before).mean() < 0.2  # in its place
 
 
@@ -199,17 +206,17 @@ def test_adam_takes_over_where_the_history_does_not_fit(
 ):
     monkeypatch.setattr(memory, "RUNTIME", 0.0)
     monkeypatch.setattr(memory, "_ACTIVATIONS", 1e-6)
-    kinds, make = [], pyramid.make_optimizer
+    kinds, make = [], engines._optimizer
     monkeypatch.setattr(
-        pyramid,
-        "make_optimizer",
+        engines,
+        "_optimizer",
         lambda *args: kinds.append(make(*args)) or kinds[-1],
     )
     picture = 12 * 32 * 40
     for copies in (1000, 15):
         gigabytes = copies * picture / 1e9
         run(content, style, optimizer="auto", max_memory=gigabytes, steps=2)
-    assert isinstance(kinds[0], LBFGS) and isinstance(kinds[1], optimize.Adam)
+    assert isinstance(kinds[0], LBFGS) and isinstance(kinds[1], Adam)
 
 
 # Precision.
@@ -232,11 +239,11 @@ def test_auto_goes_on_in_float32_where_bfloat16_ends(
     for name, column in results["bfloat16"].history.items():
         np.testing.assert_array_equal(auto[name][:before], column[:before])
 
-    again = {"start": results["auto"].image, "steps": 1, "precision": "float32"}
+    again = {"start": results["auto"].images, "steps": 1, "precision": "float32"}
     exact = run(content, style, **again).history["total"][0]
     assert totals["auto"] == pytest.approx(exact, rel=1e-5)
     # As far as float32 comes from there, which may be another valley than its own.
-    there = {"start": results["bfloat16"].image, "precision": "float32"}
+    there = {"start": results["bfloat16"].images, "precision": "float32"}
     from_there = run(content, style, optimizer="lbfgs", steps=400 - halts[0], **there)
     assert totals["auto"] < 1.005 * from_there.history["total"][-1]
     assert totals["auto"] < 0.997 * totals["bfloat16"]
@@ -245,13 +252,13 @@ def test_auto_goes_on_in_float32_where_bfloat16_ends(
 def test_each_scale_begins_in_bfloat16(
     tiny_backbone, bfloat16_cpu, content, style, monkeypatch
 ):
-    dtypes, at = [], PlanObjective.at
+    dtypes, minimize = [], Problem.minimize
 
     def spied(self, *args):
-        dtypes.append(self.encoder.features.dtype)
-        return at(self, *args)
+        dtypes.append(self.engine.features.dtype)
+        return minimize(self, *args)
 
-    monkeypatch.setattr(PlanObjective, "at", spied)
+    monkeypatch.setattr(Problem, "minimize", spied)
     options = {"optimizer": "lbfgs", "precision": "auto", "scales": 2}
     run(content, style, steps=150, **options)
     assert dtypes == ["bfloat16", "float32"] * 2
@@ -292,7 +299,7 @@ def test_targets_are_computed_once_per_scale(
         monkeypatch.setattr(PerceptualLoss, name, counted)
 
     count("content_targets")
-    count("grams")
+    count("style_grams")
     run(content, style, scales=2, steps=12)
     assert sizes == [(16, 20), (18, 14), (32, 40), (36, 28)]
 
@@ -321,7 +328,7 @@ def test_the_first_picture_gives_its_fine_detail(tiny_backbone, style):
     options = {"scales": 2, "steps": 1, "learning_rate": 1e-6}
     result = run(content, style, **options)
     # A picture enlarged from half size would be flat.
-    np.testing.assert_allclose(result.image, content, atol=0.01)
+    np.testing.assert_allclose(result.images, content, atol=0.01)
 
 
 @pytest.mark.parametrize("space", ["rgb", "normalized"])
@@ -330,7 +337,7 @@ def test_a_run_that_does_not_move_returns_its_start(
 ):
     options = {"steps": 2, "learning_rate": 1e-7, "space": space, "clamp": ()}
     result = run(content, style, **options)
-    np.testing.assert_allclose(result.image, content, atol=1e-5)
+    np.testing.assert_allclose(result.images, content, atol=1e-5)
 
 
 def test_space_is_that_of_steps_clamp_and_total_variation(
@@ -339,7 +346,7 @@ def test_space_is_that_of_steps_clamp_and_total_variation(
     std = np.array([0.229, 0.224, 0.225])
     options = {"steps": 1, "learning_rate": 0.1, "clamp": (), "schedule": "constant"}
     images = {
-        space: run(content, style, space=space, **options).image
+        space: run(content, style, space=space, **options).images
         for space in ("rgb", "normalized")
     }
     for space, step in (("rgb", 0.1 * np.ones(3)), ("normalized", 0.1 * std)):
@@ -347,7 +354,7 @@ def test_space_is_that_of_steps_clamp_and_total_variation(
         np.testing.assert_allclose(moved, step, rtol=0.01)
 
     mean = np.array([0.485, 0.456, 0.406])
-    clamped = run(content, style, space="normalized", clamp=(-0.5, 0.5)).image
+    clamped = run(content, style, space="normalized", clamp=(-0.5, 0.5)).images
     assert (clamped >= mean - 0.5 * std - 1e-6).all()
     assert (clamped <= mean + 0.5 * std + 1e-6).all()
 
@@ -365,15 +372,15 @@ def test_space_is_that_of_steps_clamp_and_total_variation(
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_clamp_is_a_box_for_each_optimizer(tiny_backbone, content, style, optimizer):
     options = {"optimizer": optimizer, "steps": 25, "learning_rate": 0.2}
-    boxed = run(content, style, clamp=(0.25, 0.6), **options).image
+    boxed = run(content, style, clamp=(0.25, 0.6), **options).images
     assert boxed.min() == np.float32(0.25)
     assert boxed.max() == np.float32(0.6)
 
 
 def test_clamp_until_is_passed_on(tiny_backbone, content, style):
     options = {"steps": 6, "clamp": (0.4, 0.6), "learning_rate": 0.05}
-    assert run(content, style, **options).image.max() <= np.float32(0.6)
-    assert run(content, style, clamp_until=3, **options).image.max() > 0.601
+    assert run(content, style, **options).images.max() <= np.float32(0.6)
+    assert run(content, style, clamp_until=3, **options).images.max() > 0.601
 
 
 def test_lbfgs_lowers_the_loss(tiny_backbone, content, style):
@@ -391,7 +398,7 @@ def test_lbfgs_lowers_the_loss(tiny_backbone, content, style):
 def test_the_same_seed_gives_the_same_bytes(tiny_backbone, content, style, optimizer):
     options = {"optimizer": optimizer, "steps": 12}
     first, again, other = (
-        run(content, style, start="noise", seed=seed, **options).image.tobytes()
+        run(content, style, start="noise", seed=seed, **options).images.tobytes()
         for seed in (7, 7, 8)
     )
     assert first == again
@@ -401,7 +408,7 @@ def test_the_same_seed_gives_the_same_bytes(tiny_backbone, content, style, optim
 def test_the_result_may_be_of_another_size_than_the_style(tiny_backbone, style):
     options = {"content_weight": 0.0, "scales": 2, "steps": 5}
     result = run(None, style, start="noise", size=(30, 50), **options)
-    assert result.image.shape == (1, 30, 50, 3)
+    assert result.images.shape == (1, 30, 50, 3)
     assert "content/block3_conv1" not in result.history
 
 
@@ -425,8 +432,8 @@ def test_a_callback_stops_the_run_and_keeps_the_picture(
     assert result.history["step"] == [1, 2, 3, 4, 5]
     assert len(others) == 5
     assert pictures[-1].shape == (1, 16, 20, 3)
-    np.testing.assert_array_equal(result.image, resize_image(pictures[-1], (32, 40)))
-    assert np.abs(result.image - content).mean() > 0.01
+    np.testing.assert_array_equal(result.images, resize_image(pictures[-1], (32, 40)))
+    assert np.abs(result.images - content).mean() > 0.01
 
 
 @pytest.mark.parametrize(("broken_at", "scale"), [(3, 0), (9, 1)])
@@ -443,16 +450,15 @@ def test_a_broken_run_carries_its_last_good_picture(
         return total + nan, terms
 
     monkeypatch.setattr(PerceptualLoss, "__call__", breaking)
-    with pytest.raises(BrokenRunError) as caught:
+    with pytest.raises(NonFiniteLossError) as caught:
         run(content, style, scales=2, steps=(6, 7))
     assert str(caught.value).startswith(
         f"the loss became NaN or infinite at step {broken_at} in style/block2_conv1;"
     )
-    assert isinstance(caught.value, optimize.NonFiniteLossError)
     result = caught.value.result
-    assert result.image.shape == content.shape
-    assert np.isfinite(result.image).all()
-    assert np.abs(result.image - content).mean() > 0.001
+    assert result.images.shape == content.shape
+    assert np.isfinite(result.images).all()
+    assert np.abs(result.images - content).mean() > 0.001
     assert result.history["step"] == list(range(1, broken_at))
     assert result.history["scale"][-1] == scale
     assert np.isfinite(result.history["total"]).all()
@@ -461,9 +467,11 @@ def test_a_broken_run_carries_its_last_good_picture(
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_a_loss_that_overflows_ends_the_run(tiny_backbone, content, style, optimizer):
     options = {"style_weight": 1e39, "normalization": "sum", "optimizer": optimizer}
-    with pytest.raises(BrokenRunError, match=r"at step 1 in style/block\d_conv1;") as e:
+    with pytest.raises(
+        NonFiniteLossError, match=r"at step 1 in style/block\d_conv1;"
+    ) as e:
         run(content, style, **options)
-    np.testing.assert_allclose(e.value.result.image, content, atol=1e-6)
+    np.testing.assert_allclose(e.value.result.images, content, atol=1e-6)
     assert e.value.result.history["step"] == []
 
 
@@ -486,7 +494,7 @@ def test_pictures_that_become_too_small_are_refused_before_the_run(
 def test_the_style_comes_nearer_and_the_content_stays():
     content = load_image(DATA / "content" / "astronaut.jpg", 80)
     style = load_image(DATA / "style" / "waves.jpg", 80)
-    result = run(content, style, steps=50, min_scale_size=40, scales=0, margin=8)
+    result = run(content, style, steps=50, scales=2, margin=8)
     extract = FeatureExtractor("slim19", SLIM19.style_layers)
 
     def grams(image):
@@ -502,15 +510,16 @@ def test_the_style_comes_nearer_and_the_content_stays():
         grey = image.mean(-1)[0]
         return np.concatenate([np.diff(grey, axis=axis).ravel() for axis in (0, 1)])
 
-    assert distance(result.image) < distance(content) / 4
-    assert np.corrcoef(edges(result.image), edges(content))[0, 1] > 0.25
-    colours = [x.mean((0, 1, 2)) for x in (result.image, style, content)]
+    assert distance(result.images) < distance(content) / 4
+    assert np.corrcoef(edges(result.images), edges(content))[0, 1] > 0.25
+    colours = [x.mean((0, 1, 2)) for x in (result.images, style, content)]
     nearer, further = (np.linalg.norm(colours[i] - colours[1]) for i in (0, 2))
     assert nearer < further
 
 
-def test_scales_too_small_for_the_network_are_left_out():
-    options = Options(style_layers=["block5_conv1"], min_scale_size=20)
+def test_scales_too_small_for_the_network_are_left_out(monkeypatch):
+    monkeypatch.setattr(scales, "_LEAST_SIDE", 20)
+    options = Options(style_layers=["block5_conv1"])
     content, style = np.zeros((1, 48, 400, 3), "f"), np.zeros((1, 300, 400, 3), "f")
-    run = PyramidRun(simple_plan(content, style, options, size=(48, 400)), [])
-    assert run.sizes == [(48, 400)]
+    pictures = simple_pictures(content, style, size=(48, 400))
+    assert Run(Engine([options]), options, pictures).sizes == [(48, 400)]

@@ -1,4 +1,4 @@
-"""Tests of tfstyle/objective.py."""
+"""Tests of what is optimised, and of the loss and the network that options ask for."""
 
 import pathlib
 
@@ -8,30 +8,26 @@ import tensorflow as tf
 
 from tfstyle import stylize
 from tfstyle.backbones.slim19 import SLIM19
+from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.options import Options
-from tfstyle.stylizer import objective
-from tfstyle.stylizer.objective import (
-    Encoder,
-    favor_chroma,
-    from_space,
-    perceptual_loss,
-    to_space,
-    with_margin,
-    without_margin,
-)
+from tfstyle.stylizer import canvas as module
+from tfstyle.stylizer.canvas import Canvas, favor_chroma
+from tfstyle.stylizer.engine import Engine
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 
 
 def test_spaces_by_hand_and_back(content):
-    assert to_space(content, "rgb") is content
-    value = to_space(content, "normalized")
+    assert Canvas(0, "rgb").values(content) is content
+    value = Canvas(0, "normalized").values(content)
     assert value.dtype == np.float32
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(value, (content - mean) / std, rtol=1e-5, atol=1e-5)
     for space in ("rgb", "normalized"):
-        there = tf.constant(to_space(content, space))
-        np.testing.assert_allclose(from_space(there, space), content, atol=1e-6)
+        canvas = Canvas(0, space)
+        there = tf.constant(canvas.values(content))
+        np.testing.assert_allclose(canvas.rgb(there), content, atol=1e-6)
+        np.testing.assert_allclose(canvas.picture(there), content, atol=1e-6)
 
 
 def test_favored_chroma_is_doubled_and_grey_stays():
@@ -51,19 +47,22 @@ def test_favored_chroma_brings_a_lower_loss_sooner(monkeypatch):
         return stylize(*pictures, **options).history["total"][-1]
 
     favored = loss()
-    monkeypatch.setattr(objective, "_CHROMA", 1.0)
+    monkeypatch.setattr(module, "_CHROMA", 1.0)
     assert favored < 0.98 * loss()
 
 
 def test_a_margin_is_the_mirror_image_and_comes_off_again():
     picture = np.arange(12.0).reshape(1, 3, 4, 1)
-    wide = with_margin(picture, 2)
-    assert wide.shape == (1, 7, 8, 1)
+    canvas = Canvas(2, "rgb")
+    wide = canvas.framed(picture)
+    assert wide.shape == (1, 7, 8, 1) and canvas.size((3, 4)) == (7, 8)
     assert wide[0, 2, :, 0].tolist() == [2, 1, 0, 1, 2, 3, 2, 1]
     assert wide[0, :, 2, 0].tolist() == [8, 4, 0, 4, 8, 4, 0]
-    np.testing.assert_array_equal(without_margin(wide, 2), picture)
-    np.testing.assert_array_equal(with_margin(picture, 0), picture)
-    np.testing.assert_array_equal(without_margin(picture, 0), picture)
+    assert Canvas(0, "rgb").framed(picture) is picture
+    rgb = np.repeat(picture / 12, 3, -1).astype("float32")
+    for canvas in (Canvas(2, "rgb"), Canvas(0, "rgb")):
+        values = tf.constant(canvas.values(rgb))
+        np.testing.assert_array_equal(canvas.picture(values), rgb)
 
 
 def test_perceptual_loss_follows_the_options(tiny_backbone):
@@ -110,15 +109,15 @@ def test_default_layers_are_those_of_the_backbone():
 def test_only_auto_has_something_more_exact(
     tiny_backbone, bfloat16_cpu, precision, rounded
 ):
-    encoder = Encoder([Options(precision=precision)])
-    assert encoder.rounded is rounded
-    assert encoder.exact.features.dtype == "float32"
-    assert not encoder.exact.rounded
-    assert encoder.exact is encoder.exact  # runs of a sweep share it
+    engine = Engine([Options(precision=precision)])
+    assert engine.rounded is rounded
+    assert engine.exact.features.dtype == "float32"
+    assert not engine.exact.rounded
+    assert engine.exact is engine.exact  # runs of a sweep share it
 
 
 def test_auto_is_as_exact_as_can_be_where_a_cpu_does_not_multiply_bfloat16(
     tiny_backbone,
 ):
-    encoder = Encoder([Options(precision="auto")])
-    assert encoder.features.dtype == "float32" and not encoder.rounded
+    engine = Engine([Options(precision="auto")])
+    assert engine.features.dtype == "float32" and not engine.rounded

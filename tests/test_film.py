@@ -1,4 +1,4 @@
-"""Tests of tfstyle/frames.py: frames that go on with the one before."""
+"""Tests of films whose frames are optimised, each from the one before."""
 
 import os
 import re
@@ -10,12 +10,19 @@ import pytest
 
 import tfstyle
 from tfstyle.errors import UsageError
-from tfstyle.optimizers import loop as optimize
 from tfstyle.stylizer import memory
 from tfstyle.video.flow import find_motion, frame_flicker
-from tfstyle.video.frames import FrameOptimizer
 
 CAT = Path(__file__).parents[1] / "data" / "content" / "cat.jpg"
+
+
+def film(style, frame_steps=20, temporal_weight=5.0, **options):
+    stylizer = tfstyle.Stylizer(**options)
+    return stylizer.film(
+        style, frame_steps=frame_steps, temporal_weight=temporal_weight
+    )
+
+
 OPTIONS = {"scales": 1, "steps": 10, "margin": 4}
 EVERYWHERE = np.ones((1, 32, 40, 1), "float32")
 
@@ -27,15 +34,15 @@ def next_frame(content):
 
 
 def test_the_first_frame_is_a_picture_of_its_own(tiny_backbone, content, style):
-    frames = FrameOptimizer(style, **OPTIONS)
+    frames = film(style, **OPTIONS)
     alone = tfstyle.stylize(content, style, **OPTIONS)
-    np.testing.assert_array_equal(frames(content, None, None), alone.image)
+    np.testing.assert_array_equal(frames(content, None, None), alone.images)
 
 
 def test_a_frame_goes_on_where_motion_is_consistent(
     tiny_backbone, content, style, next_frame
 ):
-    frames = FrameOptimizer(style, frame_steps=20, temporal_weight=100.0, **OPTIONS)
+    frames = film(style, frame_steps=20, temporal_weight=100.0, **OPTIONS)
     warped = np.roll(frames(content, None, None), 2, axis=2)
     left = EVERYWHERE.copy()
     left[:, :, 20:] = 0
@@ -43,7 +50,7 @@ def test_a_frame_goes_on_where_motion_is_consistent(
     change = np.abs(made - warped).mean((0, 1, 3))
     assert change[:18].mean() < 0.02
     assert change[22:].mean() > 3 * change[:18].mean()
-    free = FrameOptimizer(style, frame_steps=20, temporal_weight=0.0, **OPTIONS)
+    free = film(style, frame_steps=20, temporal_weight=0.0, **OPTIONS)
     assert np.abs(free(next_frame, warped, left) - warped)[:, :, :18].mean() > 0.04
     assert made.dtype == np.float32 and made.min() >= 0 and made.max() <= 1
 
@@ -52,7 +59,7 @@ def test_a_frame_starts_from_what_is_known_of_the_last(
     tiny_backbone, content, style, next_frame
 ):
     # The first evaluation is that of the start, and moves nothing.
-    frames = FrameOptimizer(style, frame_steps=1, **{**OPTIONS, "color": "free"})
+    frames = film(style, frame_steps=1, **{**OPTIONS, "color": "free"})
     warped = np.clip(content * 0.8, 0, 1)
     left = EVERYWHERE.copy()
     left[:, :, 20:] = 0
@@ -65,7 +72,7 @@ def test_a_frame_depends_on_nothing_but_what_it_is_given(
     tiny_backbone, content, style, next_frame
 ):
     options = {**OPTIONS, "color": "content"}  # the style takes each frame's colours
-    one, two = (FrameOptimizer(style, frame_steps=5, **options) for _ in range(2))
+    one, two = (film(style, frame_steps=5, **options) for _ in range(2))
     warped = np.clip(content * 0.9, 0, 1)
     one(1 - next_frame, warped, 0 * EVERYWHERE)
     np.testing.assert_array_equal(
@@ -74,25 +81,20 @@ def test_a_frame_depends_on_nothing_but_what_it_is_given(
 
 
 def test_one_graph_serves_all_frames(tiny_backbone, content, style, monkeypatch):
-    traced = []
-    loop = optimize._graph_loop
-    monkeypatch.setattr(
-        optimize,
-        "_graph_loop",
-        lambda *words: traced.append(loop(*words)) or traced[-1],
-    )
-    frames = FrameOptimizer(style, frame_steps=4, **OPTIONS)
+    stylizer = tfstyle.Stylizer(**OPTIONS)
+    frames = stylizer.film(style, frame_steps=4)
+    traces = []
     for shift in range(3):
         frames(np.roll(content, shift, 2), content, EVERYWHERE)
-    assert len(traced) == 1
-    assert traced[0].experimental_get_tracing_count() == 1
+        traces.append(stylizer.engine.traces)
+    assert traces == [1, 1, 1]
 
 
 def test_large_frames_go_tile_by_tile(
     tiny_backbone, content, style, next_frame, monkeypatch
 ):
     options = {**OPTIONS, "frame_steps": 3, "history": 4}
-    whole = FrameOptimizer(style, **options)(next_frame, content, EVERYWHERE)
+    whole = film(style, **options)(next_frame, content, EVERYWHERE)
     monkeypatch.setattr(memory, "RUNTIME", 0.0)
     for name in ("_LBFGS_COPIES", "_COPIES_PER_PAIR", "_LEAST_TILE"):
         monkeypatch.setattr(memory, name, 0.0)
@@ -101,17 +103,17 @@ def test_large_frames_go_tile_by_tile(
     monkeypatch.setattr(
         memory.MemoryPlanner, "cut", lambda *words: cuts.append(cut(*words)) or cuts[-1]
     )
-    small = FrameOptimizer(style, max_memory=4e-4, **options)
+    small = film(style, max_memory=4e-4, **options)
     tiled = small(next_frame, content, EVERYWHERE)
     assert cuts[-1].tiles > 1
     np.testing.assert_allclose(tiled, whole, atol=1e-3)
 
 
 def test_bad_options_are_refused_at_once(style):
-    with pytest.raises(UsageError, match="there is no option 'stile'"):
-        FrameOptimizer(style, stile=1)
+    with pytest.raises(UsageError, match="stylize has no option 'stile'"):
+        film(style, stile=1)
     with pytest.raises(UsageError, match="tv_weight=-1: give a number of at least 0"):
-        FrameOptimizer(style, tv_weight=-1)
+        film(style, tv_weight=-1)
 
 
 # The command, on frames too small for slim19's deep layers.
@@ -148,7 +150,7 @@ def test_a_film_in_the_style_of_a_painting_flickers_little(run, clip):
     assert (code, err) == (0, "")
     layers = {"style_layers": ["relu1_1", "relu2_1"], "content_layers": ["relu2_1"]}
     alone = [
-        tfstyle.stylize(frame, "style.png", steps=8, scales=1, **layers).image
+        tfstyle.stylize(frame, "style.png", steps=8, scales=1, **layers).images
         for frame in clip
     ]
     flickers = [
@@ -182,7 +184,7 @@ def test_frames_of_other_flags_are_refused(run, refused, clip, monkeypatch):
         (("--style_name=waves",), "--style and --style_name: give one of them"),
         (("--style=no.png",), "no.png: no such file"),
         (("--tv_weight=-1",), "tv_weight=-1.0: give a number of at least 0"),
-        (("--frame_steps=0",), "--frame_steps=0: give a positive"),
+        (("--frame_steps=0",), "--frame_steps=0: give a whole number of at least 1"),
     ],
 )
 def test_the_command_refuses(refused, clip, no_tensorflow, words, said):
