@@ -14,10 +14,8 @@ from tfstyle.images.masks import assign_styles, read_mask, read_protection
 from tfstyle.images.tiles import Field
 from tfstyle.losses import (
     PerceptualLoss,
-    Targets,
     blend_grams,
     gram_matrix,
-    guide_areas,
 )
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.options import Options
@@ -242,7 +240,7 @@ def test_a_guided_gram_matrix_is_that_of_its_region(tiny_features):
     feature = tiny_features(picture)["a"]
     left = np.zeros((1, 8, 12, 2), "float32")
     left[:, :, :5, 0], left[:, :, 5:, 1] = 1.0, 1.0
-    grams = loss.grams(picture, {"a": tf.constant(left)})
+    grams = loss.style_grams(picture, {"a": tf.constant(left)})
     for region, part in enumerate((feature[:, :, :5], feature[:, :, 5:])):
         np.testing.assert_allclose(grams["a"][:, region], gram_matrix(part), rtol=1e-5)
 
@@ -264,9 +262,8 @@ def test_regions_count_by_their_area(tiny_features):
     guide[:, :, :3, 0], guide[:, :, 3:, 1] = 1.0, 1.0
     guided = {"a": tf.constant(guide)}
     target = gram_matrix(tiny_features(style)["a"])
-    targets = Targets(
-        {}, {}, {"a": tf.stack([target, target], 1)}, guided, guide_areas(guided)
-    )
+    grams = {"a": tf.stack([target, target], 1)}
+    targets = loss.assemble((8, 12), {}, {}, grams, guided)
     feature = tiny_features(picture)["a"]
     distances = [
         float(tf.reduce_sum((gram_matrix(part) - target) ** 2))

@@ -247,8 +247,7 @@ def default_workers() -> int:
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
-    options = values_of(values, Options)
-    options = {name: options[name] for name in PICTURES.names}
+    options = values_of(values, PICTURES.fields)
     options.pop("max_memory")
     return options
 

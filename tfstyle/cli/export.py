@@ -75,7 +75,7 @@ def run(values: flags.FlagValues) -> int:
     format = values.format
     wanted = EXPORT_FORMATS[format] if what == "network" else None
     check_output(pathlib.Path(output), wanted)
-    options = values_of(values, LossOptions)
+    options = values_of(values, fields_of(LossOptions))
     check_weights(values)
     import_tensorflow()
     from tfstyle.networks.export import export_network, export_optimizer

@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from tfstyle.errors import UsageError
-from tfstyle.options import OptionField, fields_of
+from tfstyle.options import OptionField
 from tfstyle.options.fields import (
     COLOR,
     MEMORY,
@@ -111,18 +111,19 @@ def argument(
     return OptionField(name, hint, default, help, group, bounds, {})
 
 
-def values_of(values: flags.FlagValues, options: type) -> dict[str, Any]:
-    """The values of the flags that are fields of options.
+def values_of(
+    values: flags.FlagValues, fields: Iterable[OptionField]
+) -> dict[str, Any]:
+    """The values of the flags of options.
 
     Args:
       values: The flags.
-      options: Such as ``Options``.
+      fields: The options.
 
     Returns:
-      Values by name; those of options that the command has no flag for are left out.
+      Values by name.
     """
-    names = [field.name for field in fields_of(options)]
-    return {name: values[name].value for name in names if name in values}
+    return {field.name: values[field.name].value for field in fields}
 
 
 def recorded_texts(values: flags.FlagValues) -> dict[str, str]:

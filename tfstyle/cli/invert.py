@@ -11,7 +11,7 @@ from tfstyle.cli import arguments
 from tfstyle.cli.flags import argument, define, required, values_of
 from tfstyle.cli.outputs import RUN_OUTPUTS
 from tfstyle.cli.run import carry_out
-from tfstyle.options import INVERT, Options
+from tfstyle.options import INVERT
 from tfstyle.stylizer import Stylizer
 
 POSITIONAL = ("content", "output")
@@ -27,6 +27,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Inverts the features of the content picture."""
-    stylizer = Stylizer.for_recipe(INVERT, values_of(values, Options))
+    stylizer = Stylizer.for_recipe(INVERT, values_of(values, INVERT.fields))
     content, _ = required(values, "content", "output")
     return carry_out("invert", values, stylizer, lambda: stylizer.read(content, None))

@@ -21,7 +21,7 @@ from tfstyle.cli.flags import argument, define, required, values_of
 from tfstyle.cli.outputs import RUN_OUTPUTS, check_folder_name, make_folder
 from tfstyle.cli.run import carry_out
 from tfstyle.errors import UsageError
-from tfstyle.options import STYLIZE, Options
+from tfstyle.options import STYLIZE
 from tfstyle.stylizer import Stylizer
 
 POSITIONAL = ("content", "style", "output")
@@ -43,7 +43,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Stylizes the content picture or pictures."""
-    stylizer = Stylizer(**values_of(values, Options))
+    stylizer = Stylizer(**values_of(values, STYLIZE.fields))
     options = stylizer.options
     needed = ["content"] * options.needs_content + ["style"] * options.needs_style
     output = required(values, *needed, "output")[-1]

@@ -11,7 +11,7 @@ from tfstyle.cli import arguments
 from tfstyle.cli.flags import argument, define, required, values_of
 from tfstyle.cli.outputs import RUN_OUTPUTS
 from tfstyle.cli.run import carry_out
-from tfstyle.options import TEXTURE, Options
+from tfstyle.options import TEXTURE
 from tfstyle.options.fields import MEMORY
 from tfstyle.stylizer import Stylizer
 
@@ -42,7 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Synthesizes the texture."""
-    stylizer = Stylizer.for_recipe(TEXTURE, values_of(values, Options))
+    stylizer = Stylizer.for_recipe(TEXTURE, values_of(values, TEXTURE.fields))
     style, _ = required(values, "style", "output")
     return carry_out(
         "texture",

@@ -72,7 +72,7 @@ def run(values: flags.FlagValues) -> int:
     photos, style, output = required(values, "photos", "style", "output")
     styles = style_files(style)
     tests = arguments.picture_paths(values.test_photos)
-    options = values_of(values, TrainingOptions)
+    options = values_of(values, fields_of(TrainingOptions))
     TrainingOptions(**options)  # refuses what cannot be used
     check_weights(values)
     for folder in ("output", "log_dir"):

@@ -29,7 +29,7 @@ from tfstyle.errors import UsageError
 from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.folder import picture_files
-from tfstyle.options import FRAMES, Options
+from tfstyle.options import FRAMES
 from tfstyle.options.fields import MEMORY, OPTIMIZATION
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
@@ -106,7 +106,7 @@ def run(values: flags.FlagValues) -> int:
     check_video(source, output)
     if values.style and values.style_name:
         raise UsageError("--style and --style_name: give one of them")
-    stylizer = Stylizer.for_recipe(FRAMES, values_of(values, Options))
+    stylizer = Stylizer.for_recipe(FRAMES, values_of(values, FRAMES.fields))
     _check_styles(values)
     import_tensorflow()
     with quiet_libraries(), StopOnSignal() as signals, closing(FrameBar()) as bar:
