@@ -347,6 +347,6 @@ def test_film_of_a_real_run(tmp_path, tiny_backbone, content, style):
         result = tfstyle.stylize(content, style, callbacks=[animation], **options)
 
     frames, _ = read(path)
-    assert frames.shape[1:] == result.image.shape[1:]
-    errors = np.abs(frames - 255 * result.image).mean(axis=(1, 2, 3))
+    assert frames.shape[1:] == result.images.shape[1:]
+    errors = np.abs(frames - 255 * result.images).mean(axis=(1, 2, 3))
     assert errors[-1] < 10 < 2 * errors[-1] < errors[0]

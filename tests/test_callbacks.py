@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfstyle.errors import TfstyleError
 from tfstyle.images import load_image
 from tfstyle.monitoring.callbacks import ProgressBar, Snapshots, TensorBoard
-from tfstyle.optimizers.loop import Progress
+from tfstyle.optimizers.progress import Progress
 
 
 def progress(first: int, last: int, steps: int = 10) -> Progress:

@@ -183,7 +183,7 @@ def test_frames_of_other_flags_are_refused(run, refused, clip, monkeypatch):
     [
         (("--style_name=waves",), "--style and --style_name: give one of them"),
         (("--style=no.png",), "no.png: no such file"),
-        (("--tv_weight=-1",), "tv_weight=-1.0: give a number of at least 0"),
+        (("--tv_weight=-1",), "tv_weight=-1: give a number of at least 0"),
         (("--frame_steps=0",), "--frame_steps=0: give a whole number of at least 1"),
     ],
 )

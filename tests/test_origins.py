@@ -20,7 +20,7 @@ def made(tmp_path, monkeypatch, tiny_backbone, content, style):
     for name, picture in (("photo", content), ("a", style), ("b", style[:, ::-1])):
         save_image(picture, f"{name}.png")
     words = ["--style=a.png:0.7,b.png:0.3", "--size=24", "--steps=3", "--seed=4"]
-    words += ["--style_layers=block1_conv1:0.25,block2_conv1:1", "--margin=2"]
+    words += ["--style_layers=block1_conv1:0.25,block2_conv1:1.0", "--margin=2"]
     assert run("stylize", "--content=photo.png", *words, "--output=out.png") == 0
     return tmp_path / "out.png"
 
@@ -43,7 +43,7 @@ def test_a_picture_says_how_it_was_made(made):
         "seed": "4",
         "size": "24",
         "steps": "3",
-        "style_layers": "block1_conv1:0.25,block2_conv1:1",
+        "style_layers": "block1_conv1:0.25,block2_conv1:1.0",
     }
     assert [(s.file, s.weight) for s in origin.pictures["style"]] == [
         ("a.png", 0.7),
@@ -138,7 +138,7 @@ def test_paths_do_not_tell_about_the_machine(made, tmp_path):
 )
 def test_flags_that_write_are_not_read_from_a_picture(made, options):
     edit(made, {"command": "stylize", "options": options, "pictures": {}})
-    with pytest.raises(UsageError, match="cannot be followed"):
+    with pytest.raises(UsageError, match="cannot be read"):
         read_origin(made)
 
 
@@ -157,7 +157,7 @@ def test_flags_that_write_are_not_read_from_a_picture(made, options):
 )
 def test_a_damaged_record_is_refused(made, record):
     edit(made, record)
-    with pytest.raises(UsageError, match="cannot be followed"):
+    with pytest.raises(UsageError, match="cannot be read"):
         read_origin(made)
 
 

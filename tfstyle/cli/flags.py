@@ -67,9 +67,11 @@ class _Parser(flags.ArgumentParser):
             return argument
         try:
             value = from_text(self._field, argument)
-            self._field.check(value)
         except UsageError as error:
             raise UsageError(f"--{error}") from None
+        if not self._field.accepts(value):
+            name = self._field.name
+            raise UsageError(f"--{name}={argument}: give {self._field.wanted}")
         return value
 
 

@@ -36,7 +36,7 @@ def run(values: flags.FlagValues) -> int:
     """Prints versions, devices and weights, or a picture's flags."""
     if image := values.image:
         origin = read_origin(image).located(image)
-        print(f"tfstyle {origin.command}")
+        print(f"# tfstyle {origin.command}")
         print("\n".join(origin.words()))
         print(f"# {image}: SHA-256 {sha256(image)}")
         return 0

@@ -12,6 +12,7 @@ from tfstyle.cli.flags import argument, define, required, values_of
 from tfstyle.cli.outputs import RUN_OUTPUTS
 from tfstyle.cli.run import carry_out
 from tfstyle.options import INVERT
+from tfstyle.options.fields import STYLE, Layers
 from tfstyle.stylizer import Stylizer
 
 POSITIONAL = ("content", "output")
@@ -21,12 +22,14 @@ def define_flags(values: flags.FlagValues) -> None:
     """Content, layer, outputs and every option that is not about style."""
     content = argument("content", "Content picture.")
     define(values, [content, arguments.PRESET, arguments.FROM_IMAGE, *RUN_OUTPUTS])
-    define(values, INVERT.fields)
-    flags.DEFINE_alias("layer", "content_layers", flag_values=values)
+    layer = argument("layer", "Short for --content_layers.", STYLE, hint=Layers)
+    define(values, [*INVERT.fields, layer])
 
 
 def run(values: flags.FlagValues) -> int:
     """Inverts the features of the content picture."""
+    if values.layer is not None:
+        values["content_layers"].value = values.layer
     stylizer = Stylizer.for_recipe(INVERT, values_of(values, INVERT.fields))
     content, _ = required(values, "content", "output")
     return carry_out("invert", values, stylizer, lambda: stylizer.read(content, None))

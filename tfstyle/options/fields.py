@@ -134,10 +134,11 @@ class OptionField:
         Raises:
           UsageError: If the option cannot have the value.
         """
-        if not self._accepts(value):
+        if not self.accepts(value):
             raise UsageError(f"{self.name}={value!r}: give {self.wanted}")
 
-    def _accepts(self, value: Any) -> bool:
+    def accepts(self, value: Any) -> bool:
+        """Whether the option can have a value."""
         if value is None:
             return self.default is None
         if self.choices:
