@@ -512,7 +512,7 @@ def test_bad_picture(refused, folder, no_tensorflow, flag, name, code, problem):
         ("--size=0", "size=0: give a whole number of at least 1"),
         ("--seed=-1", "seed=-1: give a whole number of at least 0"),
         ("--steps=1,x", "--steps=1,x: give whole numbers of at least 1"),
-        ("--steps=", "steps="),
+        ("--steps=", "steps is empty: give at least one number"),
         ("--clamp=1", "clamp=(1.0,): give low,high"),
         ("--style_weight=-1", "--style_weight=-1: give a number of at least 0"),
         ("--tv_weight=nan", "tv_weight=nan: give a number of at least 0"),
