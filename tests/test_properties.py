@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import typing
 
 import keras
 import numpy as np
@@ -14,21 +15,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tfstyle.backbones.base import Backbone, convolution, pool
-from tfstyle.backbones.feature_extractor import FeatureExtractor, Field
+from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.images import encode_image, load_image, resize_image
+from tfstyle.images.tiles import Field, Grid, cut
 from tfstyle.losses import (
-    NORMALIZATIONS,
     PerceptualLoss,
-    Targets,
     blend_grams,
     content_loss,
     gram_matrix,
-    guide_areas,
     style_loss,
     total_variation,
 )
-from tfstyle.losses.tiled import Grid, TiledLoss, cut
+from tfstyle.losses.perceptual import guide_areas
+from tfstyle.losses.tiled import TiledLoss
 from tfstyle.networks import apply
+from tfstyle.options.options import Normalization
 
 settings.register_profile(
     "repeatable",
@@ -42,6 +43,7 @@ settings.load_profile("repeatable")
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 9)
+NORMALIZATIONS = typing.get_args(Normalization)
 normalizations = st.sampled_from(NORMALIZATIONS)
 factors = st.floats(1e-3, 1e3)
 FILTERS = list(Image.Resampling)
@@ -71,7 +73,7 @@ def assert_close(one, other, tolerance=1e-10):
 
 
 def style_distance(gram, target, normalization):
-    return style_loss({"a": gram}, {"a": target}, {"a": 1.0}, normalization)["a"]
+    return style_loss(gram, target, normalization)
 
 
 # Losses: zero
@@ -236,14 +238,15 @@ def test_an_equal_blend_is_as_near_to_both(channels, factor, seed):
 def test_regions_add_up_to_the_whole(x, regions, seed):
     shares = np.random.default_rng(seed).uniform(0.01, 1, (*x.shape[:3], regions))
     guides = {"a": tf.constant(shares / shares.sum(-1, keepdims=True))}
-    loss = perceptual_loss("relative", content_weight=0.0, tv_weight=0.0)
-    loss.style_layers = {"a": 1.0}
-    parts = loss.products({"a": tf.constant(x)}, guides)["style/a"]
-    whole = loss.products({"a": tf.constant(x)}, {})["style/a"]
-    assert_close(tf.reduce_sum(parts, 1), whole[:, 0])
     areas = guide_areas(guides)
     assert_close(tf.reduce_sum(areas["a"]), math.prod(x.shape[1:3]))
-    grams = loss.normalized({"style/a": parts}, areas, {"a": float(x[0].size)})["a"]
+    grams = tf.stack(
+        [
+            gram_matrix(x, guides["a"][..., r : r + 1], areas["a"][r])
+            for r in range(regions)
+        ],
+        1,
+    )
     shares_of_area = (areas["a"] / tf.reduce_sum(areas["a"]))[:, None, None]
     assert_close(tf.reduce_sum(grams * shares_of_area, 1), gram_matrix(x))
 
@@ -307,11 +310,11 @@ def test_the_gradient_of_everything_is_a_finite_difference(seed, size, normaliza
     guides = {
         layer: tf.constant(s / s.sum(-1, keepdims=True)) for layer, s in shares.items()
     }
-    targets = Targets(
+    targets = loss.assemble(
+        size,
         *loss.content_targets(tf.constant(content)),
-        loss.grams(tf.constant(style), guides),
-        guides=guides,
-        areas=guide_areas(guides),
+        loss.style_grams(tf.constant(style), guides),
+        guides,
         warped=tf.constant(warped),
         consistency=tf.constant(rng.uniform(size=(1, *size, 1))),
     )
@@ -507,7 +510,12 @@ def test_tiles_are_the_whole(operations, size, tiles, normalization, keep, seed)
         tape.watch(value)
         total, terms = loss(value, targets)
     gradient = tape.gradient(total, value)
-    theirs = tiled.targets(content, style, grid, grid)
+    theirs = loss.assemble(
+        size,
+        *tiled.content_targets(content, grid),
+        tiled.style_grams(style, grid),
+        entries=tiled.entries(grid),
+    )
     got, slope, parts = tiled.value_and_gradient(value, theirs, grid, lambda x: x)
     np.testing.assert_allclose(got, total, rtol=1e-10)
     assert_close(slope, gradient, 1e-9)

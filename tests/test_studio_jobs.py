@@ -326,5 +326,9 @@ def test_wrong_sweeps_are_answered(pictures, results, name, text, message):
 
 @pytest.mark.parametrize("preset", preset_names())
 @pytest.mark.parametrize("command", ["stylize", "texture", "invert"])
-def test_presets_fit_every_method(command, preset):
+def test_presets_fit_every_method_that_has_their_pictures(command, preset):
+    if (command, "inversion" in preset) == ("texture", True):
+        pytest.skip("it has no style")
+    if (command, "texture" in preset) == ("invert", True):
+        pytest.skip("it has no content")
     assert option_values(command, {"preset": preset})["backbone"]

@@ -247,7 +247,7 @@ class PerceptualLoss:
         ):
             if weight:
                 factor = self._picture_scale(term, size)
-                scales[term] = tf.cast(weight * factor, tf.float32)
+                scales[term] = tf.cast(weight * factor, tf.float64)
         return Targets(content, grams, scales, guides, areas, warped, consistency)
 
     def _picture_scale(self, term: str, size: Size | None) -> Any:
@@ -430,6 +430,6 @@ def _entries(features: tf.Tensor) -> tf.Tensor:
 
 
 def _positions(size: Size) -> tf.Tensor:
-    """H·W as a float32 scalar."""
-    height, width = (tf.cast(side, tf.float32) for side in size)
+    """H·W as a scalar that is exact for every size."""
+    height, width = (tf.cast(side, tf.float64) for side in size)
     return height * width

@@ -133,7 +133,7 @@ def origin_of(
     """
     texts = {
         name: _portable(text) if name in _FILES else text
-        for name, text in options.items()
+        for name, text in sorted(options.items())
     }
     sources = {
         flag: tuple(Source(_portable(path), sha256(path), w) for path, w in listed)

@@ -1,4 +1,4 @@
-"""Tests of tfstyle/optimize.py."""
+"""Tests of Adam, of schedules, and of the loop that minimises a loss."""
 
 import time
 
@@ -7,20 +7,25 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfstyle.errors import NonFiniteLossError
 from tfstyle.optimizers import loop as module
+from tfstyle.optimizers.adam import EPSILON, Adam, adam_update, learning_rate_schedule
 from tfstyle.optimizers.lbfgs import LBFGS
-from tfstyle.optimizers.loop import (
-    Adam,
-    Loop,
-    NonFiniteLossError,
-    Progress,
-    differentiated,
-    learning_rate_schedule,
-    optimize,
-)
+from tfstyle.optimizers.loop import Loop
+from tfstyle.optimizers.loop import differentiated as with_gradient
+from tfstyle.optimizers.progress import Progress
 
 SHAPE = [1, 3, 4, 3]
 NAMES = ("bowl", "waves")
+
+
+def differentiated(evaluate):
+    """The objective of a loss that is compared with nothing."""
+    return with_gradient(lambda x, targets: evaluate(x))
+
+
+def optimize(objective, optimizer, *, report=lambda rows, steps: None, **options):
+    return Loop(objective, optimizer, **options).run((), report)
 
 
 def start(dtype="float32"):
@@ -113,7 +118,7 @@ def keras_adam(
 ):
     """The values that Keras's Adam goes through, in a loop without a graph."""
     variable = start()
-    adam = keras.optimizers.Adam(learning_rate, beta_2=beta_2, epsilon=Adam.EPSILON)
+    adam = keras.optimizers.Adam(learning_rate, beta_2=beta_2, epsilon=EPSILON)
     values, losses = [], []
     for step in range(1, steps + 1):
         with tf.GradientTape() as tape:
@@ -167,6 +172,36 @@ def test_adam_clamps_until_a_step_and_no_longer():
         assert (picture.min() < 0.349) == (steps > 5)
 
 
+@pytest.mark.parametrize("beta_2", [0.999, 0.9])
+def test_adam_update_is_the_same_step_as_a_pure_function(beta_2):
+    x, momentum, velocity = start().value(), 0.0, 0.0
+    for step in range(1, 13):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total, _ = bowl_and_waves(x)
+        gradient = tape.gradient(total, x)
+        x, momentum, velocity = adam_update(
+            x, gradient, momentum, velocity, step, 0.02, beta_2
+        )
+    picture, _, _ = run("adam", 12, beta_2=beta_2)
+    np.testing.assert_allclose(picture, x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adam", "lbfgs"])
+def test_an_optimizer_that_is_reset_repeats_its_run(kind):
+    variable = start()
+    optimizer = optimizer_of(kind, variable)
+    loop = Loop(differentiated(bowl_and_waves), optimizer, steps=9, term_names=NAMES)
+    pictures = []
+    for _ in range(2):
+        variable.assign(start())
+        optimizer.reset()
+        loop.run()
+        pictures.append(variable.numpy())
+    np.testing.assert_array_equal(*pictures)
+    assert loop.traces == 1
+
+
 # Schedules.
 
 
@@ -215,6 +250,28 @@ def test_the_loss_is_traced_once(kind):
 
 
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
+def test_other_targets_of_the_same_shapes_trace_nothing(kind):
+    def evaluate(x, targets):
+        total = tf.reduce_sum(tf.square(x - targets["wanted"]))
+        return total, {"distance": total}
+
+    variable = start()
+    optimizer = Adam(variable, learning_rate=0.05)
+    if kind == "lbfgs":
+        optimizer = LBFGS(variable, terms=1)
+    loop = Loop(with_gradient(evaluate), optimizer, steps=200, term_names=["distance"])
+    for wanted, traces in ((0.2, 1), (0.7, 1)):
+        variable.assign(start())
+        optimizer.reset()
+        loop.run({"wanted": tf.fill(SHAPE, wanted)})
+        np.testing.assert_allclose(variable, tf.fill(SHAPE, wanted), atol=0.02)
+        assert loop.traces == traces
+    optimizer.reset()
+    loop.run({"wanted": tf.fill([3], 0.5)})
+    assert loop.traces == 2
+
+
+@pytest.mark.parametrize("kind", ["adam", "lbfgs"])
 def test_a_pool_and_its_gradient_are_in_one_graph_without_a_loop(kind):
     # Where the loop is, oneDNN's kernel of the gradient is a matter of chance.
     def evaluate(x):
@@ -226,7 +283,7 @@ def test_a_pool_and_its_gradient_are_in_one_graph_without_a_loop(kind):
     if kind == "lbfgs":
         optimizer = LBFGS(variable, terms=1)
     loop = Loop(differentiated(evaluate), optimizer, steps=2, term_names=["pooled"])
-    traced = loop._call.get_concrete_function(tf.constant(1))
+    traced = loop._call.get_concrete_function(tf.constant(1), ())
     homes = pools_and_gradients(traced)
     assert homes == [({"MaxPool", "MaxPoolGrad"}, True)]
 

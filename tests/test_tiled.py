@@ -1,7 +1,7 @@
-"""Tests of tfstyle/tiling.py: a picture by tiles is the picture as a whole."""
+"""``TiledLoss``: a picture by tiles is the picture as a whole."""
 
 import dataclasses
-import itertools
+import typing
 from pathlib import Path
 
 import keras
@@ -9,34 +9,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle.backbones import get_backbone, slim19, squeezenet, vgg
-from tfstyle.backbones.feature_extractor import (
-    LAPLACIAN,
-    FeatureExtractor,
-    Field,
-    receptive_fields,
-)
+from tfstyle.backbones import get_backbone, vgg
+from tfstyle.backbones.feature_extractor import LAPLACIAN, FeatureExtractor
 from tfstyle.backbones.slim19 import SLIM19
-from tfstyle.errors import UsageError
 from tfstyle.images import load_image
-from tfstyle.images.masks import guides
-from tfstyle.losses import NORMALIZATIONS, PerceptualLoss, Targets, guide_areas
-from tfstyle.losses.tiled import (
-    Grid,
-    Side,
-    Span,
-    TiledLoss,
-    choose_grid,
-    cut,
-    widest_halo,
-)
-from tfstyle.optimizers.loop import (
-    Adam,
-    call_in_own_graph,
-    differentiated,
-    optimize,
-)
+from tfstyle.images.tiles import Grid, choose_grid, cut
+from tfstyle.losses import PerceptualLoss, perceptual
+from tfstyle.losses.tiled import TiledLoss
+from tfstyle.optimizers.adam import Adam
+from tfstyle.optimizers.loop import Loop, differentiated
+from tfstyle.options.options import Normalization
+from tfstyle.raw_tensorflow import call_in_own_graph
+from tfstyle.stylizer.problem import guides
 
+pytestmark = pytest.mark.fast
+
+NORMALIZATIONS = typing.get_args(Normalization)
 DATA = Path(__file__).resolve().parents[1] / "data"
 VGG_LAYERS = {
     "style": ["relu1_1", "relu2_1", "relu3_1"],
@@ -151,19 +139,39 @@ def normalized(value):
     return value * tf.constant(deviation, value.dtype) + tf.constant(mean, value.dtype)
 
 
+def grid_of(tiled, size, tiles):
+    return Grid(*(cut(n, k, tiled.halo) for n, k in zip(size, tiles, strict=True)))
+
+
+def tiled_targets(tiled, content, style, grid, style_grid, **more):
+    """The targets of a loss, all of them computed by tiles."""
+    return tiled.loss.assemble(
+        grid.size,
+        *tiled.content_targets(content, grid),
+        tiled.style_grams(style, style_grid, more.get("guides")),
+        entries=tiled.entries(grid),
+        **more,
+    )
+
+
+def evaluate_whole(loss, value, targets, of=lambda x: x):
+    """Total, gradient and terms of the whole picture."""
+    objective = differentiated(lambda x, targets: loss(of(x), targets, tv_images=x))
+    # Eagerly, other kernels round, and break the ties of a pool, in other ways.
+    return call_in_own_graph(
+        lambda x: objective(x, targets), tf.convert_to_tensor(value)
+    )
+
+
 def whole_and_tiled(loss, value, content, style, tiles, keep=True, of=lambda x: x):
     """Total, gradient and terms: of the whole picture, and by tiles."""
-    targets = loss.targets(content, style)
-    objective = differentiated(lambda x: loss(of(x), targets, tv_images=x))
-    # Eagerly, other kernels round, and break the ties of a pool, in other ways.
-    whole = call_in_own_graph(objective, tf.convert_to_tensor(value))
+    whole = evaluate_whole(loss, value, loss.targets(content, style), of)
     tiled = TiledLoss(loss, keep_content=keep)
     size, style_size = value.shape[1:3], style.shape[1:3]
-    sides = [cut(n, k, tiled.halo) for n, k in zip(size, tiles, strict=True)]
-    grid = Grid(*sides)
+    grid = grid_of(tiled, size, tiles)
     style_grid = choose_grid(style_size, tiled.halo, 0.7 * np.prod(style_size))
     assert len(grid) == np.prod(tiles) and len(style_grid) > 1
-    targets = tiled.targets(content, style, grid, style_grid)
+    targets = tiled_targets(tiled, content, style, grid, style_grid)
     return whole, tiled.value_and_gradient(value, targets, grid, of)
 
 
@@ -194,7 +202,9 @@ def assert_equal(whole, tiled, tolerance):
     ],
 )
 @pytest.mark.parametrize("keep", [True, False])
-def test_tiles_are_exact(float64, tmp_path, name, size, tiles, keep):
+def test_value_and_gradient_equals_the_whole(
+    float64, tmp_path, name, size, tiles, keep
+):
     loss = make_loss(name, tmp_path, "float64")
     pictures = random(1, *size, 3), random(1, *size, 3, seed=1)
     style = random(1, 277, 219, 3, seed=2)
@@ -203,7 +213,9 @@ def test_tiles_are_exact(float64, tmp_path, name, size, tiles, keep):
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("pooling", ["max", "avg"])
-def test_tiles_are_exact_in_every_convention(float64, tmp_path, normalization, pooling):
+def test_value_and_gradient_equals_the_whole_in_every_convention(
+    float64, tmp_path, normalization, pooling
+):
     loss = make_loss("vgg19", tmp_path, "float64", pooling, normalization=normalization)
     pictures = random(1, 67, 90, 3), random(1, 67, 90, 3, seed=1)
     style = random(1, 97, 71, 3, seed=2)
@@ -211,14 +223,14 @@ def test_tiles_are_exact_in_every_convention(float64, tmp_path, normalization, p
 
 
 @pytest.mark.parametrize("weight", ["content_weight", "style_weight", "tv_weight"])
-def test_a_loss_may_lack_a_part(float64, tmp_path, weight):
+def test_value_and_gradient_without_one_of_the_losses(float64, tmp_path, weight):
     loss = make_loss("vgg19", tmp_path, "float64", **{weight: 0.0})
     pictures = random(1, 67, 90, 3), random(1, 67, 90, 3, seed=1)
     style = random(1, 97, 71, 3, seed=2)
     assert_equal(*whole_and_tiled(loss, *pictures, style, (2, 2)), 1e-10)
 
 
-def test_batches_and_other_spaces_are_exact(float64, tmp_path):
+def test_value_and_gradient_of_batches_in_another_space(float64, tmp_path):
     loss = make_loss("vgg19", tmp_path, "float64")
     pictures = random(2, 67, 90, 3), random(2, 67, 90, 3, seed=1)
     style = random(1, 97, 71, 3, seed=2)
@@ -231,7 +243,9 @@ def test_batches_and_other_spaces_are_exact(float64, tmp_path):
 @pytest.mark.parametrize("padding", ["zero", "reflect"])
 @pytest.mark.parametrize("pooling", ["max", "avg"])
 @pytest.mark.parametrize("keep", [True, False])
-def test_tiles_in_the_middle_are_exact(float64, tiny_backbone, padding, pooling, keep):
+def test_value_and_gradient_with_tiles_in_the_middle(
+    float64, tiny_backbone, padding, pooling, keep
+):
     loss = make_tiny_loss(tiny_backbone, padding, pooling, precision="float64")
     pictures = random(2, 61, 47, 3), random(2, 61, 47, 3, seed=1)
     style = random(1, 59, 71, 3, seed=2)
@@ -245,7 +259,7 @@ def test_tiles_in_the_middle_are_exact(float64, tiny_backbone, padding, pooling,
 @pytest.mark.parametrize(
     ("missing", "terms"), [("content", 3), ("style", 2), ("both", 1)]
 )
-def test_a_picture_that_no_term_needs_may_be_missing(
+def test_value_and_gradient_without_pictures_that_no_term_needs(
     float64, tiny_backbone, missing, terms, keep
 ):
     weights = {"tv_weight": 0.0 if missing != "both" else 1.0}
@@ -255,20 +269,16 @@ def test_a_picture_that_no_term_needs_may_be_missing(
     if missing in ("style", "both"):
         weights["style_weight"], style = 0.0, None
     loss = make_tiny_loss(tiny_backbone, precision="float64", changes=weights)
-    targets = loss.targets(content, style)
-    with tf.GradientTape() as tape:
-        tape.watch(value)
-        total, whole_terms = loss(value, targets)
-    whole = total, tape.gradient(total, value), whole_terms
+    whole = evaluate_whole(loss, value, loss.targets(content, style, (38, 45)))
     tiled = TiledLoss(loss, keep_content=keep)
-    grid = Grid(cut(38, 2, tiled.halo), cut(45, 3, tiled.halo))
-    targets = tiled.targets(content, style, grid, grid)
+    grid = grid_of(tiled, (38, 45), (2, 3))
+    targets = tiled_targets(tiled, content, style, grid, grid)
     ours = tiled.value_and_gradient(value, targets, grid, lambda x: x)
     assert len(ours[2]) == terms
     assert_equal(whole, ours, 1e-10)
 
 
-def test_a_second_evaluation_is_as_the_first(tiny_backbone):
+def test_value_and_gradient_changes_nothing_that_it_was_given(tiny_backbone):
     # Tiles are added to the whole in place; what was given must stay as it was.
     loss = make_tiny_loss(tiny_backbone)
     value, content, style = (
@@ -276,8 +286,8 @@ def test_a_second_evaluation_is_as_the_first(tiny_backbone):
     )
     given = value.numpy(), content.numpy()
     tiled = TiledLoss(loss)
-    grid = Grid(cut(38, 2, tiled.halo), cut(45, 3, tiled.halo))
-    targets = tiled.targets(content, style, grid, grid)
+    grid = grid_of(tiled, (38, 45), (2, 3))
+    targets = tiled_targets(tiled, content, style, grid, grid)
     kept = {layer: feature.numpy() for layer, feature in targets.content.items()}
     first, again = (
         tiled.value_and_gradient(value, targets, grid, lambda x: x) for _ in range(2)
@@ -292,7 +302,7 @@ def test_a_second_evaluation_is_as_the_first(tiny_backbone):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_guides_edges_and_time_are_exact(float64, tiny_backbone, keep):
+def test_value_and_gradient_with_guides_edges_and_time(float64, tiny_backbone, keep):
     """Every term that there is, at sizes that are no multiple of a stride."""
     layers = dict.fromkeys(("block1_conv1", "block2_conv1", "block3_conv1"), 0.5)
     loss = PerceptualLoss(
@@ -318,23 +328,29 @@ def test_guides_edges_and_time_are_exact(float64, tiny_backbone, keep):
 
     ours, theirs = guided(43, 49, 4), guided(50, 39, 5)
     tiled = TiledLoss(loss, keep_content=keep)
-    grid = Grid(cut(43, 2, tiled.halo), cut(49, 3, tiled.halo))
-    style_grid = Grid(cut(50, 3, tiled.halo), cut(39, 1, tiled.halo))
+    grid = grid_of(tiled, (43, 49), (2, 3))
+    style_grid = grid_of(tiled, (50, 39), (3, 1))
     rest = {
         "guides": ours,
-        "areas": guide_areas(ours),
         "warped": random(1, 43, 49, 3, seed=6),
         "consistency": random(1, 43, 49, 1, seed=7),
     }
-    whole = Targets(*loss.content_targets(content), loss.grams(style, theirs), **rest)
-    parts = Targets(
+    whole_content, whole_norms = loss.content_targets(content)
+    whole = loss.assemble(
+        (43, 49), whole_content, whole_norms, loss.style_grams(style, theirs), **rest
+    )
+    parts = loss.assemble(
+        grid.size,
         *tiled.content_targets(content, grid),
-        tiled.grams(style, style_grid, theirs),
+        tiled.style_grams(style, style_grid, theirs),
+        entries=tiled.entries(grid),
         **rest,
     )
     for layer, gram in whole.grams.items():
         assert gram.shape[1] == 2
         np.testing.assert_allclose(parts.grams[layer], gram, rtol=1e-11)
+    for term, scale in whole.scales.items():
+        np.testing.assert_allclose(parts.scales[term], scale, rtol=1e-11, err_msg=term)
     with tf.GradientTape() as tape:
         tape.watch(value)
         total, terms = loss(value, whole)
@@ -351,16 +367,16 @@ def test_guides_edges_and_time_are_exact(float64, tiny_backbone, keep):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_targets_by_tiles_are_those_of_whole_pictures(float64, tiny_backbone, keep):
+def test_content_targets_and_style_grams_equal_those_of_whole_pictures(
+    float64, tiny_backbone, keep
+):
     loss = make_tiny_loss(tiny_backbone, precision="float64")
     content, style = random(2, 41, 46, 3), random(1, 50, 39, 3, seed=1)
     tiled = TiledLoss(loss, keep_content=keep)
-    grids = (
-        Grid(cut(41, 2, tiled.halo), cut(46, 2, tiled.halo)),
-        Grid(cut(50, 3, tiled.halo), cut(39, 1, tiled.halo)),
-    )
-    ours, theirs = tiled.targets(content, style, *grids), loss.targets(content, style)
-    for part in ("norms", "grams"):
+    grids = grid_of(tiled, (41, 46), (2, 2)), grid_of(tiled, (50, 39), (3, 1))
+    ours = tiled_targets(tiled, content, style, *grids)
+    theirs = loss.targets(content, style)
+    for part in ("scales", "grams"):
         assert getattr(ours, part).keys() == getattr(theirs, part).keys()
         for layer, value in getattr(theirs, part).items():
             np.testing.assert_allclose(getattr(ours, part)[layer], value, rtol=1e-12)
@@ -373,7 +389,7 @@ def test_targets_by_tiles_are_those_of_whole_pictures(float64, tiny_backbone, ke
         np.testing.assert_allclose(ours.content[layer], feature, rtol=1e-10, atol=1e-12)
 
 
-def test_regions_of_a_single_layer_are_exact(float64, tiny_backbone):
+def test_style_grams_of_regions_of_a_single_layer(float64, tiny_backbone):
     layers = {"block2_conv1": 1.0}
     loss = PerceptualLoss(
         FeatureExtractor(tiny_backbone, [*layers], precision="float64"),
@@ -387,28 +403,52 @@ def test_regions_of_a_single_layer_are_exact(float64, tiny_backbone):
     made = guides(regions, loss.features, layers)
     made = {layer: tf.constant(guide, tf.float64) for layer, guide in made.items()}
     tiled = TiledLoss(loss)
-    grid = Grid(cut(50, 2, tiled.halo), cut(39, 2, tiled.halo))
-    ours, theirs = tiled.grams(style, grid, made), loss.grams(style, made)
+    grid = grid_of(tiled, (50, 39), (2, 2))
+    ours, theirs = tiled.style_grams(style, grid, made), loss.style_grams(style, made)
     assert ours.keys() == theirs.keys() == layers.keys()
     np.testing.assert_allclose(ours["block2_conv1"], theirs["block2_conv1"], rtol=1e-11)
 
 
-def test_targets_of_what_does_not_count_are_empty(tiny_backbone):
+def test_targets_of_losses_without_weight_are_empty(tiny_backbone):
     weights = {"content_weight": 0.0, "style_weight": 0.0}
     tiled = TiledLoss(
         make_tiny_loss(tiny_backbone, changes=weights), keep_content=False
     )
-    grid = Grid(cut(38, 2, tiled.halo), cut(45, 3, tiled.halo))
+    grid = grid_of(tiled, (38, 45), (2, 3))
     for picture in (None, random(1, 38, 45, 3, dtype="float32")):
-        targets = tiled.targets(picture, picture, grid, grid)
-        assert targets == Targets({}, {}, {})
+        assert tiled.content_targets(picture, grid) == ({}, {})
+        assert tiled.style_grams(picture, grid) == {}
+
+
+@pytest.mark.parametrize("name", ["gram_matrix", "content_loss", "total_variation"])
+def test_tiled_loss_calls_the_published_functions(tiny_backbone, monkeypatch, name):
+    tiled, calls = TiledLoss(make_tiny_loss(tiny_backbone)), []
+    published = getattr(perceptual, name)
+
+    def counted(*args, **kwargs):
+        calls.append(name)
+        return published(*args, **kwargs)
+
+    value = random(1, 38, 45, 3, dtype="float32")
+    grid = grid_of(tiled, (38, 45), (2, 3))
+    targets = tiled_targets(tiled, value, value, grid, grid)
+    monkeypatch.setattr(perceptual, name, counted)
+    tiled.value_and_gradient(value, targets, grid, lambda x: x)
+    assert calls
+
+
+def test_entries_are_those_of_the_features(tiny_backbone):
+    tiled = TiledLoss(make_tiny_loss(tiny_backbone))
+    features = tiled.extract(random(1, 38, 45, 3, dtype="float32"))
+    entries = tiled.entries(grid_of(tiled, (38, 45), (2, 3)))
+    assert entries == {layer: float(np.prod(f.shape)) for layer, f in features.items()}
 
 
 # In float32 and less, with weights as they are used.
 
 
 @pytest.mark.parametrize("name", ["slim19", "squeezenet"])
-def test_tiles_are_exact_but_for_rounding(tmp_path, name):
+def test_value_and_gradient_in_float32_equals_the_whole_up_to_rounding(tmp_path, name):
     loss = make_loss(name, tmp_path)
     pictures = (random(1, 233, 209, 3, seed=i, dtype="float32") for i in (0, 1))
     style = random(1, 277, 219, 3, seed=2, dtype="float32")
@@ -420,7 +460,7 @@ def test_tiles_are_exact_but_for_rounding(tmp_path, name):
     assert np.mean(difference > 1e-4) < 2e-3
 
 
-def test_true_weights_are_exact_but_for_rounding(shared):
+def test_value_and_gradient_with_published_weights(shared):
     extract = FeatureExtractor(
         "vgg19",
         VGG_LAYERS["style"],
@@ -443,7 +483,7 @@ def test_true_weights_are_exact_but_for_rounding(shared):
 @pytest.mark.parametrize(
     ("name", "tiles"), [("slim19", (2, 1)), ("squeezenet", (3, 3))]
 )
-def test_pictures_are_exact_but_for_rounding(request, name, tiles):
+def test_value_and_gradient_of_photographs(request, name, tiles):
     backbone, weights = get_backbone(name), "imagenet"
     if name == "squeezenet":
         folder = request.getfixturevalue("shared") / "weights"
@@ -478,7 +518,9 @@ def test_pictures_are_exact_but_for_rounding(request, name, tiles):
         ({"jit_compile": True, "pooling": "avg"}, 1e-5, True),
     ],
 )
-def test_tiles_take_features_of_any_kind(tiny_backbone, options, tolerance, keep):
+def test_value_and_gradient_in_bfloat16_and_with_xla(
+    tiny_backbone, options, tolerance, keep
+):
     loss = make_tiny_loss(tiny_backbone, **options)
     pictures = (random(1, 41, 46, 3, seed=i, dtype="float32") for i in (0, 1))
     style = random(1, 50, 39, 3, seed=2, dtype="float32")
@@ -492,7 +534,7 @@ def test_a_pool_and_its_gradient_are_in_one_graph_without_a_loop(tiny_backbone):
     value, style = random(1, 41, 46, 3, dtype="float32"), random(1, 50, 39, 3)
     grids = [choose_grid(x.shape[1:3], tiled.halo, 1000) for x in (value, style)]
     assert min(map(len, grids)) > 1
-    targets = tiled.targets(value, tf.cast(style, tf.float32), *grids)
+    targets = tiled_targets(tiled, value, tf.cast(style, tf.float32), *grids)
 
     @tf.function(autograph=False)
     def traced(x):
@@ -507,220 +549,6 @@ def test_a_pool_and_its_gradient_are_in_one_graph_without_a_loop(tiny_backbone):
     raise AssertionError("no gradient of a pool")
 
 
-# How pictures are cut.
-
-
-@pytest.mark.parametrize("length", [96, 97, 111, 200, 1001])
-@pytest.mark.parametrize("tiles", [1, 2, 3, 7])
-@pytest.mark.parametrize("halo", [Field(16, 20, 33), Field(8, 0, 5), Field(1, 1, 1)])
-def test_a_side_is_cut_without_gap_or_overlap(length, tiles, halo):
-    side = cut(length, tiles, halo)
-    room = length - sum(
-        -(-n // halo.stride) * halo.stride for n in (halo.before, halo.after)
-    )
-    if tiles > 1 and room < tiles * halo.stride:
-        assert side is None
-        return
-    assert len(side.spans) == tiles
-    ends = [0, *[span.core_end for span in side.spans]]
-    assert ends[:-1] == [span.core_begin for span in side.spans]
-    assert ends[-1] == length
-    for span in side.spans:
-        end = span.begin + side.tile
-        assert span.begin % halo.stride == span.core_begin % halo.stride == 0
-        assert 0 <= span.begin <= span.core_begin < span.core_end <= end <= length
-        assert span.begin == 0 or span.core_begin - span.begin >= halo.before
-        assert end == length or end - span.core_end >= halo.after
-
-
-def test_a_side_that_is_not_cut_may_be_shorter_than_the_halo():
-    halo = Field(16, 70, 70)
-    assert cut(50, 1, halo) == Side(50, 50, (Span(0, 0, 50),))
-    assert cut(50, 2, halo) is None
-
-
-def test_the_grid_with_the_least_work_is_chosen():
-    halo = Field(8, 10, 10)
-    assert len(choose_grid((300, 400), halo, 120_000)) == 1
-    grid = choose_grid((300, 400), halo, 40_000)
-    assert grid.shape[0] * grid.shape[1] <= 40_000
-    work = len(grid) * grid.shape[0] * grid.shape[1]
-    assert work < 1.4 * 300 * 400
-    for tiles in ((1, 4), (4, 1), (2, 3), (3, 3)):
-        other = Grid(cut(300, tiles[0], halo), cut(400, tiles[1], halo))
-        pixels = other.shape[0] * other.shape[1]
-        assert pixels > 40_000 or len(other) * pixels >= work
-
-
-def test_tiles_that_cannot_be_small_enough_are_refused():
-    with pytest.raises(UsageError, match=r"a tile of 0\.0\d megapixels, the least for"):
-        choose_grid((300, 400), Field(16, 70, 70), 100)
-
-
-@pytest.mark.parametrize("size", [(300, 400), (97, 211)])
-@pytest.mark.parametrize("halo", [Field(8, 10, 10), Field(16, 70, 70), Field(2, 0, 3)])
-@pytest.mark.parametrize("most", [64_000, 27_000, 9_000])
-def test_no_grid_has_less_work_than_the_chosen_one(size, halo, most):
-    sides = [
-        [side for n in range(1, 64) if (side := cut(length, n, halo))]
-        for length in size
-    ]
-    work = [
-        len(grid) * grid.shape[0] * grid.shape[1]
-        for grid in itertools.starmap(Grid, itertools.product(*sides))
-        if grid.shape[0] * grid.shape[1] <= most
-    ]
-    if not work:
-        with pytest.raises(UsageError):
-            choose_grid(size, halo, most)
-        return
-    grid = choose_grid(size, halo, most)
-    assert grid.size == size
-    assert grid.shape[0] * grid.shape[1] <= most
-    assert len(grid) * grid.shape[0] * grid.shape[1] == min(work)
-
-
-def test_a_grid_lists_its_tiles_by_rows():
-    halo = Field(2, 3, 3)
-    grid = Grid(cut(40, 2, halo), cut(50, 3, halo))
-    assert len(list(grid)) == len(grid) == 6
-    assert [row for row, _ in grid] == [
-        *[grid.rows.spans[0]] * 3,
-        *[grid.rows.spans[1]] * 3,
-    ]
-    assert [column for _, column in grid] == [*grid.columns.spans] * 2
-
-
-def test_a_refusal_is_one_line_with_remedies_and_begins_a_pixel_below_the_least():
-    halo = Field(16, 70, 70)
-    sides = [
-        min(side.tile for n in range(1, 256) if (side := cut(length, n, halo)))
-        for length in (3072, 4096)
-    ]
-    least = sides[0] * sides[1]
-    assert sides == [176, 176]  # a core of one stride, and its halo in whole strides
-    assert choose_grid((3072, 4096), halo, least).shape == (176, 176)
-    with pytest.raises(UsageError) as caught:
-        choose_grid((3072, 4096), halo, least - 1)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith(f"a tile of {least / 1e6:.2f} megapixels, the least")
-    for remedy in ("raise max_memory", "shallower layers", "a smaller size"):
-        assert remedy in message
-
-
-# What the network sees.
-
-
-def test_the_halo_is_as_wide_as_the_widest_field_and_a_pixel_at_least():
-    fields = [Field(1, 3, 0), Field(4, 2, 0)]
-    assert widest_halo(fields) == Field(4, 3, 1)
-    assert widest_halo([*fields, Field(2, 0, 5)]) == Field(4, 3, 5)
-
-
-def test_fields_of_the_networks():
-    extract = FeatureExtractor("slim19", ["relu1_1", "relu2_1", "relu5_1", "pool1"])
-    assert extract.fields == {
-        "relu1_1": Field(1, 1, 1),
-        "relu2_1": Field(2, 4, 4),
-        "relu5_1": Field(16, 70, 70),
-        "pool1": Field(2, 2, 2),
-    }
-
-
-def test_fields_of_windows_that_are_not_padded():
-    x = inputs = keras.Input([None, None, 3])
-    x = keras.layers.Conv2D(2, 3, strides=2)(x)
-    outputs = {"a": x, "b": keras.layers.MaxPooling2D(3, 2)(x)}
-    fields = receptive_fields(keras.Model(inputs, outputs))
-    assert fields[id(outputs["a"])][1] == Field(2, 0, 1)
-    assert fields[id(outputs["b"])][1] == Field(4, 0, 3)
-
-
-def test_fields_of_squeezenet_by_hand(tmp_path):
-    layers = ["relu_conv1", "pool1", "fire2", "fire3", "pool3", "fire4", "fire5"]
-    weights = random_squeezenet(tmp_path / "squeezenet.npz")
-    # fire5 at i sees fire3 from 2i-4 to 2i+6, conv1 from 4i-12 to 4i+18.
-    assert FeatureExtractor("squeezenet", layers, weights=weights).fields == {
-        "relu_conv1": Field(2, 0, 1),
-        "pool1": Field(4, 0, 3),
-        "fire2": Field(4, 4, 7),
-        "fire3": Field(4, 8, 11),
-        "pool3": Field(8, 8, 15),
-        "fire4": Field(8, 16, 23),
-        "fire5": Field(8, 24, 31),
-    }
-
-
-ONE_CHANNEL = dict.fromkeys(slim19.CHANNELS, 1)
-
-
-@pytest.mark.parametrize(
-    ("build", "layers"),
-    [
-        (
-            lambda x: vgg.build(x, ONE_CHANNEL, "avg"),
-            ["block1_conv1", "block2_conv2", "block4_conv1", "block5_conv1"],
-        ),
-        (
-            lambda x: vgg.build(x, ONE_CHANNEL, "avg", "reflect"),
-            ["block2_conv1", "block3_conv1", "block5_conv1"],
-        ),
-        (
-            lambda x: squeezenet.build(x, "avg"),
-            ["relu_conv1", "fire3/concat", "fire5/concat", "fire7/concat"],
-        ),
-    ],
-    ids=["zero", "reflect", "squeezenet"],
-)
-def test_fields_are_the_pixels_that_change_a_feature(build, layers):
-    inputs = keras.Input([None, None, 3])
-    outputs = build(inputs)
-    model = keras.Model(inputs, {layer: outputs[layer] for layer in layers})
-    for weight in model.weights:
-        weight.assign(tf.ones(weight.shape) / np.prod(weight.shape[:-1]))
-    fields = receptive_fields(model)
-    height, width = 203, 171
-    picture = tf.ones([1, height, width, 3])
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(picture)
-        features = model(picture)
-        # A feature at the border, one in the middle and the last.
-        picked = {
-            (layer, y, x): tf.reduce_sum(feature[0, y, x])
-            for layer, feature in features.items()
-            for y, x in (
-                (0, 1),
-                (feature.shape[1] // 2, feature.shape[2] // 2),
-                (feature.shape[1] - 1, feature.shape[2] - 1),
-            )
-        }
-    for (layer, *place), value in picked.items():
-        seen = np.argwhere(tape.gradient(value, picture)[0, ..., 0].numpy())
-        field = fields[id(model.output[layer])][1]
-        for i, begin, end, length in zip(
-            place, seen.min(0), seen.max(0) + 1, (height, width), strict=True
-        ):
-            assert begin == max(i * field.stride - field.before, 0), layer
-            assert end == min((i + 1) * field.stride + field.after, length), layer
-
-
-@pytest.mark.parametrize("pool", [False, True])
-def test_pools_that_pad_are_refused(pool):
-    x = inputs = keras.Input([None, None, 3])
-    kind = keras.layers.MaxPooling2D if pool else keras.layers.AveragePooling2D
-    x = kind(3, 2, padding="same", name="half")(x)
-    with pytest.raises(ValueError, match="half: strides with padding cannot be tiled"):
-        receptive_fields(keras.Model(inputs, {"x": x}))
-
-
-def test_padding_with_strides_is_refused():
-    inputs = keras.Input([None, None, 3])
-    x = keras.layers.Conv2D(2, 3, strides=2, padding="same", name="half")(inputs)
-    with pytest.raises(ValueError, match="half: strides with padding cannot be tiled"):
-        receptive_fields(keras.Model(inputs, {"x": x}))
-
-
 # Within the loop.
 
 
@@ -731,7 +559,7 @@ class FirstTiles(Grid):
         return 3
 
 
-def test_large_pictures_run_in_the_loop():
+def test_value_and_gradient_of_12_megapixels_in_the_loop():
     # TensorFlow put sums of tiles of pictures of this size into variables that clash.
     loss = make_loss("slim19", None)
     tiled, (height, width) = TiledLoss(loss), (3104, 4128)
@@ -739,15 +567,17 @@ def test_large_pictures_run_in_the_loop():
     few = loss.targets(small, small)
     shapes = tiled.extract.shapes(height, width)
     content = {layer: tf.zeros([1, *shapes[layer]]) for layer in loss.content_layers}
-    targets = Targets(content, few.norms, few.grams)
+    targets = few._replace(content=content)
     grid = choose_grid((height, width), tiled.halo, 320**2)
     grid, rows = FirstTiles(grid.rows, grid.columns), []
     variable = tf.Variable(tf.zeros([1, height, width, 3]))
-    optimize(
-        lambda x: tiled.value_and_gradient(x, targets, grid, lambda value: value),
+    loop = Loop(
+        lambda x, targets: tiled.value_and_gradient(
+            x, targets, grid, lambda value: value
+        ),
         Adam(variable, learning_rate=0.01),
         steps=2,
         term_names=loss.term_names,
-        report=lambda new, _: bool(rows.extend(new)),
     )
+    loop.run(targets, lambda new, _: bool(rows.extend(new)))
     assert len(rows) == 2 and np.isfinite(rows).all()
