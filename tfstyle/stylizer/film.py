@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from tfstyle.stylizer.stylizer import Stylizer
 
 
+FRAME_STEPS = 20
+"""Default of ``frame_steps``: evaluations of the loss at each frame but the first."""
+TEMPORAL_WEIGHT = 5.0
+"""Default of ``temporal_weight``: weight of the difference to the frame before."""
+
+
 class FrameStylizer:
     """Stylizes a frame so that it goes on with the one before.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -203,7 +202,9 @@ class Problem:
                 kept, norms = tiled.content_targets(picture, cut.content)
             return kept | {f"norm {layer}": norm for layer, norm in norms.items()}
 
-        if self.engine.shares_content:
+        # Features of a large picture take more memory than computing them again saves.
+        small = content.shape[1] * content.shape[2] < LARGE
+        if self.engine.shares_content and small:
             found = self._known("content", content, cut, compute)
         else:
             found = compute()
@@ -237,8 +238,6 @@ class Problem:
         compute: Callable[[], dict[str, tf.Tensor]],
     ) -> dict[str, tf.Tensor]:
         """What has been computed of a picture, by this run or another."""
-        if math.prod(picture.shape[:3]) >= LARGE:
-            return compute()
         return self.engine.targets((kind, digest(picture), cut), compute)
 
     def _guides(

@@ -12,6 +12,7 @@ from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
 from tfstyle.options import INVERT, STYLIZE, TEXTURE, Options, Recipe
 from tfstyle.options.presets import preset_names, preset_options
+from tfstyle.stylizer.film import FRAME_STEPS, TEMPORAL_WEIGHT
 from tfstyle.stylizer.pictures import (
     LoadedStyles,
     Pictures,
@@ -372,7 +373,11 @@ class Stylizer:
         )
 
     def film(
-        self, style: Any, *, frame_steps: int = 20, temporal_weight: float = 5.0
+        self,
+        style: Any,
+        *,
+        frame_steps: int = FRAME_STEPS,
+        temporal_weight: float = TEMPORAL_WEIGHT,
     ) -> FrameStylizer:
         """What stylizes the frames of a film, each from the one before.
 
