@@ -1,8 +1,7 @@
 """Measures how much films flicker, frame by frame and steadied along their motion.
 
-The film is made here: the camera pans and zooms over one photograph of ``data/`` while
-a disc cut from another passes in front of it, and every frame has sensor noise of its
-own.
+The film is generated: the camera pans and zooms over one photograph of ``data/`` while
+a disc cut from another passes in front of it, and every frame has its own sensor noise.
 
 Example:
   python scripts/measure_flicker.py
@@ -27,19 +26,20 @@ import numpy as np
 from absl import app, flags
 
 import tfstyle
+from tfstyle.stylizer.film import TEMPORAL_WEIGHT
 from tfstyle.video.flow import Motion, find_motion, frame_flicker, mean_flicker, warp
-from tfstyle.video.stylize import TEMPORAL, TEMPORAL_WEIGHT, StylizeFrame, follow_motion
+from tfstyle.video.stylize import TEMPORAL, StylizeFrame, follow_motion
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("width", 480, "Width of the film in pixels.")
 flags.DEFINE_integer("height", 270, "Height of the film in pixels.")
-flags.DEFINE_integer("frames", 24, "Frames of the film, of a second.", 2)
+flags.DEFINE_integer("frames", 24, "Frames of the film, 24 a second.", 2)
 flags.DEFINE_float("noise", 0.01, "Standard deviation of the noise, of [0, 1].")
-flags.DEFINE_string("style", None, "A painting to optimise; None for trained styles.")
+flags.DEFINE_string("style", None, "A painting to optimise for; else trained styles.")
 flags.DEFINE_list("style_names", None, "Trained styles; None for all.")
 flags.DEFINE_string("picture", None, "Picture to write: three frames of each kind.")
-flags.DEFINE_float("temporal", TEMPORAL, "As of tfstyle video.")
-flags.DEFINE_float("temporal_weight", TEMPORAL_WEIGHT, "As of tfstyle video.")
+flags.DEFINE_float("temporal", TEMPORAL, "Same as in tfstyle video.")
+flags.DEFINE_float("temporal_weight", TEMPORAL_WEIGHT, "Same as in tfstyle video.")
 
 CONTENT = pathlib.Path(__file__).resolve().parents[1] / "data" / "content"
 
@@ -78,7 +78,7 @@ def _sampled(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def stylized(
     frames: list[np.ndarray], motions: list[Motion], stylize: StylizeFrame
 ) -> list[np.ndarray]:
-    """The frames as ``tfstyle video`` makes them, each from the 8-bit one before."""
+    """Stylizes frames as ``tfstyle video`` does, each from the 8-bit one before."""
     made: list[np.ndarray] = []
     for i, frame in enumerate(frames):
         if made:
@@ -92,19 +92,18 @@ def stylized(
 
 
 def flicker_of(made: list[np.ndarray], motions: list[Motion]) -> float:
-    """The mean flicker of frames that move so."""
+    """The mean flicker of frames with these motions."""
     pairs = zip(made[1:], made, motions, strict=False)
     return mean_flicker(frame_flicker(*pair) for pair in pairs)
 
 
 def stylizers() -> Iterator[tuple[str, StylizeFrame, StylizeFrame]]:
-    """Names of styles, what stylizes frame by frame, and what steadies them."""
+    """Yields styles by name: what stylizes each frame alone, and what steadies it."""
     if FLAGS.style:
-        from tfstyle.video.frames import FrameOptimizer
-
-        alone = FrameOptimizer(FLAGS.style)
+        stylizer = tfstyle.Stylizer()
+        alone = stylizer.film(FLAGS.style)
         name = pathlib.Path(FLAGS.style).stem
-        steady = FrameOptimizer(FLAGS.style, temporal_weight=FLAGS.temporal_weight)
+        steady = stylizer.film(FLAGS.style, temporal_weight=FLAGS.temporal_weight)
         yield name, lambda frame, *_: alone(frame, None, None), steady
         return
     network = tfstyle.load_network()

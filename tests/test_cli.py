@@ -669,12 +669,12 @@ def test_a_film_that_cannot_be_is_refused(refused, folder, no_tensorflow):
 
 
 def test_the_picture_is_there_though_the_film_fails(run, folder, monkeypatch):
-    from tfstyle.video.animation import Animation
+    from tfstyle.video.run_film import RunFilm
 
     def fail(self):
         raise TfstyleError("film.gif: could not be written: no space")
 
-    monkeypatch.setattr(Animation, "save", fail)
+    monkeypatch.setattr(RunFilm, "save", fail)
     code, _, err = run(*STYLIZE, *SMALL, *SHALLOW, "--animate=film.gif")
     assert (code, err) == (1, "tfstyle: film.gif: could not be written: no space\n")
     assert (folder / "out.png").exists()

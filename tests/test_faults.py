@@ -21,7 +21,8 @@ from tfstyle.cli import main as cli
 from tfstyle.cli import run as cli_run
 from tfstyle.errors import UsageError, user_error
 from tfstyle.images.samples import SAMPLES
-from tfstyle.monitoring.callbacks import TensorBoard, outliving
+from tfstyle.monitoring.best_effort import BestEffort
+from tfstyle.monitoring.tensorboard import TensorBoard
 from tfstyle.optimizers.loop import NonFiniteLossError
 from tfstyle.stylizer import run as pyramid
 
@@ -306,7 +307,7 @@ def test_a_disk_that_fills_up_does_not_end_the_run(
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(TensorBoard, "__call__", full)
-    board = outliving(TensorBoard(folder / "logs"), "TensorBoard")
+    board = BestEffort(TensorBoard(folder / "logs"), "TensorBoard")
     options = {"size": 32, "steps": 40, "optimizer": "adam", "scales": 2}
     result = stylize("photo.png", "art.png", callbacks=[board], **options)
     assert len(calls) == 1

@@ -90,6 +90,112 @@ def test_one_graph_serves_all_frames(tiny_backbone, content, style, monkeypatch)
     assert traces == [1, 1, 1]
 
 
+@pytest.mark.parametrize("color", ["free", "match"])
+def test_no_graph_is_traced_after_the_second_frame(
+    tiny_backbone, content, style, monkeypatch, color
+):
+    stylizer = tfstyle.Stylizer(**{**OPTIONS, "color": color})
+    frames = stylizer.film(style, frame_steps=4)
+    last = frames(content, None, None)
+    last = frames(content, last, EVERYWHERE)
+    loops, calls = stylizer.engine.traces, graphs_made(monkeypatch)
+    for shift in (1, 2, 3):
+        part = EVERYWHERE * (np.arange(40)[:, None] > shift)
+        last = frames(np.roll(content, shift, 2), np.roll(last, 1, 2), part)
+    assert stylizer.engine.traces == loops == 2
+    assert not calls
+
+
+def graphs_made(monkeypatch) -> list[tuple]:
+    """Every loop whose graph is made from now on."""
+    from tfstyle.optimizers import loop
+
+    made, graph_loop = [], loop._graph_loop
+
+    def spied(*words):
+        made.append(words)
+        return graph_loop(*words)
+
+    monkeypatch.setattr(loop, "_graph_loop", spied)
+    return made
+
+
+@pytest.mark.parametrize(("wanted", "other"), [("adam", "LBFGS"), ("lbfgs", "Adam")])
+def test_the_optimizer_is_the_same_in_every_frame(
+    tiny_backbone, content, style, monkeypatch, wanted, other
+):
+    def not_asked_for(*_, **__):
+        raise AssertionError(f"{other} in a film with optimizer={wanted}")
+
+    monkeypatch.setattr(f"tfstyle.stylizer.engine.{other}", not_asked_for)
+    frames = film(style, frame_steps=3, optimizer=wanted, **OPTIONS)
+    last = frames(content, None, None)
+    for _ in range(2):
+        last = frames(content, last, EVERYWHERE)
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """How often a style is decoded, matched and turned into Gram matrices."""
+    from tfstyle.losses import PerceptualLoss
+    from tfstyle.stylizer import pictures
+
+    counts = {"reads": [], "matches": 0, "grams": 0}
+    load, match = pictures.load_image, pictures.match_colors
+    grams = PerceptualLoss.style_grams
+
+    def spied_load(source, *words, **options):
+        if isinstance(source, str | Path):
+            counts["reads"].append(Path(source).name)
+        return load(source, *words, **options)
+
+    def spied_match(*words, **options):
+        counts["matches"] += 1
+        return match(*words, **options)
+
+    def spied_grams(*words, **options):
+        counts["grams"] += 1
+        return grams(*words, **options)
+
+    monkeypatch.setattr(pictures, "load_image", spied_load)
+    monkeypatch.setattr(pictures, "match_colors", spied_match)
+    monkeypatch.setattr(PerceptualLoss, "style_grams", spied_grams)
+    return counts
+
+
+def three_frames(content, source, **options) -> None:
+    frames = film(source, frame_steps=2, **{**OPTIONS, **options})
+    last = frames(content, None, None)
+    for shift in (1, 2):
+        last = frames(np.roll(content, shift, 2), last, EVERYWHERE)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.75])
+def test_the_style_is_read_and_grammed_once(
+    tiny_backbone, folder, content, work, scale
+):
+    three_frames(content, "style.png", color="free", style_scale=[scale])
+    assert work == {"reads": ["style.png"], "matches": 0, "grams": 1}
+
+
+def test_a_large_style_is_grammed_once(
+    tiny_backbone, folder, content, work, monkeypatch
+):
+    monkeypatch.setattr("tfstyle.stylizer.problem.LARGE", 1)
+    three_frames(content, "style.png", color="free")
+    assert work == {"reads": ["style.png"], "matches": 0, "grams": 1}
+
+
+@pytest.mark.parametrize("color", ["match", "content"])
+def test_a_style_in_the_colours_of_each_frame_is_read_once(
+    tiny_backbone, folder, content, work, color
+):
+    frames = film("style.png", frame_steps=2, **{**OPTIONS, "color": color})
+    for shade in (1.0, 0.8, 0.6):
+        frames(shade * content, content, EVERYWHERE)
+    assert work == {"reads": ["style.png"], "matches": 3, "grams": 3}
+
+
 def test_large_frames_go_tile_by_tile(
     tiny_backbone, content, style, next_frame, monkeypatch
 ):
@@ -163,12 +269,12 @@ def test_a_film_in_the_style_of_a_painting_flickers_little(run, clip):
 def test_frames_of_other_flags_are_refused(run, refused, clip, monkeypatch):
     from tfstyle.cli import video as command
 
-    class StopAtOnce(command.FrameBar):
+    class StopAtOnce(command.ProgressBar):
         def __call__(self, progress):
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "FrameBar", StopAtOnce)
+        patch.setattr(command, "ProgressBar", StopAtOnce)
         code, _, err = run(*COMMAND, "--output=out.mp4", "--frame_steps=3")
     assert code == 130
     assert "stopped after 1 frame, which out.mp4.frames keeps" in err
@@ -176,6 +282,20 @@ def test_frames_of_other_flags_are_refused(run, refused, clip, monkeypatch):
     code, line = refused(*COMMAND, *words)
     assert code == 2
     assert "style_weight" in line and "2.0" in line
+    for words in (("--optimizer=adam",), ("--style=content.png",)):
+        code, line = refused(*COMMAND, "--output=out.mp4", "--frame_steps=3", *words)
+        assert code == 2
+        assert words[0][2:].split("=")[0] in line
+
+
+def test_the_command_uses_its_optimizer_in_every_frame(run, clip, monkeypatch):
+    def not_asked_for(*_, **__):
+        raise AssertionError("L-BFGS in a film with --optimizer=adam")
+
+    monkeypatch.setattr("tfstyle.stylizer.engine.LBFGS", not_asked_for)
+    words = ("--output=out.mp4", "--frame_steps=2", "--optimizer=adam")
+    code, _, err = run(*COMMAND, *words)
+    assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
-"""Tests of tfstyle/flow.py."""
+"""Tests of tfstyle/video/flow.py."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
+from tfstyle.errors import MissingExtraError
 from tfstyle.video import flow
 
 cv2 = pytest.importorskip("cv2")
+
+pytestmark = pytest.mark.fast
 
 HEIGHT, WIDTH = 60, 80
 
@@ -49,7 +53,7 @@ def test_warp_between_pixels_keeps_a_ramp():
     np.testing.assert_allclose(warped[:, :, 2:-3], expected, atol=1e-5)
 
 
-def test_flow_finds_a_shift():
+def test_find_motion_finds_a_shift():
     wide = texture(HEIGHT, WIDTH + 4)
     motion = flow.find_motion(wide[:, :, 4:], wide[:, :, :-4])  # goes left by 4
     inner = motion.flow[8:-8, 8:-8]
@@ -58,12 +62,12 @@ def test_flow_finds_a_shift():
     assert not motion.consistent[:, :, -3:].any()  # was outside
 
 
-def test_the_least_side_is_enough():
+def test_optical_flow_of_the_least_side():
     picture = texture(flow.LEAST_SIDE, flow.LEAST_SIDE)
     assert np.abs(flow.optical_flow(picture, picture)).max() < 0.1
 
 
-def test_disocclusion_is_not_consistent(scene):
+def test_find_motion_does_not_trust_disocclusions(scene):
     consistent = flow.find_motion(*scene).consistent[0, ..., 0]
     uncovered = consistent[20:40, 20:26]  # was behind the square
     assert uncovered.mean() < 0.15
@@ -87,7 +91,7 @@ def test_consistency_by_hand():
     np.testing.assert_array_equal(found, [0.01 * square + 0.002 >= 0.0025] * 20)
 
 
-def test_trust_keeps_within_what_is_consistent(scene):
+def test_trust_lies_inside_what_is_consistent(scene):
     motion = flow.find_motion(*scene)
     assert motion.trust.shape == (1, HEIGHT, WIDTH, 1)
     assert motion.trust.dtype == np.float32
@@ -96,7 +100,7 @@ def test_trust_keeps_within_what_is_consistent(scene):
     assert ((motion.trust > 0.1) & (motion.trust < 0.9)).any()
 
 
-def test_a_flash_and_a_cut_are_not_trusted():
+def test_find_motion_does_not_trust_a_flash_or_a_cut():
     picture = 0.6 * texture(HEIGHT, WIDTH)
     assert flow.find_motion(picture, picture).trust[:, 8:-8, 8:-8].min() > 0.99
     assert flow.find_motion(picture + 0.3, picture).trust.mean() < 0.01
@@ -123,3 +127,10 @@ def test_flicker_leaves_out_what_is_not_consistent(scene):
     assert math.isnan(flow.frame_flicker(changed, grey, nowhere))
     assert flow.mean_flicker([math.nan, 0.25, 0.75]) == 0.5
     assert flow.mean_flicker([math.nan]) == 0
+
+
+def test_find_motion_names_the_extra_that_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    picture = np.zeros([1, HEIGHT, WIDTH, 3], "float32")
+    with pytest.raises(MissingExtraError, match=r"cv2 .* 'tfstyle\[video\]'"):
+        flow.find_motion(picture, picture)

@@ -14,7 +14,7 @@ def script():
     return load_script("measure_flicker")
 
 
-def test_the_film_moves_and_has_noise_of_its_own_in_every_frame(script):
+def test_make_film_moves_and_has_its_own_noise_in_every_frame(script):
     still, moving = (list(script.make_film(64, 48, 3, noise)) for noise in (0.0, 0.02))
     assert [frame.shape for frame in still] == [(1, 48, 64, 3)] * 3
     assert np.abs(still[1] - still[0]).mean() > 0.01
@@ -25,7 +25,7 @@ def test_the_film_moves_and_has_noise_of_its_own_in_every_frame(script):
     np.testing.assert_array_equal(again, moving[0])
 
 
-def test_what_is_steadied_flickers_less(script):
+def test_flicker_of_steadied_frames_is_lower(script):
     frames = list(script.make_film(192, 108, 4, 0.01))
     motions = [script.find_motion(b, a) for a, b in itertools.pairwise(frames)]
 

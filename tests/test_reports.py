@@ -1,3 +1,5 @@
+"""Tests of tfstyle/monitoring/reports.py."""
+
 import json
 
 import numpy as np
@@ -6,7 +8,9 @@ from PIL import Image
 
 from tfstyle.errors import TfstyleError
 from tfstyle.monitoring.reports import save_loss_plot, save_report
-from tfstyle.stylizer.run import Result
+from tfstyle.stylizer.result import Result
+
+pytestmark = pytest.mark.fast
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ def test_loss_plot_is_a_picture_with_curves(result, tmp_path):
     assert (31, 119, 180) in found and (255, 127, 14) in found  # the first two terms
 
 
-def test_loss_plot_stays_readable_when_a_term_begins_at_nothing(
+def test_loss_plot_stays_readable_when_a_term_begins_near_zero(
     result, tmp_path, monkeypatch
 ):
     import matplotlib.figure
@@ -93,3 +97,21 @@ def test_loss_plot_stays_readable_when_a_term_begins_at_nothing(
     save_loss_plot(result.history, tmp_path / "loss.png")
 
     assert bottoms == [pytest.approx(2e-4)]
+
+
+def test_loss_plot_of_few_steps_has_whole_steps_on_its_axis(
+    result, tmp_path, monkeypatch
+):
+    import matplotlib.figure
+
+    ticks = []
+    monkeypatch.setattr(
+        matplotlib.figure.Figure,
+        "savefig",
+        lambda figure, path, **_: (
+            ticks.extend(figure.axes[0].get_xticks()) or path.touch()
+        ),
+    )
+    save_loss_plot(result.history, tmp_path / "loss.png")
+
+    assert ticks and all(tick == round(tick) for tick in ticks)

@@ -1,28 +1,33 @@
-"""Tests of tfstyle/video.py, tfstyle/clips.py and the command video."""
+"""Tests of tfstyle/video/stylize.py and film_files.py, and of the command video."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import lively_network
 
 from tfstyle import load_image, save_image
 from tfstyle.cli import video as command
-from tfstyle.errors import TfstyleError, UsageError, VideoError
+from tfstyle.errors import MissingExtraError, TfstyleError, UsageError, VideoError
 from tfstyle.networks.style_net import save_network
-from tfstyle.video import clips
-from tfstyle.video import stylize as video
+from tfstyle.video import film_files
+from tfstyle.video.film_files import open_film
+from tfstyle.video.stylize import TEMPORAL, follow_motion, stylize_video
 
 cv2 = pytest.importorskip("cv2")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 
 FRAMES, WIDTH, HEIGHT = 10, 64, 48
-CAT = Path(__file__).parents[1] / "data" / "content" / "cat.jpg"
+ROOT = Path(__file__).parents[1]
+CAT = ROOT / "data" / "content" / "cat.jpg"
 
 
 def ffmpeg(*words) -> None:
@@ -79,7 +84,7 @@ def steadied(frame, warped, consistency):
 
 
 def stop_after(count):
-    return lambda progress: progress.frame >= count
+    return lambda progress: progress.step >= count
 
 
 def kept(output: str) -> dict[str, bytes]:
@@ -88,15 +93,15 @@ def kept(output: str) -> dict[str, bytes]:
 
 
 def read(path) -> np.ndarray:
-    clip = clips.open_clip(path)
-    return np.concatenate(list(clip.frames(clip.scaled(None))))
+    clip = open_film(path)
+    return np.concatenate(list(clip.frames(clip.scaled_size(None))))
 
 
 @pytest.mark.parametrize("output", ["out.mp4", "out.mov", "50%.d.mkv"])
 def test_a_film_keeps_frames_rate_sound_and_colours(place, output):
-    film = video.stylize_video("clip.mp4", output, unchanged)
+    film = stylize_video("clip.mp4", output, unchanged)
     assert (film.frames, film.size, film.stopped) == (FRAMES, (HEIGHT, WIDTH), False)
-    clip = clips.open_clip(output)
+    clip = open_film(output)
     assert (clip.size, clip.rate, clip.count) == ((HEIGHT, WIDTH), 10, FRAMES)
     assert clip.sound == "aac"
     before, after = read("clip.mp4"), read(output)
@@ -108,28 +113,28 @@ def test_a_film_keeps_frames_rate_sound_and_colours(place, output):
 
 
 def test_sound_that_the_container_does_not_take_becomes_aac(place):
-    video.stylize_video("opus.mkv", "out.mkv", unchanged)
-    assert clips.open_clip("out.mkv").sound == "opus"
-    video.stylize_video("opus.mkv", "out.mp4", unchanged)
-    assert clips.open_clip("out.mp4").sound == "aac"
-    video.stylize_video("silent.mp4", "out.mp4", unchanged)
-    assert clips.open_clip("out.mp4").sound is None
+    stylize_video("opus.mkv", "out.mkv", unchanged)
+    assert open_film("out.mkv").sound == "opus"
+    stylize_video("opus.mkv", "out.mp4", unchanged)
+    assert open_film("out.mp4").sound == "aac"
+    stylize_video("silent.mp4", "out.mp4", unchanged)
+    assert open_film("out.mp4").sound is None
 
 
 def test_turned_frames_and_odd_sides(place):
     ffmpeg("-display_rotation", 90, "-i", "clip.mp4", "-c", "copy", "turned.mp4")
-    assert clips.open_clip("turned.mp4").size == (WIDTH, HEIGHT)
+    assert open_film("turned.mp4").size == (WIDTH, HEIGHT)
     odd = "scale=65:49,setsar=2,format=yuv444p"
     ffmpeg("-i", "clip.mp4", "-vf", odd, "odd.mkv")
-    clip = clips.open_clip("odd.mkv")
+    clip = open_film("odd.mkv")
     assert clip.size == (49, 130)  # of square pixels
-    assert clip.scaled(None) == (48, 130)
-    assert clip.scaled(99) == (36, 98)
-    assert clip.scaled(1000) == (48, 130)
-    film = video.stylize_video("odd.mkv", "out.mp4", unchanged, size=99)
-    assert film.size == clips.open_clip("out.mp4").size == (36, 98)
+    assert clip.scaled_size(None) == (48, 130)
+    assert clip.scaled_size(99) == (36, 98)
+    assert clip.scaled_size(1000) == (48, 130)
+    film = stylize_video("odd.mkv", "out.mp4", unchanged, size=99)
+    assert film.size == open_film("out.mp4").size == (36, 98)
     with pytest.raises(UsageError, match=r"20×8 pixels is too small: .* 16 pixels"):
-        clip.scaled(21)
+        clip.scaled_size(21)
 
 
 @pytest.mark.parametrize(
@@ -145,17 +150,17 @@ def test_turned_frames_and_odd_sides(place):
     ],
 )
 def test_rates_are_exact(told, rate):
-    assert clips._exact_rate(told) == rate
+    assert film_files._exact_rate(told) == rate
 
 
 def test_an_american_rate_stays(place):
     make_clip("film.mp4", rate=24000 / 1001, frames=5)
-    film = video.stylize_video("film.mp4", "out.mp4", unchanged)
+    film = stylize_video("film.mp4", "out.mp4", unchanged)
     assert film.frames == 5
-    assert clips.open_clip("out.mp4").rate == Fraction(24000, 1001)
+    assert open_film("out.mp4").rate == Fraction(24000, 1001)
 
 
-def test_what_a_stylizer_is_given(place):
+def test_stylize_video_gives_frames_and_reports_progress(place):
     given = []
 
     def stylize_frame(*arguments):
@@ -164,7 +169,7 @@ def test_what_a_stylizer_is_given(place):
 
     progress = []
     callbacks = [progress.append]
-    video.stylize_video("clip.mp4", "out.mp4", stylize_frame, callbacks=callbacks)
+    film = stylize_video("clip.mp4", "out.mp4", stylize_frame, callbacks=callbacks)
     assert given[0][1:] == (None, None)
     for frame, warped, consistency in given[1:]:
         assert frame.shape == warped.shape == (1, HEIGHT, WIDTH, 3)
@@ -174,14 +179,24 @@ def test_what_a_stylizer_is_given(place):
             assert array.min() >= 0 and array.max() <= 1
         # The frame before, moved, is the frame: but for noise and levels.
         assert np.abs((frame - warped) * consistency).mean() < 0.02
-    assert [p.frame for p in progress] == list(range(1, FRAMES + 1))
-    assert {p.frames for p in progress} == {FRAMES}
+    assert [p.step for p in progress] == list(range(1, FRAMES + 1))
+    assert [list(p.row_steps) for p in progress] == [[p.step] for p in progress]
+    assert {p.steps for p in progress} == {FRAMES}
+    assert {(p.scale, p.scales, p.columns) for p in progress} == {(0, 1, ("flicker",))}
+    assert {p.size for p in progress} == {(HEIGHT, WIDTH)}
+    assert np.isnan(progress[0].total)
+    flickers = [p.total for p in progress[1:]]
+    assert np.mean(flickers) == pytest.approx(film.flicker) and min(flickers) > 0
+    seconds = [p.seconds for p in progress]
+    assert seconds[0] > 0 and seconds == sorted(seconds) and seconds[-1] < film.seconds
+    for (frame, *_), p in zip(given, progress, strict=True):
+        np.testing.assert_array_equal(p.image(), frame)
 
 
 def test_an_interrupted_run_ends_with_the_same_frames(place):
     def run(output, count):
         callbacks = [stop_after(count)]
-        return video.stylize_video("clip.mp4", output, steadied, callbacks=callbacks)
+        return stylize_video("clip.mp4", output, steadied, callbacks=callbacks)
 
     whole = run("whole.mp4", FRAMES)
     assert (whole.frames, whole.stopped) == (FRAMES, True)
@@ -205,34 +220,37 @@ def test_frames_survive_an_error(place):
         return frame
 
     with pytest.raises(RuntimeError, match="no luck"):
-        video.stylize_video("clip.mp4", "out.mp4", failing)
+        stylize_video("clip.mp4", "out.mp4", failing)
     assert len(kept("out.mp4")) == 3
 
 
 def test_frames_of_another_run_are_refused(place):
     stop = [stop_after(2)]
     one = {"style_name": "a", "model": "0" * 64, "temporal": 0.5}
-    video.stylize_video("clip.mp4", "o.mp4", unchanged, settings=one, callbacks=stop)
+    stylize_video("clip.mp4", "o.mp4", unchanged, settings=one, callbacks=stop)
     two = {"style_name": "b", "model": "1" * 64, "temporal": 0.5}
     with pytest.raises(UsageError) as refusal:
-        video.stylize_video("silent.mp4", "o.mp4", unchanged, settings=two, size=60)
-    assert str(refusal.value) == (
-        "o.mp4.frames: has frames of a run with other flags: input, size (64×48, now "
-        "60×44), style_name (a, now b), model; give the same ones, delete the folder, "
-        "or choose another output"
-    )
+        stylize_video("silent.mp4", "o.mp4", unchanged, settings=two, size=60)
+    message = str(refusal.value)
+    assert message.startswith("o.mp4.frames: ")
+    differences = "input, size (64×48, now 60×44), style_name (a, now b), model; give"
+    assert differences in message and "temporal" not in message
+    assert "delete the folder, or choose another output" in message
     assert len(kept("o.mp4")) == 2
+    for settings in ({}, {**one, "color": "content"}):
+        with pytest.raises(UsageError, match=r"style_name|color"):
+            stylize_video("clip.mp4", "o.mp4", unchanged, settings=settings)
     Path("o.mp4.frames/run.json").write_text("{")
     with pytest.raises(TfstyleError, match=r"run\.json: is damaged; delete the folder"):
-        video.stylize_video("clip.mp4", "o.mp4", unchanged, settings=one)
+        stylize_video("clip.mp4", "o.mp4", unchanged, settings=one)
 
 
 def test_a_folder_of_something_else_is_left_alone(place):
     Path("out.mp4.frames").mkdir()
-    video.stylize_video("clip.mp4", "out.mp4", unchanged, callbacks=[stop_after(1)])
+    stylize_video("clip.mp4", "out.mp4", unchanged, callbacks=[stop_after(1)])
     Path("out.mp4.frames/run.json").unlink()
-    with pytest.raises(UsageError, match="has something else in it; move it"):
-        video.stylize_video("clip.mp4", "out.mp4", unchanged)
+    with pytest.raises(UsageError, match="holds something else; move it"):
+        stylize_video("clip.mp4", "out.mp4", unchanged)
     assert len(kept("out.mp4")) == 1
 
 
@@ -240,13 +258,13 @@ def test_steadied_frames_flicker_half_as_much(place):
     network = lively_network(["a", "b"], width=8)
 
     def flicker(temporal):
-        stylize_frame = video.follow_motion(network, "b", temporal=temporal)
-        return video.stylize_video("silent.mp4", "out.mp4", stylize_frame).flicker
+        stylize_frame = follow_motion(network, "b", temporal=temporal)
+        return stylize_video("silent.mp4", "out.mp4", stylize_frame).flicker
 
-    single, steady = flicker(0.0), flicker(video.TEMPORAL)
+    single, steady = flicker(0.0), flicker(TEMPORAL)
     assert 0 < steady <= single / 2
     with pytest.raises(UsageError, match=r"temporal=1\.5: give a number from 0 to 1"):
-        video.follow_motion(network, temporal=1.5)
+        follow_motion(network, temporal=1.5)
 
 
 VIDEO = ("video", "--input=clip.mp4", "--output=out.mp4", "--model=model.keras")
@@ -258,7 +276,7 @@ def test_the_command(run, place):
     assert re.fullmatch(
         r"out\.mp4: 10 frames, 48×36, flicker 0\.\d{3}, \d+\.\d s\n", out
     )
-    clip = clips.open_clip("out.mp4")
+    clip = open_film("out.mp4")
     assert (clip.size, clip.count, clip.sound) == ((36, 48), FRAMES, "aac")
 
 
@@ -268,11 +286,11 @@ def run_interrupted(run, monkeypatch):
 
     def run_here(number, *words):
         def interrupt(bar, progress):
-            if progress.frame == 3:
+            if progress.step == 3:
                 signal.raise_signal(number)
 
         with monkeypatch.context() as context:
-            context.setattr(command.FrameBar, "__call__", interrupt)
+            context.setattr(command.ProgressBar, "__call__", interrupt)
             return run(*words)
 
     return run_here
@@ -293,7 +311,7 @@ def test_the_same_command_goes_on(run, run_interrupted, place):
     run_interrupted(signal.SIGINT, *VIDEO)
     code, _, err = run(*VIDEO, "--temporal=0.5")
     assert code == 2
-    assert "other flags: temporal (0.6, now 0.5); give the same ones" in err
+    assert ": temporal (0.6, now 0.5); give the same ones" in err
     assert len(kept("out.mp4")) == 3
     code, out, err = run(*VIDEO, "--style_name=a")  # as it was: the network's first
     assert (code, err) == (0, "")
@@ -304,9 +322,9 @@ def test_the_same_command_goes_on(run, run_interrupted, place):
     ("words", "code", "message"),
     [
         (("--input=",), 2, "--input is missing"),
-        (("--input=none.mp4",), 2, "none.mp4: no such file; give the file of a film"),
-        (("--input=.",), 2, ".: is not a regular file; give the file of a film"),
-        (("--input=text.mp4",), 1, "(Invalid data found when processing input); get"),
+        (("--input=none.mp4",), 2, "none.mp4: no such file; give a film file"),
+        (("--input=.",), 2, ".: is not a regular file; give a film file"),
+        (("--input=text.mp4",), 1, "(Invalid data found when processing input); "),
         (("--input=empty.mp4",), 1, "empty.mp4: cannot be read as a film ("),
         (("--input=cut.mp4",), 1, "cut.mp4: cannot be read as a film ("),
         (("--input=sound.mp4",), 1, "(there are no frames in it)"),
@@ -347,18 +365,97 @@ def test_the_command_refuses_styles(refused, place, words, message):
 
 
 @pytest.mark.parametrize("name", ["cv2", "imageio_ffmpeg"])
-def test_what_is_missing_is_named(refused, place, monkeypatch, name):
+def test_command_names_the_library_that_is_missing(refused, place, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    assert refused(*VIDEO) == (
-        2,
-        "tfstyle: video needs imageio-ffmpeg and OpenCV: pip install "
-        "'tfstyle[video]'\n",
-    )
+    code, err = refused(*VIDEO)
+    assert code == 2
+    assert f"{name} is not installed" in err
+    assert "pip install 'tfstyle[video]'" in err
+    with pytest.raises(MissingExtraError, match=name):
+        stylize_video("clip.mp4", "out.mp4", unchanged)
+
+
+def test_command_names_an_ffmpeg_that_is_missing(refused, place, monkeypatch):
+    def missing():
+        raise RuntimeError("No ffmpeg exe could be found.")
+
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
+    code, err = refused(*VIDEO)
+    assert code == 2
+    assert "imageio_ffmpeg has no ffmpeg for this platform; install ffmpeg" in err
 
 
 def test_a_film_that_cannot_be_written_keeps_its_frames(place, monkeypatch):
-    monkeypatch.setattr(clips, "FRAME_NAME", "none%d.png")
+    monkeypatch.setattr(film_files, "FRAME_NAME", "none%d.png")
     with pytest.raises(VideoError, match=r"^out\.mp4: could not be written \("):
-        video.stylize_video("clip.mp4", "out.mp4", unchanged)
+        stylize_video("clip.mp4", "out.mp4", unchanged)
     assert len(kept("out.mp4")) == FRAMES
     assert not Path("out.mp4").exists() and not list(place.glob(".tfstyle*"))
+
+
+def fake_ffmpeg(folder: Path, script: str) -> str:
+    """A program in place of ffmpeg that reads films but does not write them."""
+    program = folder / "ffmpeg"
+    real = imageio_ffmpeg.get_ffmpeg_exe()
+    program.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *libx264*) ;; *) exec {real} "$@";; esac\n'
+        "for last; do :; done\n"
+        'output="${last#file:}"\n'
+        f"{script}\n"
+    )
+    program.chmod(0o755)
+    return str(program)
+
+
+def hidden(folder: Path) -> list[Path]:
+    """Files that a user would not see."""
+    return list(folder.rglob(".*"))
+
+
+def test_an_encoder_that_is_killed_leaves_nothing_but_frames(place, monkeypatch):
+    killed = fake_ffmpeg(place, 'echo half > "$output"; kill -KILL $$')
+    with monkeypatch.context() as context:
+        context.setenv("IMAGEIO_FFMPEG_EXE", killed)
+        with pytest.raises(VideoError, match=r"^out\.mp4: .* ended by signal 9"):
+            stylize_video("clip.mp4", "out.mp4", unchanged)
+    assert not Path("out.mp4").exists() and not hidden(place)
+    names = {file.name for file in Path("out.mp4.frames").iterdir()}
+    assert names == {*kept("out.mp4"), "run.json"} and len(names) == FRAMES + 1
+    film = stylize_video("clip.mp4", "out.mp4", unchanged)
+    assert (film.frames, film.stopped) == (FRAMES, False)
+    assert len(read("out.mp4")) == FRAMES and not Path("out.mp4.frames").exists()
+
+
+def test_a_program_that_is_killed_while_it_encodes_leaves_a_folder_that_is_cleaned(
+    place, monkeypatch
+):
+    slow = fake_ffmpeg(place, 'echo half > "$output"; touch begun; exec sleep 60')
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED_PROGRAM],
+        env={**os.environ, "IMAGEIO_FFMPEG_EXE": slow, "PYTHONPATH": str(ROOT)},
+    )
+    encoding = Path("out.mp4.frames")
+    try:
+        deadline = time.monotonic() + 60
+        while not (encoding / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        sleeping = [p.pid for p in psutil.Process(child.pid).children()]
+        child.kill()
+        child.wait()
+        assert (encoding / "film.mp4").read_text() == "half\n"
+        assert not Path("out.mp4").exists() and not hidden(place)
+    finally:
+        child.kill()
+        for pid in sleeping:
+            os.kill(pid, signal.SIGKILL)
+    film = stylize_video("clip.mp4", "out.mp4", unchanged)
+    assert (film.frames, film.stopped) == (FRAMES, False)
+    assert len(read("out.mp4")) == FRAMES
+    assert not encoding.exists() and not hidden(place)
+
+
+KILLED_PROGRAM = """
+from tfstyle.video.stylize import stylize_video
+stylize_video("clip.mp4", "out.mp4", lambda frame, *_: frame)
+"""

@@ -8,8 +8,6 @@ tfstyle apply folder results --style_name=waves:0.5,the_scream:0.5
 from __future__ import annotations
 
 import pathlib
-import sys
-from collections.abc import Iterator
 from typing import Literal
 
 from absl import flags
@@ -22,6 +20,7 @@ from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.images.folder import picture_files
+from tfstyle.monitoring.progress_bar import ProgressBar, print_message
 from tfstyle.options import APPLY_COLORS, fields_of
 from tfstyle.options.fields import COLOR, MEMORY
 from tfstyle.options.options import MemoryOptions
@@ -77,10 +76,12 @@ def run(values: flags.FlagValues) -> int:
     from tfstyle.networks.style_net import load_network
 
     failed = 0
-    with quiet_libraries():
+    with quiet_libraries(), ProgressBar("picture", total=len(jobs), lines=True) as bar:
         network = load_network(values.model)
         network.blend(values.style_name)
-        for source, target in _with_bar(jobs):
+        for finished, (source, target) in enumerate(jobs):
+            if len(jobs) > 1:
+                bar.move_to(finished)
             try:
                 picture = apply_style(
                     source,
@@ -94,7 +95,7 @@ def run(values: flags.FlagValues) -> int:
             except (ImageError, UsageError) as error:
                 if len(jobs) == 1:
                     raise
-                print(f"tfstyle: skipped: {error}", file=sys.stderr)
+                print_message(f"tfstyle: skipped: {error}")
                 failed += 1
                 continue
             save_image(picture, target, metadata=_metadata(values, source))
@@ -147,12 +148,3 @@ def find_jobs(source: str, output: str) -> Jobs:
 def _saved_as(name: pathlib.Path) -> pathlib.Path:
     """The name, with an extension that can be written."""
     return name if name.suffix.lower() in SAVE_FORMATS else name.with_suffix(".png")
-
-
-def _with_bar(jobs: Jobs) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    if len(jobs) == 1:
-        yield from jobs
-        return
-    import tqdm
-
-    yield from tqdm.tqdm(jobs, leave=False, disable=None, dynamic_ncols=True)

@@ -14,6 +14,7 @@ from absl import flags
 from tfstyle.cli.arguments import parse_styles, picture_paths
 from tfstyle.cli.flags import OUTPUT, argument, recorded_texts
 from tfstyle.errors import ImageError, TfstyleError, UsageError
+from tfstyle.extras import import_extra
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.options.provenance import PICTURES, Origin, origin_of
 from tfstyle.stylizer.pictures import weighted_sources
@@ -78,6 +79,8 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
         check_writable(plot, extensions=PLOT_EXTENSIONS)
     if report := values.report:
         check_writable(report, extensions=())
+    if values.log_dir:
+        import_extra("tensorboard", extra="tensorboard")
     for name in ("log_dir", "snapshot_dir", "checkpoint"):
         if folder := values[name].value:
             make_folder(name, pathlib.Path(folder))

@@ -15,8 +15,10 @@ from tfstyle.cli.outputs import check_files, origin, save_or_rescue
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import NonFiniteLossError, TfstyleError
+from tfstyle.monitoring.progress_bar import ProgressBar
+from tfstyle.monitoring.snapshots import Snapshots
 from tfstyle.stylizer import Stylizer
-from tfstyle.video.animation import Animation
+from tfstyle.video.run_film import RunFilm
 
 if TYPE_CHECKING:
     from tfstyle.optimizers.progress import Callback
@@ -50,7 +52,7 @@ def carry_out(
     output = required(values, "output")[0]
     outputs = outputs or [output]
     check_files(values, outputs)
-    film = Animation(values.animate) if values.animate else None
+    film = RunFilm(values.animate) if values.animate else None
     pictures = read()
     metadata = origin(command, values).metadata()
     import_tensorflow()
@@ -81,23 +83,23 @@ def _run(
     stylizer: Stylizer,
     pictures: Pictures,
     signals: StopOnSignal,
-    film: Animation | None,
+    film: RunFilm | None,
 ) -> tuple[Result, NonFiniteLossError | None]:
-    from tfstyle.monitoring.callbacks import (
-        ProgressBar,
-        Snapshots,
-        TensorBoard,
-        outliving,
-    )
+    from tfstyle.monitoring.best_effort import BestEffort
+    from tfstyle.monitoring.tensorboard import TensorBoard
 
     with contextlib.ExitStack() as stack:
-        callbacks: list[Callback] = [stack.enter_context(ProgressBar()), signals]
+        bar = stack.enter_context(ProgressBar(lines=True))
+        callbacks: list[Callback] = [bar, signals]
         callbacks += [film] if film else []
         if folder := values.snapshot_dir:
-            snapshots = Snapshots(folder, values.snapshot_every)
-            callbacks.append(outliving(snapshots, "snapshots"))
+            snapshots = BestEffort(
+                Snapshots(folder, values.snapshot_every), "snapshots"
+            )
+            callbacks.append(stack.enter_context(snapshots))
         if folder := values.log_dir:
-            callbacks.append(outliving(TensorBoard(folder), "TensorBoard"))
+            board = BestEffort(TensorBoard(folder), "TensorBoard")
+            callbacks.append(stack.enter_context(board))
         try:
             return stylizer.run(
                 pictures,

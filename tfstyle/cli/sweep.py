@@ -39,6 +39,7 @@ from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import save_image
 from tfstyle.images.sheet import contact_sheet
+from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import STYLIZE
 from tfstyle.options.presets import preset_texts
 from tfstyle.options.provenance import Origin, origin_of
@@ -163,9 +164,7 @@ def _origin(shared: Origin, chosen: Mapping[str, str]) -> Origin:
 
 
 def _callbacks(bars: ExitStack, signals: StopOnSignal) -> list[Callback]:
-    from tfstyle.monitoring.callbacks import ProgressBar
-
-    return [bars.enter_context(ProgressBar()), signals]
+    return [bars.enter_context(ProgressBar(lines=True)), signals]
 
 
 def _shown(value: Any) -> str:

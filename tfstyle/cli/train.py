@@ -25,6 +25,8 @@ from tfstyle.cli.outputs import check_weights, make_folder
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
+from tfstyle.extras import import_extra
+from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import TrainingOptions, fields_of
 from tfstyle.options.fields import TRAINING
 
@@ -78,16 +80,19 @@ def run(values: flags.FlagValues) -> int:
     for folder in ("output", "log_dir"):
         if path := values[folder].value:
             make_folder(folder, pathlib.Path(path))
+    if values.log_dir:
+        import_extra("tensorboard", extra="tensorboard")
     strategy = make_strategy(values.strategy)
-    from tfstyle.monitoring.callbacks import ProgressBar, TensorBoard, outliving
+    from tfstyle.monitoring.best_effort import BestEffort
     from tfstyle.monitoring.reports import save_loss_plot
+    from tfstyle.monitoring.tensorboard import TensorBoard
     from tfstyle.networks.training import train
 
-    with quiet_libraries(), StopOnSignal() as signals, ProgressBar() as bar:
-        callbacks: list[Any] = [bar, signals]
+    with quiet_libraries(), StopOnSignal() as signals, contextlib.ExitStack() as stack:
+        callbacks: list[Any] = [stack.enter_context(ProgressBar(lines=True)), signals]
         if log_dir := values.log_dir:
-            board = TensorBoard(log_dir, image_every=500)
-            callbacks.append(outliving(board, "TensorBoard"))
+            board = BestEffort(TensorBoard(log_dir, image_every=500), "TensorBoard")
+            callbacks.append(stack.enter_context(board))
         result = train(
             photos,
             styles,

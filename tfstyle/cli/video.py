@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import sys
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -29,22 +28,21 @@ from tfstyle.errors import UsageError
 from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.folder import picture_files
+from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import FRAMES
 from tfstyle.options.fields import MEMORY, OPTIMIZATION
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
+from tfstyle.stylizer.film import FRAME_STEPS, TEMPORAL_WEIGHT
 from tfstyle.video.stylize import (
-    FRAME_STEPS,
     TEMPORAL,
-    TEMPORAL_WEIGHT,
-    FrameProgress,
     check_video,
     follow_motion,
     stylize_video,
 )
 
 if TYPE_CHECKING:
-    from tfstyle.video.stylize import Film, StylizeFrame
+    from tfstyle.video.stylize import FilmResult, StylizeFrame
 
 POSITIONAL = ("input", "output")
 
@@ -109,7 +107,8 @@ def run(values: flags.FlagValues) -> int:
     stylizer = Stylizer.for_recipe(FRAMES, values_of(values, FRAMES.fields))
     _check_styles(values)
     import_tensorflow()
-    with quiet_libraries(), StopOnSignal() as signals, closing(FrameBar()) as bar:
+    bar = ProgressBar("frame", lines=True)
+    with quiet_libraries(), StopOnSignal() as signals, bar:
         stylize_frame, settings = _stylizer(values, stylizer)
         film = stylize_video(
             source,
@@ -117,7 +116,7 @@ def run(values: flags.FlagValues) -> int:
             stylize_frame,
             size=values.size,
             settings=settings,
-            callbacks=[bar, lambda _: bool(signals.received)],
+            callbacks=[bar, signals],
         )
     if film.stopped:
         print(
@@ -134,7 +133,7 @@ def run(values: flags.FlagValues) -> int:
     return 0
 
 
-def _frames(film: Film) -> str:
+def _frames(film: FilmResult) -> str:
     return f"{film.frames} frame{'s' * (film.frames != 1)}"
 
 
@@ -190,39 +189,3 @@ def _digests(styles: list[tuple[str, float]]) -> list[str]:
         for file in picture_files(path) if path.is_dir() else [path]:
             found.append(f"{sha256(file)}:{weight:g}")
     return found
-
-
-class FrameBar:
-    """A bar on standard error with the frames and the time left.
-
-    It keeps silent where standard error is no terminal.
-    """
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def close(self) -> None:
-        """Takes the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, progress: FrameProgress) -> None:
-        """Moves the bar."""
-        if self._bar is None:
-            self._bar = self._started(progress)
-        self._bar.update(progress.frame - self._bar.n)
-
-    @staticmethod
-    def _started(progress: FrameProgress) -> Any:
-        import tqdm
-
-        # Begun only now, the bar does not count the first frame, which traces the graph
-        # and says nothing about the time left.
-        return tqdm.tqdm(
-            total=progress.frames,
-            initial=progress.frame,
-            unit="frame",
-            dynamic_ncols=True,
-            leave=False,
-            disable=None,
-        )

@@ -1,1 +1,1 @@
-"""What callers do with the progress of a run."""
+"""Callbacks and reports: what is shown and kept of a run while it goes on."""

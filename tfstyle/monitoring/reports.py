@@ -1,4 +1,4 @@
-"""What is left of a run for later: its loss curve and its report."""
+"""The loss plot and the JSON report of a finished run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
     from tfstyle.stylizer.result import Result
 
 
-_MOST_POINTS = 400  # of a curve; more would only be its noise
+_MOST_POINTS = 400  # of a curve; with more, it would look noisy
 
 
 def save_loss_plot(
     history: Mapping[str, Sequence[float]], path: str | os.PathLike[str]
 ) -> None:
-    """Draws the total and every term over the steps, on a logarithmic axis.
+    """Plots the total and every term over the steps, on a logarithmic axis.
 
     Args:
-      history: ``step``, ``scale``, ``total`` and every term, as of ``Result``. Long
-        ones are drawn as means of neighbouring steps.
-      path: A file of a format that matplotlib knows: .png, .svg, .pdf.
+      history: Columns ``step``, ``scale``, ``total`` and one for each term, same as in
+        ``Result``. Long columns are drawn as means of neighbouring steps.
+      path: A file in a format that matplotlib has: .png, .svg, .pdf.
 
     Raises:
-      TfstyleError: The file could not be written.
+      TfstyleError: If the file cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -52,7 +53,8 @@ def save_loss_plot(
         if scale != scales[i - 1]:
             axes.axvline(history["step"][i], color="0.8", zorder=0)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
-    # A picture that starts as its own target has a content loss of 1e-14 at first.
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # Where the start is the content picture, the content loss begins near 1e-14.
     lowest = 1e-4 * min(history["total"])
     if lowest > axes.get_ylim()[0]:
         axes.set_ylim(bottom=lowest)
@@ -63,7 +65,7 @@ def save_loss_plot(
 
 
 def _means(values: Sequence[float], window: int) -> np.ndarray:
-    """Means of so many neighbours each."""
+    """Means of ``window`` neighbours each."""
     starts = np.arange(0, len(values), window)
     counts = np.diff([*starts, len(values)])
     return np.add.reduceat(np.asarray(values, "float64"), starts) / counts
@@ -72,15 +74,15 @@ def _means(values: Sequence[float], window: int) -> np.ndarray:
 def save_report(
     result: Result, path: str | os.PathLike[str], facts: Mapping[str, Any]
 ) -> None:
-    """Writes facts about a run and every recorded step of it as JSON.
+    """Writes facts about a run, and the losses of every step, as JSON.
 
     Args:
       result: A finished run.
-      path: Where to.
-      facts: Flags, versions, device and whatever else can be written as JSON.
+      path: The file to write.
+      facts: Flags, versions, device and other facts, in types that JSON has.
 
     Raises:
-      TfstyleError: The file could not be written.
+      TfstyleError: If the file cannot be written.
     """
     report = {
         **facts,

@@ -1,1 +1,1 @@
-"""Films: reading, writing, motion, and both ways to stylize them."""
+"""Films: reading, writing, motion, both ways to stylize them, and films of a run."""

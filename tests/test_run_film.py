@@ -1,3 +1,5 @@
+"""Tests of tfstyle/video/run_film.py."""
+
 import importlib
 import math
 import sys
@@ -9,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tfstyle import TfstyleError, UsageError
-from tfstyle.video.animation import Animation, check_animation
+from tfstyle.errors import MissingExtraError
+from tfstyle.video.run_film import RunFilm, check_run_film
 
 try:
     import imageio_ffmpeg
@@ -33,9 +36,9 @@ def report(step: int, steps: int = STEPS, size=(24, 36), pictures: int = 1):
 
 def filmed(path, at=range(1, STEPS + 1), **options):
     """A film of reports at these steps."""
-    with Animation(path) as animation:
+    with RunFilm(path) as film:
         for step in at:
-            animation(report(step, **options))
+            film(report(step, **options))
     return path
 
 
@@ -79,9 +82,9 @@ def test_last_picture_is_shown_as_it_is(tmp_path, kind):
     coarse = rng.uniform(size=(6, 9, 3)).astype("float32")
     last = np.kron(coarse, np.ones((8, 8, 1), "float32"))[None]
     path = tmp_path / f"out.{kind}"
-    with Animation(path) as animation:
-        animation(report(1, size=(48, 72)))
-        animation(SimpleNamespace(step=2, image=lambda: last))
+    with RunFilm(path) as film:
+        film(report(1, size=(48, 72)))
+        film(SimpleNamespace(step=2, image=lambda: last))
 
     error = read(path)[0][-1] - 255 * last[0]
     # Inside the squares: .webp and .mp4 halve the resolution of colour.
@@ -107,19 +110,19 @@ def test_pictures_are_fetched_when_due_and_not_of_every_report(tmp_path):
         fetched.append(None)
         return np.zeros((1, 8, 8, 3), "float32")
 
-    with Animation(tmp_path / "out.gif") as animation:
+    with RunFilm(tmp_path / "out.gif") as film:
         for step in range(1, 20_001):
-            animation(SimpleNamespace(step=step, image=image))
+            film(SimpleNamespace(step=step, image=image))
 
     assert len(fetched) < 500
 
 
 def test_memory_is_bounded_whatever_the_number_of_steps(tmp_path):
-    animation = Animation(tmp_path / "out.gif", size=40)
+    film = RunFilm(tmp_path / "out.gif", size=40)
     used = []
     tracemalloc.start()
     for step in range(1, 5_001):
-        animation(report(step, 5_000, size=(60, 120)))
+        film(report(step, 5_000, size=(60, 120)))
         if step % 50 == 0:
             used.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
@@ -156,10 +159,10 @@ def test_film_of_one_picture(tmp_path, kind):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_scales_have_the_size_of_the_last_picture(tmp_path, kind):
     path = tmp_path / f"out.{kind}"
-    with Animation(path) as animation:
-        animation(report(1, size=(12, 17)))
-        animation(report(50, size=(24, 35)))
-        animation(report(100, size=(48, 70)))
+    with RunFilm(path) as film:
+        film(report(1, size=(12, 17)))
+        film(report(50, size=(24, 35)))
+        film(report(100, size=(48, 70)))
 
     frames, _ = read(path)
     assert frames.shape[1:] == (48, 70, 3)
@@ -182,8 +185,8 @@ def test_large_pictures_are_shrunk_to_640_pixels(tmp_path, kind):
 def test_pictures_of_a_batch_stand_side_by_side(tmp_path):
     pictures = np.zeros((2, 300, 400, 3), "float32")
     pictures[1] = 1
-    with Animation(tmp_path / "out.webp") as animation:
-        animation(SimpleNamespace(step=1, image=lambda: pictures))
+    with RunFilm(tmp_path / "out.webp") as film:
+        film(SimpleNamespace(step=1, image=lambda: pictures))
 
     frame = read(tmp_path / "out.webp")[0][0]
     assert frame.shape == (240, 640, 3)
@@ -193,42 +196,42 @@ def test_pictures_of_a_batch_stand_side_by_side(tmp_path):
 def test_pictures_stay_as_they_are(tmp_path):
     picture = np.linspace(0, 1, 24 * 36 * 3, dtype="float32").reshape(1, 24, 36, 3)
     before = picture.copy()
-    with Animation(tmp_path / "out.gif") as animation:
-        animation(SimpleNamespace(step=1, image=lambda: picture))
+    with RunFilm(tmp_path / "out.gif") as film:
+        film(SimpleNamespace(step=1, image=lambda: picture))
 
     np.testing.assert_array_equal(picture, before)
 
 
 def test_film_of_a_run_that_was_interrupted(tmp_path):
     path = tmp_path / "out.gif"
-    with pytest.raises(KeyboardInterrupt), Animation(path) as animation:
+    with pytest.raises(KeyboardInterrupt), RunFilm(path) as film:
         for step in range(1, 31):
-            animation(report(step))
+            film(report(step))
         raise KeyboardInterrupt
 
     assert shades(path)[-1] == pytest.approx(shade(30), abs=0.02)
 
 
 def test_second_interrupt_ends_at_once(tmp_path):
-    with pytest.raises(SystemExit), Animation(tmp_path / "out.gif") as animation:
-        animation(report(1))
+    with pytest.raises(SystemExit), RunFilm(tmp_path / "out.gif") as film:
+        film(report(1))
         raise SystemExit(130)
 
     assert not list(tmp_path.iterdir())
 
 
 def test_film_has_the_last_picture_even_if_none_was_due(tmp_path):
-    with Animation(tmp_path / "out.gif") as animation:
-        animation(report(1))
-        animation(report(10_000, 40_000))
-        animation(SimpleNamespace(step=10_001, image=report(STEPS).image))
+    with RunFilm(tmp_path / "out.gif") as film:
+        film(report(1))
+        film(report(10_000, 40_000))
+        film(SimpleNamespace(step=10_001, image=report(STEPS).image))
 
     assert shades(tmp_path / "out.gif") == pytest.approx([0, 0.5, 1], abs=0.02)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_no_report_no_file(tmp_path, kind):
-    with Animation(tmp_path / f"out.{kind}"):
+    with RunFilm(tmp_path / f"out.{kind}"):
         pass
 
     assert not list(tmp_path.iterdir())
@@ -236,9 +239,9 @@ def test_no_report_no_file(tmp_path, kind):
 
 def test_film_is_written_once(tmp_path):
     path = tmp_path / "out.gif"
-    with Animation(path) as animation:
-        animation(report(1))
-        animation.save()
+    with RunFilm(path) as film:
+        film(report(1))
+        film.save()
         path.unlink()
 
     assert not path.exists()
@@ -247,28 +250,29 @@ def test_film_is_written_once(tmp_path):
 @pytest.mark.parametrize("name", ["out.avi", "out", "out.png"])
 def test_other_extensions_are_refused(tmp_path, name):
     with pytest.raises(UsageError, match=r"use \.gif, \.webp or \.mp4$"):
-        Animation(tmp_path / name)
+        RunFilm(tmp_path / name)
 
 
 def test_folder_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"folder .* does not exist; create it"):
-        check_animation(tmp_path / "new" / "out.gif")
+        check_run_film(tmp_path / "new" / "out.gif")
 
 
 @pytest.mark.parametrize("size", [0, -4])
 def test_size_that_is_not_positive_is_refused(tmp_path, size):
     with pytest.raises(UsageError, match=rf"^size={size}: give at least 1 pixel$"):
-        Animation(tmp_path / "out.gif", size=size)
+        RunFilm(tmp_path / "out.gif", size=size)
 
 
 def test_missing_ffmpeg_is_told_before_the_run(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
 
-    Animation(tmp_path / "out.gif")
+    RunFilm(tmp_path / "out.gif")
     with pytest.raises(UsageError) as refusal:
-        Animation(tmp_path / "out.mp4")
-    assert "out.mp4: .mp4 needs imageio-ffmpeg" in str(refusal.value)
-    assert "pip install 'tfstyle[video]', or write .gif" in str(refusal.value)
+        RunFilm(tmp_path / "out.mp4")
+    assert isinstance(refusal.value, MissingExtraError)
+    assert "out.mp4: imageio_ffmpeg is not installed" in str(refusal.value)
+    assert "pip install 'tfstyle[video]'; or write .gif" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -279,20 +283,20 @@ def test_platform_without_ffmpeg_is_told_before_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
 
-    with pytest.raises(UsageError, match="needs imageio-ffmpeg with its ffmpeg"):
-        check_animation(tmp_path / "out.mp4")
+    with pytest.raises(UsageError, match=r"has no ffmpeg .*; or write \.gif"):
+        check_run_film(tmp_path / "out.mp4")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_film_that_cannot_be_written_is_told_in_one_line(tmp_path, kind):
     path = tmp_path / "folder" / f"out.{kind}"
     path.parent.mkdir()
-    animation = Animation(path)
-    animation(report(1))
+    film = RunFilm(path)
+    film(report(1))
     path.parent.rmdir()
 
     with pytest.raises(TfstyleError, match=r"could not be written: .*No such") as told:
-        animation.save()
+        film.save()
     assert "\n" not in str(told.value)
 
 
@@ -304,7 +308,7 @@ def test_failure_leaves_the_file_as_it_was(tmp_path, kind, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tfstyle.video.animation._ffmpeg", lambda: "false")
+    monkeypatch.setattr("tfstyle.video.ffmpeg.find_ffmpeg", lambda: "false")
     monkeypatch.setattr(Image.Image, "save", full)
 
     with pytest.raises(TfstyleError, match=rf"out\.{kind}: could not be written"):
@@ -331,11 +335,11 @@ def test_ffmpeg_that_fails_half_way_leaves_no_film(tmp_path, monkeypatch):
 
 
 def test_bad_paths_are_refused_without_tensorflow(tmp_path, no_tensorflow, monkeypatch):
-    monkeypatch.delitem(sys.modules, "tfstyle.video.animation")
-    module = importlib.import_module("tfstyle.video.animation")
+    monkeypatch.delitem(sys.modules, "tfstyle.video.run_film")
+    module = importlib.import_module("tfstyle.video.run_film")
 
     with pytest.raises(UsageError):
-        module.check_animation(tmp_path / "out.avi")
+        module.check_run_film(tmp_path / "out.avi")
 
 
 def test_film_of_a_real_run(tmp_path, tiny_backbone, content, style):
@@ -343,10 +347,10 @@ def test_film_of_a_real_run(tmp_path, tiny_backbone, content, style):
 
     options = {"size": 40, "scales": 2, "steps": 6, "margin": 0, "seed": 1}
     path = tmp_path / "out.gif"
-    with Animation(path) as animation:
-        result = tfstyle.stylize(content, style, callbacks=[animation], **options)
+    with RunFilm(path) as film:
+        result = tfstyle.stylize(content, style, callbacks=[film], **options)
 
     frames, _ = read(path)
-    assert frames.shape[1:] == result.images.shape[1:]
-    errors = np.abs(frames - 255 * result.images).mean(axis=(1, 2, 3))
+    assert frames.shape[1:] == result.image.shape
+    errors = np.abs(frames - 255 * result.image).mean(axis=(1, 2, 3))
     assert errors[-1] < 10 < 2 * errors[-1] < errors[0]

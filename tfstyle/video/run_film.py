@@ -1,4 +1,4 @@
-"""How a picture came about, as a short film: .gif, .webp or .mp4.
+"""Films of a run: how a picture came about, as a short .gif, .webp or .mp4.
 
 TensorFlow is not imported here, so that a command can refuse a bad path at once.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-import subprocess
 import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -16,57 +15,60 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from tfstyle.errors import UsageError
+from tfstyle.errors import MissingExtraError, UsageError
 from tfstyle.files import replaced
 from tfstyle.images import check_writable, resize_image
+from tfstyle.video.ffmpeg import find_ffmpeg, run_ffmpeg
 
 if TYPE_CHECKING:
     from tfstyle.optimizers.progress import Progress
 
-_MOST_FRAMES = 95  # and the last picture
-# Milliseconds; those of a frame are whole hundredths of a second, as GIF has them.
+_MOST_FRAMES = 95  # without the last picture
+# Milliseconds of all frames, of a frame at most, and of the last picture. GIF needs
+# whole hundredths of a second for each frame.
 _RUN, _SLOWEST, _HOLD = 4000, 500, 1500
 
 
-class Animation:
-    """A callback that shows a run from its first report to its last; a context manager.
+class RunFilm:
+    """A callback that makes a film of a run; a context manager.
 
-    Frames lie at equal distances in √step, along which the picture changes about
-    evenly: half of a film is the first quarter of a run. There are 96 of them at most,
-    however long the run, and they play in about 4 seconds, after which the last picture
-    stands for 1.5 seconds. Pictures of one batch stand side by side.
+    The film has at most 96 frames, which play in about 4 seconds; the last picture then
+    stays for 1.5 seconds. Frames are spaced evenly in √step, because the picture
+    changes fastest at first: half of the film shows the first quarter of the run.
+    Pictures of one batch stand side by side.
 
     Leaving the context writes the file, also when Ctrl-C or an error ended the run.
 
     Example:
-      >>> with Animation("out.gif") as animation:
-      ...     tfstyle.stylize("photo.jpg", "painting.jpg", callbacks=[animation])
+      >>> with RunFilm("out.gif") as film:
+      ...     tfstyle.stylize("photo.jpg", "painting.jpg", callbacks=[film])
     """
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 640):
-        """Refuses at once what could not be written later.
+        """Checks that the film can be written.
 
         Args:
-          path: A .gif, .webp or .mp4 in a folder that exists.
-          size: The longest side of the film in pixels, unless the pictures are smaller.
+          path: A .gif, .webp or .mp4 file in a folder that exists.
+          size: Longest side of the film in pixels; smaller pictures are not enlarged.
 
         Raises:
-          UsageError: As of ``check_animation``, or the size is not positive.
+          UsageError: If ``check_run_film`` refuses the path, or the size is not
+            positive.
         """
-        check_animation(path)
+        check_run_film(path)
         if size < 1:
             raise UsageError(f"size={size}: give at least 1 pixel")
         self._path, self._size = pathlib.Path(path), size
         self._clear()
 
     def _clear(self) -> None:
-        # The latest report gives the picture as it is when asked: the last one, in
-        # the end, without a copy of every one before it.
+        # A report gives the picture as it is when asked. The last report is enough for
+        # the last picture, without copying the picture at each one.
         self._latest: Progress | None = None
         self._frames: dict[int, np.ndarray] = {}
         self._distance = 1 / 16
 
-    def __enter__(self) -> Animation:
+    def __enter__(self) -> RunFilm:
         return self
 
     def __exit__(
@@ -75,7 +77,7 @@ class Animation:
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        # With a second Ctrl-C, the command line asks to end at once.
+        # A second Ctrl-C at the command line exits without writing anything.
         if kind is not SystemExit:
             self.save()
 
@@ -90,10 +92,10 @@ class Animation:
             self._thin_out()
 
     def save(self) -> None:
-        """Writes the film and forgets it; without a report there is no file.
+        """Writes the film and forgets it. Without any report there is no file.
 
         Raises:
-          TfstyleError: The file could not be written.
+          TfstyleError: If the file cannot be written.
         """
         if self._latest is None:
             return
@@ -107,14 +109,14 @@ class Animation:
             _WRITERS[self._path.suffix.lower()](temporary, film, _duration(len(film)))
 
     def _thin_out(self) -> None:
-        """Doubles the distance and keeps the first frame of each slot."""
+        """Doubles the distance between frames; keeps the first frame of each slot."""
         frames, self._frames = self._frames, {}
         self._distance *= 2
         for slot, frame in frames.items():
             self._frames.setdefault(slot // 2, frame)
 
     def _frame(self, progress: Progress) -> np.ndarray:
-        """The picture so far, uint8 ``[h, w, 3]``, of at most the film's size."""
+        """The picture so far, uint8 ``[h, w, 3]``, no larger than the film."""
         pictures = progress.image()
         count, height, width, _ = pictures.shape
         longest = max(height, count * width)
@@ -124,49 +126,43 @@ class Animation:
         return np.rint(np.concatenate(pictures, axis=1) * 255).astype("uint8")
 
 
-def check_animation(path: str | os.PathLike[str]) -> None:
-    """Refuses, before any work is done, a film that could not be written.
+def check_run_film(path: str | os.PathLike[str]) -> None:
+    """Refuses a film that could not be written, before any work is done.
 
     Args:
-      path: Where it is to be written.
+      path: The film to write.
 
     Raises:
-      UsageError: The extension is not .gif, .webp or .mp4, the path cannot be written
-        to (see ``check_writable``), or ffmpeg is missing for .mp4.
+      UsageError: If the extension is not .gif, .webp or .mp4, or the file cannot be
+        written.
+      MissingExtraError: If the extension is .mp4 and there is no ffmpeg.
     """
     check_writable(path, extensions=tuple(_WRITERS))
     if pathlib.Path(path).suffix.lower() == ".mp4":
         try:
-            _ffmpeg()
-        except (ImportError, RuntimeError) as error:
-            raise UsageError(
-                f"{path}: .mp4 needs imageio-ffmpeg with its ffmpeg, which is not "
-                "installed: pip install 'tfstyle[video]', or write .gif or .webp"
+            find_ffmpeg()
+        except MissingExtraError as error:
+            raise MissingExtraError(
+                f"{path}: {error}; or write .gif or .webp"
             ) from error
 
 
-def _ffmpeg() -> str:
-    """The program's path."""
-    import imageio_ffmpeg
-
-    return imageio_ffmpeg.get_ffmpeg_exe()
-
-
 def _duration(count: int) -> int:
-    """Milliseconds of each of so many frames but the last."""
+    """Milliseconds of each frame but the last, for ``count`` frames."""
     return min(10 * round(_RUN / count / 10), _SLOWEST)
 
 
 def _resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A frame of a coarser scale at the size of the last."""
+    """A frame of a coarser scale, at the size of the last frame."""
     image = Image.fromarray(frame)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _write_gif(path: pathlib.Path, film: Sequence[np.ndarray], duration: int) -> None:
-    """Writes a GIF of one palette, dithered by a pattern that stands still.
+    """Writes a GIF with one palette, dithered by a pattern that stands still.
 
-    A palette per frame flickers where nothing changes, and error diffusion crawls.
+    A palette for each frame would flicker where nothing changes, and the dots of error
+    diffusion would crawl.
     """
     palette, pattern = _palette(film), _pattern(*film[0].shape[:2])
     frames = []
@@ -178,16 +174,16 @@ def _write_gif(path: pathlib.Path, film: Sequence[np.ndarray], duration: int) ->
 
 
 def _palette(film: Sequence[np.ndarray]) -> Image.Image:
-    """The colours of frames from all over a film."""
+    """A palette for a film, from some of its frames."""
     indices = np.linspace(0, len(film) - 1, 16).round().astype(int)
     pixels = np.concatenate([film[i].reshape(-1, 3) for i in indices])
     sheet = Image.fromarray(pixels[None, :: len(pixels) // 60_000 + 1])
-    # Pillow uses the 256th colour for what stays as it was: half the file's size.
+    # Pillow uses the 256th colour for pixels that do not change: the file halves.
     return sheet.quantize(255, method=Image.Quantize.MEDIANCUT, kmeans=1)
 
 
 def _pattern(height: int, width: int) -> np.ndarray:
-    """Bayer's 4×4 matrix over a frame, in levels: int16 ``[H, W, 1]`` in [-4, 4]."""
+    """Bayer's 4×4 matrix, repeated over a frame: int16 ``[H, W, 1]`` in [-4, 4]."""
     bayer = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]
     levels = np.rint((np.array(bayer) - 7.5) / 2).astype("int16")
     return np.tile(levels, (height // 4 + 1, width // 4 + 1))[:height, :width, None]
@@ -217,11 +213,7 @@ def _save_with_pillow(
 
 
 def _write_mp4(path: pathlib.Path, film: Sequence[np.ndarray], duration: int) -> None:
-    """Writes H.264 that browsers play: yuv420p, BT.709, about 25 frames per second.
-
-    Raises:
-      OSError: ffmpeg failed; the message is its last line.
-    """
+    """Writes H.264 that browsers play: yuv420p, BT.709, about 25 frames per second."""
     height, width, _ = film[0].shape
     # yuv420p has one colour for 2×2 pixels.
     to_even = [(0, 0), (0, height % 2), (0, width % 2), (0, 0)]
@@ -232,20 +224,12 @@ def _write_mp4(path: pathlib.Path, film: Sequence[np.ndarray], duration: int) ->
         "scale=out_color_matrix=bt709",
         "setparams=color_primaries=bt709:color_trc=bt709",
     )
-    command = [_ffmpeg(), "-y", "-loglevel", "error", "-f", "rawvideo"]
-    command += ["-pix_fmt", "rgb24", "-s", f"{pixels.shape[2]}x{pixels.shape[1]}"]
-    command += ["-framerate", f"1000/{duration}", "-i", "-", "-vf", ",".join(filters)]
-    command += ["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
-    command += ["-movflags", "+faststart", "-f", "mp4", f"file:{path}"]
-    done = subprocess.run(
-        command,
-        input=pixels.tobytes(),
-        capture_output=True,
-        start_new_session=True,  # out of reach of Ctrl-C, which may come twice
-    )
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").splitlines()
-        raise OSError(said[-1] if said else "ffmpeg failed")
+    arguments = ["-f", "rawvideo", "-pix_fmt", "rgb24"]
+    arguments += ["-s", f"{pixels.shape[2]}x{pixels.shape[1]}"]
+    arguments += ["-framerate", f"1000/{duration}", "-i", "-", "-vf", ",".join(filters)]
+    arguments += ["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
+    arguments += ["-movflags", "+faststart", "-f", "mp4", f"file:{path}"]
+    run_ffmpeg(arguments, pixels=pixels.tobytes())
 
 
 _WRITERS: dict[str, Callable[[pathlib.Path, Sequence[np.ndarray], int], None]] = {
