@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
-from conftest import draw, lively_network, load_script, simple_plan
+from conftest import draw, lively_network, load_script, simple_pictures
 
 from tfstyle import Options, save_image
 from tfstyle.backbones.vgg import VGG19
 from tfstyle.backbones.weights import save_weights
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.stylizer.engine import Engine
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark.py"
 SHALLOW = {
@@ -333,21 +334,21 @@ def test_what_is_tiled_has_four_tiles_within_the_limit(benchmark, megapixels):
     size = (height, round(height * 4 / 3))
     picture = np.broadcast_to(np.float32(0.5), (1, *size, 3))
     options = Options(max_memory=4.0, scales=1)
-    run = benchmark.PyramidRun(simple_plan(picture, picture, options, size=size), [])
+    pictures = simple_pictures(picture, picture, size=size)
+    run = benchmark.Run(Engine([options]), options, pictures)
 
     assert benchmark.limit_to_tiles(run, 4) >= 4
-    assert 0.7e9 < run.objective.planner.limit <= 4e9
+    assert 0.7e9 < run.problem.planner.limit <= 4e9
 
 
 def test_a_whole_picture_keeps_its_limit(benchmark):
     picture = np.full((1, 433, 577, 3), np.float32(0.5))
     options = Options(max_memory=1000.0, scales=1)
-    run = benchmark.PyramidRun(
-        simple_plan(picture, picture, options, size=(433, 577)), []
-    )
+    pictures = simple_pictures(picture, picture, size=(433, 577))
+    run = benchmark.Run(Engine([options]), options, pictures)
 
     assert benchmark.limit_to_tiles(run, 1) == 1
-    assert run.objective.planner.limit == 1e12
+    assert run.problem.planner.limit == 1e12
 
 
 def test_startup_ends_at_the_first_line(benchmark):

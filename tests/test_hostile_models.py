@@ -15,7 +15,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import simple_plan
+from conftest import simple_pictures
 
 from tfstyle.backbones import weights as weights_module
 from tfstyle.backbones.weights import read_weights
@@ -510,8 +510,8 @@ def test_the_commands_refuse_in_one_line(folder, secret, model, refused):
 @pytest.fixture
 def checkpoint(tmp_path, content, style):
     """A checkpoint, and what its file holds."""
-    plan = simple_plan(content, style, Options(steps=(3,)))
-    kept = Checkpoint(tmp_path / "run", plan)
+    pictures = simple_pictures(content, style)
+    kept = Checkpoint(tmp_path / "run", Options(steps=(3,)), pictures, 30.0)
     picture = np.zeros([1, 4, 4, 3], "float32")
     kept.save(
         State(0, False, False, 1.0, np.zeros([2, 4]), [picture, np.float32(np.inf)])
