@@ -11,6 +11,8 @@ from tfstyle.images.color import (
     rgb_to_lab,
 )
 
+pytestmark = pytest.mark.fast
+
 
 def picture(seed, mean, scale):
     rng = np.random.default_rng(seed)

@@ -23,7 +23,7 @@ from tfstyle.errors import NonFiniteLossError, TfstyleError, user_error
 from tfstyle.images.samples import SAMPLES
 from tfstyle.monitoring.best_effort import BestEffort
 from tfstyle.monitoring.tensorboard import TensorBoard
-from tfstyle.optimizers.loop import Loop, NonFiniteLossError
+from tfstyle.optimizers.loop import Loop
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main"]
 SHORT = ["--content=photo.png", "--style=art.png", "--size=32", "--optimizer=adam"]
@@ -237,7 +237,7 @@ def test_a_folder_that_is_removed_does_not_cost_the_picture(
 
 def test_weights_whose_place_becomes_read_only(sealed):
     seal()
-    with pytest.raises(TfstyleError, match="could not be written: .*Read-only"):
+    with pytest.raises(TfstyleError, match=r"could not be written: .*Read-only"):
         save_weights(sealed / "w.npz", {}, preprocessing="torch")
 
 

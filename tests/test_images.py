@@ -24,6 +24,8 @@ from tfstyle.images import (
 )
 from tfstyle.images import decoders as images
 
+pytestmark = pytest.mark.fast
+
 RNG = np.random.default_rng(0)
 COLOURS = np.array(
     [

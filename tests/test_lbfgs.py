@@ -12,6 +12,8 @@ import tensorflow as tf
 from tfstyle.optimizers import lbfgs
 from tfstyle.optimizers.lbfgs import LBFGS
 
+pytestmark = pytest.mark.fast
+
 Loss = Callable[[tf.Tensor], tf.Tensor]
 
 

@@ -15,6 +15,8 @@ from tfstyle.optimizers.loop import Loop
 from tfstyle.optimizers.loop import differentiated as with_gradient
 from tfstyle.optimizers.progress import Progress
 
+pytestmark = pytest.mark.fast
+
 SHAPE = [1, 3, 4, 3]
 NAMES = ("bowl", "waves")
 

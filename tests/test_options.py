@@ -20,6 +20,8 @@ from tfstyle.options import (
 )
 from tfstyle.options.text import from_text, to_text
 
+pytestmark = pytest.mark.fast
+
 CHOICES = {field.name: field.choices for field in fields_of(Options) if field.choices}
 
 

@@ -8,6 +8,8 @@ from tfstyle.errors import UsageError
 from tfstyle.images.folder import picture_files
 from tfstyle.networks.photos import Photos
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def folder(tmp_path):

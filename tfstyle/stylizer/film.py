@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle.errors import UsageError
-from tfstyle.stylizer.pictures import Pictures
+from tfstyle.stylizer.pictures import Pictures, weighted_sources
 
 if TYPE_CHECKING:
     from tfstyle.stylizer.stylizer import Stylizer
@@ -52,6 +52,8 @@ class FrameStylizer:
             raise UsageError(
                 f"temporal_weight={temporal_weight!r}: give a number of at least 0"
             )
+        if stylizer.options.needs_style and not weighted_sources(style):
+            raise UsageError("no style picture: give one, or style_weight=0")
         self._stylizer, self._style = stylizer, style
         self._frame_steps, self._temporal_weight = frame_steps, temporal_weight
         self._first: Stylizer | None = None
