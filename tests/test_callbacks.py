@@ -219,7 +219,6 @@ def test_snapshots_are_written_when_due_and_at_the_end(tmp_path):
     snapshots = Snapshots(tmp_path / "new" / "folder", 4)
     for first, last in ((1, 1), (2, 3), (4, 5), (6, 7), (8, 8), (9, 10)):
         snapshots(progress(first, last))
-    snapshots.close()
 
     files = sorted((tmp_path / "new" / "folder").iterdir())
     names = ["step_00005.png", "step_00008.png", "step_00010.png"]

@@ -33,13 +33,13 @@ def next_frame(content):
     return np.roll(content, 2, axis=2)
 
 
-def test_the_first_frame_is_a_picture_of_its_own(tiny_backbone, content, style):
+def test_film_stylizes_the_first_frame_like_a_picture(tiny_backbone, content, style):
     frames = film(style, **OPTIONS)
     alone = tfstyle.stylize(content, style, **OPTIONS)
     np.testing.assert_array_equal(frames(content, None, None), alone.images)
 
 
-def test_a_frame_goes_on_where_motion_is_consistent(
+def test_film_goes_on_where_motion_is_consistent(
     tiny_backbone, content, style, next_frame
 ):
     frames = film(style, frame_steps=20, temporal_weight=100.0, **OPTIONS)
@@ -55,7 +55,7 @@ def test_a_frame_goes_on_where_motion_is_consistent(
     assert made.dtype == np.float32 and made.min() >= 0 and made.max() <= 1
 
 
-def test_a_frame_starts_from_what_is_known_of_the_last(
+def test_film_starts_a_frame_from_what_is_known_of_the_last(
     tiny_backbone, content, style, next_frame
 ):
     # The first evaluation is that of the start, and moves nothing.
@@ -68,9 +68,7 @@ def test_a_frame_starts_from_what_is_known_of_the_last(
     np.testing.assert_allclose(made[:, :, 20:], next_frame[:, :, 20:], atol=1e-6)
 
 
-def test_a_frame_depends_on_nothing_but_what_it_is_given(
-    tiny_backbone, content, style, next_frame
-):
+def test_film_depends_on_its_arguments_only(tiny_backbone, content, style, next_frame):
     options = {**OPTIONS, "color": "content"}  # the style takes each frame's colours
     one, two = (film(style, frame_steps=5, **options) for _ in range(2))
     warped = np.clip(content * 0.9, 0, 1)
@@ -80,7 +78,7 @@ def test_a_frame_depends_on_nothing_but_what_it_is_given(
     )
 
 
-def test_one_graph_serves_all_frames(tiny_backbone, content, style, monkeypatch):
+def test_film_has_one_graph_for_all_frames(tiny_backbone, content, style, monkeypatch):
     stylizer = tfstyle.Stylizer(**OPTIONS)
     frames = stylizer.film(style, frame_steps=4)
     traces = []
@@ -91,7 +89,7 @@ def test_one_graph_serves_all_frames(tiny_backbone, content, style, monkeypatch)
 
 
 @pytest.mark.parametrize("color", ["free", "match"])
-def test_no_graph_is_traced_after_the_second_frame(
+def test_film_traces_no_graph_after_the_second_frame(
     tiny_backbone, content, style, monkeypatch, color
 ):
     stylizer = tfstyle.Stylizer(**{**OPTIONS, "color": color})
@@ -121,7 +119,7 @@ def graphs_made(monkeypatch) -> list[tuple]:
 
 
 @pytest.mark.parametrize(("wanted", "other"), [("adam", "LBFGS"), ("lbfgs", "Adam")])
-def test_the_optimizer_is_the_same_in_every_frame(
+def test_film_uses_its_optimizer_in_every_frame(
     tiny_backbone, content, style, monkeypatch, wanted, other
 ):
     def not_asked_for(*_, **__):
@@ -171,14 +169,14 @@ def three_frames(content, source, **options) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.75])
-def test_the_style_is_read_and_grammed_once(
+def test_film_reads_its_style_and_computes_gram_matrices_once(
     tiny_backbone, folder, content, work, scale
 ):
     three_frames(content, "style.png", color="free", style_scale=[scale])
     assert work == {"reads": ["style.png"], "matches": 0, "grams": 1}
 
 
-def test_a_large_style_is_grammed_once(
+def test_film_computes_gram_matrices_of_a_large_style_once(
     tiny_backbone, folder, content, work, monkeypatch
 ):
     monkeypatch.setattr("tfstyle.stylizer.problem.LARGE", 1)
@@ -187,7 +185,7 @@ def test_a_large_style_is_grammed_once(
 
 
 @pytest.mark.parametrize("color", ["match", "content"])
-def test_a_style_in_the_colours_of_each_frame_is_read_once(
+def test_film_reads_a_style_once_that_is_matched_to_each_frame(
     tiny_backbone, folder, content, work, color
 ):
     frames = film("style.png", frame_steps=2, **{**OPTIONS, "color": color})
@@ -196,7 +194,7 @@ def test_a_style_in_the_colours_of_each_frame_is_read_once(
     assert work == {"reads": ["style.png"], "matches": 3, "grams": 3}
 
 
-def test_large_frames_go_tile_by_tile(
+def test_film_stylizes_large_frames_tile_by_tile(
     tiny_backbone, content, style, next_frame, monkeypatch
 ):
     options = {**OPTIONS, "frame_steps": 3, "history": 4}
@@ -215,7 +213,7 @@ def test_large_frames_go_tile_by_tile(
     np.testing.assert_allclose(tiled, whole, atol=1e-3)
 
 
-def test_bad_options_are_refused_at_once(style):
+def test_film_refuses_bad_options(style):
     with pytest.raises(UsageError, match="stylize has no option 'stile'"):
         film(style, stile=1)
     with pytest.raises(UsageError, match="tv_weight=-1: give a number of at least 0"):
@@ -251,7 +249,7 @@ def flicker_of(out: str) -> float:
     return float(re.search(r"5 frames, 64×48, flicker ([\d.]+), ", out)[1])
 
 
-def test_a_film_in_the_style_of_a_painting_flickers_little(run, clip):
+def test_command_makes_a_film_that_flickers_little(run, clip):
     code, out, err = run(*COMMAND, "--output=out.mp4", "--frame_steps=8")
     assert (code, err) == (0, "")
     layers = {"style_layers": ["relu1_1", "relu2_1"], "content_layers": ["relu2_1"]}
@@ -266,7 +264,7 @@ def test_a_film_in_the_style_of_a_painting_flickers_little(run, clip):
     assert flicker_of(out) < 0.5 * np.mean(flickers)
 
 
-def test_frames_of_other_flags_are_refused(run, refused, clip, monkeypatch):
+def test_command_refuses_frames_of_other_flags(run, refused, clip, monkeypatch):
     from tfstyle.cli import video as command
 
     class StopAtOnce(command.ProgressBar):
@@ -288,7 +286,7 @@ def test_frames_of_other_flags_are_refused(run, refused, clip, monkeypatch):
         assert words[0][2:].split("=")[0] in line
 
 
-def test_the_command_uses_its_optimizer_in_every_frame(run, clip, monkeypatch):
+def test_command_uses_its_optimizer_in_every_frame(run, clip, monkeypatch):
     def not_asked_for(*_, **__):
         raise AssertionError("L-BFGS in a film with --optimizer=adam")
 
@@ -307,7 +305,7 @@ def test_the_command_uses_its_optimizer_in_every_frame(run, clip, monkeypatch):
         (("--frame_steps=0",), "--frame_steps=0: give a whole number of at least 1"),
     ],
 )
-def test_the_command_refuses(refused, clip, no_tensorflow, words, said):
+def test_command_refuses_bad_flags(refused, clip, no_tensorflow, words, said):
     code, line = refused(*COMMAND, "--output=out.mp4", *words)
     assert code == 2
     assert said in line

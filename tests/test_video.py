@@ -98,7 +98,7 @@ def read(path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("output", ["out.mp4", "out.mov", "50%.d.mkv"])
-def test_a_film_keeps_frames_rate_sound_and_colours(place, output):
+def test_stylize_video_keeps_frames_rate_sound_and_colours(place, output):
     film = stylize_video("clip.mp4", output, unchanged)
     assert (film.frames, film.size, film.stopped) == (FRAMES, (HEIGHT, WIDTH), False)
     clip = open_film(output)
@@ -112,7 +112,7 @@ def test_a_film_keeps_frames_rate_sound_and_colours(place, output):
     assert not list(place.glob("*.frames")) and not list(place.glob(".tfstyle*"))
 
 
-def test_sound_that_the_container_does_not_take_becomes_aac(place):
+def test_stylize_video_converts_sound_that_the_container_cannot_hold(place):
     stylize_video("opus.mkv", "out.mkv", unchanged)
     assert open_film("out.mkv").sound == "opus"
     stylize_video("opus.mkv", "out.mp4", unchanged)
@@ -121,7 +121,7 @@ def test_sound_that_the_container_does_not_take_becomes_aac(place):
     assert open_film("out.mp4").sound is None
 
 
-def test_turned_frames_and_odd_sides(place):
+def test_open_film_with_turned_frames_and_odd_sides(place):
     ffmpeg("-display_rotation", 90, "-i", "clip.mp4", "-c", "copy", "turned.mp4")
     assert open_film("turned.mp4").size == (WIDTH, HEIGHT)
     odd = "scale=65:49,setsar=2,format=yuv444p"
@@ -149,11 +149,11 @@ def test_turned_frames_and_odd_sides(place):
         (5.0, 5),
     ],
 )
-def test_rates_are_exact(told, rate):
+def test_exact_rate_of_a_rounded_one(told, rate):
     assert film_files._exact_rate(told) == rate
 
 
-def test_an_american_rate_stays(place):
+def test_stylize_video_keeps_the_rate_of_american_television(place):
     make_clip("film.mp4", rate=24000 / 1001, frames=5)
     film = stylize_video("film.mp4", "out.mp4", unchanged)
     assert film.frames == 5
@@ -193,7 +193,7 @@ def test_stylize_video_gives_frames_and_reports_progress(place):
         np.testing.assert_array_equal(p.image(), frame)
 
 
-def test_an_interrupted_run_ends_with_the_same_frames(place):
+def test_stylize_video_ends_with_the_same_frames_after_interruptions(place):
     def run(output, count):
         callbacks = [stop_after(count)]
         return stylize_video("clip.mp4", output, steadied, callbacks=callbacks)
@@ -213,7 +213,7 @@ def test_an_interrupted_run_ends_with_the_same_frames(place):
     assert len(read("parts.mp4")) == FRAMES
 
 
-def test_frames_survive_an_error(place):
+def test_stylize_video_keeps_frames_after_an_error(place):
     def failing(frame, warped, consistency):
         if len(kept("out.mp4")) == 3:
             raise RuntimeError("no luck")
@@ -224,7 +224,7 @@ def test_frames_survive_an_error(place):
     assert len(kept("out.mp4")) == 3
 
 
-def test_frames_of_another_run_are_refused(place):
+def test_stylize_video_refuses_frames_of_another_run(place):
     stop = [stop_after(2)]
     one = {"style_name": "a", "model": "0" * 64, "temporal": 0.5}
     stylize_video("clip.mp4", "o.mp4", unchanged, settings=one, callbacks=stop)
@@ -245,7 +245,7 @@ def test_frames_of_another_run_are_refused(place):
         stylize_video("clip.mp4", "o.mp4", unchanged, settings=one)
 
 
-def test_a_folder_of_something_else_is_left_alone(place):
+def test_stylize_video_leaves_a_folder_of_something_else_alone(place):
     Path("out.mp4.frames").mkdir()
     stylize_video("clip.mp4", "out.mp4", unchanged, callbacks=[stop_after(1)])
     Path("out.mp4.frames/run.json").unlink()
@@ -254,7 +254,7 @@ def test_a_folder_of_something_else_is_left_alone(place):
     assert len(kept("out.mp4")) == 1
 
 
-def test_steadied_frames_flicker_half_as_much(place):
+def test_follow_motion_halves_flicker(place):
     network = lively_network(["a", "b"], width=8)
 
     def flicker(temporal):
@@ -270,7 +270,7 @@ def test_steadied_frames_flicker_half_as_much(place):
 VIDEO = ("video", "--input=clip.mp4", "--output=out.mp4", "--model=model.keras")
 
 
-def test_the_command(run, place):
+def test_command_stylizes_a_film(run, place):
     code, out, err = run(*VIDEO, "--style_name=b", "--size=48")
     assert (code, err) == (0, "")
     assert re.fullmatch(
@@ -297,7 +297,7 @@ def run_interrupted(run, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_keeps_the_frames(run_interrupted, place, name, code):
+def test_command_keeps_frames_after_a_signal(run_interrupted, place, name, code):
     assert run_interrupted(getattr(signal, name), *VIDEO) == (
         code,
         "",
@@ -307,7 +307,7 @@ def test_a_signal_keeps_the_frames(run_interrupted, place, name, code):
     assert len(kept("out.mp4")) == 3 and not Path("out.mp4").exists()
 
 
-def test_the_same_command_goes_on(run, run_interrupted, place):
+def test_command_goes_on_with_the_same_flags_only(run, run_interrupted, place):
     run_interrupted(signal.SIGINT, *VIDEO)
     code, _, err = run(*VIDEO, "--temporal=0.5")
     assert code == 2
@@ -336,7 +336,9 @@ def test_the_same_command_goes_on(run, run_interrupted, place):
         (("--size=0",), 2, "--size=0: give"),
     ],
 )
-def test_the_command_refuses(refused, place, no_tensorflow, words, code, message):
+def test_command_refuses_bad_films_and_flags(
+    refused, place, no_tensorflow, words, code, message
+):
     Path("text.mp4").write_text("no film")
     Path("empty.mp4").touch()
     Path("cut.mp4").write_bytes(Path("clip.mp4").read_bytes()[:2000])
@@ -357,7 +359,7 @@ def test_the_command_refuses(refused, place, no_tensorflow, words, code, message
         (("--size=12",), "a film of 12×8 pixels is too small"),
     ],
 )
-def test_the_command_refuses_styles(refused, place, words, message):
+def test_command_refuses_bad_styles(refused, place, words, message):
     code, err = refused(*VIDEO, *words)
     assert code == 2
     assert message in err
@@ -385,7 +387,7 @@ def test_command_names_an_ffmpeg_that_is_missing(refused, place, monkeypatch):
     assert "imageio_ffmpeg has no ffmpeg for this platform; install ffmpeg" in err
 
 
-def test_a_film_that_cannot_be_written_keeps_its_frames(place, monkeypatch):
+def test_stylize_video_keeps_frames_if_the_film_cannot_be_written(place, monkeypatch):
     monkeypatch.setattr(film_files, "FRAME_NAME", "none%d.png")
     with pytest.raises(VideoError, match=r"^out\.mp4: could not be written \("):
         stylize_video("clip.mp4", "out.mp4", unchanged)
@@ -413,7 +415,7 @@ def hidden(folder: Path) -> list[Path]:
     return list(folder.rglob(".*"))
 
 
-def test_an_encoder_that_is_killed_leaves_nothing_but_frames(place, monkeypatch):
+def test_stylize_video_keeps_only_frames_if_its_encoder_is_killed(place, monkeypatch):
     killed = fake_ffmpeg(place, 'echo half > "$output"; kill -KILL $$')
     with monkeypatch.context() as context:
         context.setenv("IMAGEIO_FFMPEG_EXE", killed)
@@ -427,7 +429,7 @@ def test_an_encoder_that_is_killed_leaves_nothing_but_frames(place, monkeypatch)
     assert len(read("out.mp4")) == FRAMES and not Path("out.mp4.frames").exists()
 
 
-def test_a_program_that_is_killed_while_it_encodes_leaves_a_folder_that_is_cleaned(
+def test_stylize_video_cleans_up_after_a_run_that_was_killed_while_it_encoded(
     place, monkeypatch
 ):
     slow = fake_ffmpeg(place, 'echo half > "$output"; touch begun; exec sleep 60')
@@ -449,7 +451,10 @@ def test_a_program_that_is_killed_while_it_encodes_leaves_a_folder_that_is_clean
         child.kill()
         for pid in sleeping:
             os.kill(pid, signal.SIGKILL)
-    film = stylize_video("clip.mp4", "out.mp4", unchanged)
+    # The encoder outlives its program; what it writes must not get into the new film.
+    with (encoding / "film.mp4").open() as abandoned:
+        film = stylize_video("clip.mp4", "out.mp4", unchanged)
+        assert abandoned.read() == "half\n"
     assert (film.frames, film.stopped) == (FRAMES, False)
     assert len(read("out.mp4")) == FRAMES
     assert not encoding.exists() and not hidden(place)

@@ -89,15 +89,15 @@ class ProgressBar:
         self, finished: int, size: str = "", value: str = "", scale: int = 0
     ) -> None:
         if self._bar is None:
-            self._bar = self._begin(finished)
+            self._bar = self._begin(finished, size)
         if self._bar.disable:
             self._print_line(finished, size, value, scale)
             return
-        self._bar.set_description_str(f"{size} " if size else "", refresh=False)
+        self._bar.set_description_str(size, refresh=False)
         self._bar.set_postfix_str(value, refresh=False)
         self._bar.update(finished - self._bar.n)
 
-    def _begin(self, finished: int) -> Any:
+    def _begin(self, finished: int, size: str) -> Any:
         import tqdm
 
         left = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit} [{remaining} left"
@@ -106,10 +106,11 @@ class ProgressBar:
         # The bar begins with what is finished by now: the first step traces the graph,
         # and its time says nothing about the time left.
         return tqdm.tqdm(
+            desc=size,
             total=self._total,
             initial=finished,
             unit=f"{self._unit}s",
-            bar_format="{desc}" + left + "{postfix}]",
+            bar_format="{desc} " + left + "{postfix}]",
             dynamic_ncols=True,
             leave=False,
             disable=None,  # only on a terminal
