@@ -1,4 +1,4 @@
-"""Tests of tfstyle/apply.py."""
+"""Tests of networks that are applied to pictures of any size."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from conftest import lively_network
 import tfstyle
 from tfstyle.errors import UsageError
 from tfstyle.images.color import keep_colors
-from tfstyle.losses.tiled import choose_grid
+from tfstyle.images.tiles import choose_grid
 from tfstyle.networks import apply
 from tfstyle.networks.apply import apply_network, apply_style
 from tfstyle.networks.style_net import save_network

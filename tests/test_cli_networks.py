@@ -14,9 +14,9 @@ import pytest
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.cli import train as train_command
-from tfstyle.cli.flags import options_from, parse
+from tfstyle.cli.flags import parse, values_of
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
-from tfstyle.options import TrainingOptions
+from tfstyle.options import TrainingOptions, fields_of
 from tfstyle.options.presets import preset_names
 
 
@@ -101,11 +101,11 @@ def test_train_refuses(refused, photos, tiny_backbone, words, message):
 
 
 def test_the_preset_is_the_paper():
-    assert preset_names("train") == ["johnson"]
+    assert preset_names("training") == ["johnson"]
     values = cli.flags.FlagValues()
     train_command.define_flags(values)
-    parse(values, ["train", "--preset=johnson", "--steps=7"])
-    options = TrainingOptions(**options_from(values, TrainingOptions))
+    parse(values, ["train", "--preset=johnson", "--steps=7"], presets="training")
+    options = TrainingOptions(**values_of(values, fields_of(TrainingOptions)))
     assert (options.backbone, options.width, options.blocks) == ("vgg16", 32, 5)
     assert options.content_layers == {"relu3_3": 1}
     assert list(options.style_layers) == ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]

@@ -89,8 +89,7 @@ def test_the_folder_has_all_that_was_promised(photos, tmp_path, tiny_backbone):
     assert samples == [
         f"step_{step:06d}_{name}.png" for step in (2, 4) for name in STYLES
     ]
-    for name in ("loss.png", "progress.png"):
-        assert tfstyle.load_image(output / name).shape[1] > 100
+    assert tfstyle.load_image(output / "progress.png").shape[1] > 100
     assert not list(output.glob(".tfstyle*"))
 
 
