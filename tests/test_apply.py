@@ -116,3 +116,23 @@ def test_colours_and_protected_parts_stay(content):
     np.testing.assert_allclose(colored, keep_colors(free, content), atol=1e-6)
     with pytest.raises(UsageError, match="color='match': choose one of style, content"):
         apply_style(content, model=network, color="match")
+
+
+def test_tiles_of_later_pictures_trace_nothing():
+    network = lively_network(["a", "b"])
+
+    def picture(seed):
+        return np.random.default_rng(seed).random((1, 96, 96, 3)).astype("float32")
+
+    grid = choose_grid((96, 96), network.field, 64 * 64)
+    assert len(grid) > 1
+    blend = network.blend("a")
+    counts = []
+    for seed in range(3):
+        tiled = apply._by_tiles(network, picture(seed), blend, grid)
+        whole = apply_network(network, picture(seed), blend)
+        np.testing.assert_allclose(tiled, whole, atol=1e-4)
+        functions = apply._stylized_tile(network), apply._tile_moments(network)
+        counts.append([f.experimental_get_tracing_count() for f in functions])
+    assert counts[0] == counts[1] == counts[2]
+    assert counts[0] == [1, len(network.norms)]

@@ -66,9 +66,9 @@ def test_train_writes_a_network_that_apply_takes(run, photos, tiny_backbone):
 def test_train_goes_on_and_says_what_it_skipped(run, photos, tiny_backbone):
     (photos / "4.png").write_bytes(b"no picture")
     run(*TRAIN, "--steps=3")
-    code, out, err = run(*TRAIN, "--steps=6", "--test_photos=content.png")
+    code, out, err = run(*TRAIN, "--steps=6", "--test_photo=content.png")
     assert code == 2  # other test photographs leave others to train on
-    assert "a run of other options" in err
+    assert "begun with other settings" in err
     code, out, err = run(*TRAIN, "--steps=6")
     assert code == 0
     assert "6 steps" in out
@@ -161,7 +161,7 @@ def test_apply_goes_on_after_an_unreadable_picture(run, folder, model):
         (("--input=none.png",), "none.png: no such file"),
         (("--input=",), "--input is missing"),
         (("--style_name=lihgt",), "no style 'lihgt'; did you mean light? the styles"),
-        (("--style_name=light:x",), "'x' is no number; write name:weight"),
+        (("--style_name=light:x",), "'x' is not a number; write name:weight"),
         (("--model=none",), "none: no such file; give 'bundled'"),
         (("--model=content.png",), "content.png: cannot be read as a .keras file"),
         (("--input=content.png,style.png",), "2 pictures need a folder"),

@@ -168,6 +168,7 @@ def test_other_files_are_refused(tmp_path):
 def test_blends_are_read_from_text(network):
     assert parse_blend("a") == {"a": 1}
     assert parse_blend(" a:0.5 , b:1.5,") == {"a": 0.5, "b": 1.5}
+    assert parse_blend("a:.5,a :.5") == {"a": 1.0}
     np.testing.assert_allclose(network.blend("a:1,c:3"), [[0.25, 0, 0.75]])
     np.testing.assert_allclose(network.blend({"b": 9.0}), [[0, 1, 0]])
     np.testing.assert_allclose(network.blend(), [[1, 0, 0]])
@@ -178,7 +179,7 @@ def test_blends_are_read_from_text(network):
     [
         ("d", "there is no style 'd'; the styles are a, b, c"),
         ("", "style '': give the name of a style"),
-        ("a:x", "style 'a:x': 'x' is no number; write name:weight,..."),
+        ("a:x", "style 'a:x': 'x' is not a number; write name:weight,..."),
         ("a:0", "style a:0.0: give a weight above 0"),
         ("a:nan", "style a:nan: give a weight above 0"),
         ("a:-1,b:2", "style a:-1.0: give a weight above 0"),

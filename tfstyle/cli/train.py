@@ -45,9 +45,9 @@ def define_flags(values: flags.FlagValues) -> None:
                 "file.",
             ),
             argument(
-                "test_photos",
-                "Pictures to show the progress with, with commas between them. "
-                "Default: three of the photographs, which are not trained on.",
+                "test_photo",
+                "Picture to show the progress with. Default: the first of the "
+                "photographs, which is not trained on.",
             ),
             argument("preset", "A published training, see tfstyle presets."),
             argument(
@@ -73,7 +73,6 @@ def run(values: flags.FlagValues) -> int:
     check_backend()
     photos, style, output = required(values, "photos", "style", "output")
     styles = style_files(style)
-    tests = arguments.picture_paths(values.test_photos)
     options = values_of(values, fields_of(TrainingOptions))
     TrainingOptions(**options)  # refuses what cannot be used
     check_weights(values)
@@ -97,7 +96,7 @@ def run(values: flags.FlagValues) -> int:
             photos,
             styles,
             output,
-            test_photos=tests,
+            test_photo=values.test_photo,
             strategy=strategy,
             callbacks=callbacks,
             **options,

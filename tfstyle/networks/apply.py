@@ -55,8 +55,8 @@ def apply_style(
       The picture, ``[1, H, W, 3]`` float32 in [0, 1].
 
     Raises:
-      UsageError: There is no such style or model, or the picture is too small.
-      ImageError: The file is not a picture, or is damaged.
+      UsageError: If the style or the model does not exist, or the picture is too small.
+      ImageError: If the file is not a picture, or is damaged.
     """
     network = model if isinstance(model, StyleNet) else _loaded(model)
     picture = load_image(content, size)
@@ -94,10 +94,10 @@ def apply_network(
       max_memory: See ``apply_style``.
 
     Returns:
-      As ``apply_style``.
+      Same as ``apply_style``.
 
     Raises:
-      UsageError: The picture is too small, or there is not enough memory.
+      UsageError: If the picture is too small, or there is not enough memory.
     """
     size = picture.shape[1:3]
     if min(size) < LEAST_SIDE:
@@ -125,25 +125,19 @@ def _whole(network: StyleNet) -> tf.types.experimental.PolymorphicFunction:
 def _by_tiles(
     network: StyleNet, picture: np.ndarray, blend: tf.Tensor, grid: Grid
 ) -> np.ndarray:
-    """Equals the whole picture's result, but for rounding.
+    """Equals the whole picture's result, except for rounding.
 
     Each normalisation needs the mean and the variance of the whole picture, which
     depend on those before; so each is found in a pass of its own over all tiles.
     """
-    moments: list[tuple[tf.Tensor, tf.Tensor]] = []
+    known: tuple[tuple[tf.Tensor, tf.Tensor], ...] = ()
     for stage in range(len(network.norms)):
-        moments.append(_moments(network, picture, blend, grid, stage, moments))
-
-    @tf.function(autograph=False)
-    def stylized(crop: tf.Tensor) -> tf.Tensor:
-        return network.run(
-            crop, lambda i, x: network.norms[i].normalized(x, blend, *moments[i])
-        )
-
+        known += (_moments(network, picture, blend, grid, stage, known),)
     result = np.empty(picture.shape, "float32")
+    stylized = _stylized_tile(network)
     for row, column in grid:
         crop = _crop(picture, grid, row.begin, column.begin)
-        tile = stylized(crop)[
+        tile = stylized(crop, blend, known)[
             :,
             row.core_begin - row.begin : row.core_end - row.begin,
             column.core_begin - column.begin : column.core_end - column.begin,
@@ -160,34 +154,17 @@ def _moments(
     blend: tf.Tensor,
     grid: Grid,
     stage: int,
-    known: list[tuple[tf.Tensor, tf.Tensor]],
+    known: tuple[tuple[tf.Tensor, tf.Tensor], ...],
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance of what a normalisation takes, over all tiles."""
-    stride = network.stride(stage)
-
-    @tf.function(autograph=False)
-    def tile_moments(
-        crop: tf.Tensor, begin: tf.Tensor, end: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        found = []
-
-        def normalize(i: int, x: tf.Tensor) -> tf.Tensor:
-            if i == stage:
-                core = x[:, begin[0] : end[0], begin[1] : end[1]]
-                found.append(network.norms[i].moments(core))
-            if i >= stage:
-                return x  # nothing asks for what comes after
-            return network.norms[i].normalized(x, blend, *known[i])
-
-        network.run(crop, normalize)
-        return found[0]
-
+    stride, tile_moments = network.stride(stage), _tile_moments(network)
     sizes, means, variances = [], [], []
     for row, column in grid:
         spans = [_features(span, stride) for span in (row, column)]
         begin, end = np.array(spans, "int32").T
         crop = _crop(picture, grid, row.begin, column.begin)
-        mean, variance = tile_moments(crop, tf.constant(begin), tf.constant(end))
+        places = tf.constant(begin), tf.constant(end)
+        mean, variance = tile_moments(crop, blend, *places, known)
         sizes.append(math.prod(end - begin))
         means.append(mean.numpy().astype("float64"))
         variances.append(variance.numpy().astype("float64"))
@@ -196,6 +173,46 @@ def _moments(
     # Of the whole: the mean variance of the parts and the variance of their means.
     variance = (shares * (np.array(variances) + (means - mean) ** 2)).sum(0)
     return tf.constant(mean, tf.float32), tf.constant(variance, tf.float32)
+
+
+@functools.lru_cache(4)
+def _stylized_tile(network: StyleNet) -> tf.types.experimental.PolymorphicFunction:
+    """The network with moments as arguments; traced once for each shape of a tile."""
+
+    @tf.function(autograph=False)
+    def stylized(crop: tf.Tensor, blend: tf.Tensor, moments: Any) -> tf.Tensor:
+        return network.run(
+            crop, lambda i, x: network.norms[i].normalized(x, blend, *moments[i])
+        )
+
+    return stylized
+
+
+@functools.lru_cache(4)
+def _tile_moments(network: StyleNet) -> tf.types.experimental.PolymorphicFunction:
+    """The moments of a tile's core at the first normalisation that is not known.
+
+    Traced once for each shape of a tile and each number of known moments.
+    """
+
+    @tf.function(autograph=False)
+    def tile_moments(
+        crop: tf.Tensor, blend: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, known: Any
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        found = []
+
+        def normalize(i: int, x: tf.Tensor) -> tf.Tensor:
+            if i == len(known):
+                core = x[:, begin[0] : end[0], begin[1] : end[1]]
+                found.append(network.norms[i].moments(core))
+            if i >= len(known):
+                return x  # nothing asks for what comes after
+            return network.norms[i].normalized(x, blend, *known[i])
+
+        network.run(crop, normalize)
+        return found[0]
+
+    return tile_moments
 
 
 def _features(span: Span, stride: int) -> tuple[int, int]:

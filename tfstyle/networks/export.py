@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import logging
 import os
 import pathlib
@@ -21,6 +20,7 @@ import tensorflow as tf
 
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.extras import import_extra
 from tfstyle.files import replaced
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
@@ -68,8 +68,8 @@ def export_network(
       The largest difference from the network's own results, of values in [0, 1].
 
     Raises:
-      UsageError: There is no such format or style, or a library is missing.
-      TfstyleError: The file could not be written, or its results differ.
+      UsageError: If the format or the style does not exist, or a library is missing.
+      TfstyleError: If the file cannot be written, or its results differ.
     """
     if format not in EXPORT_FORMATS:
         raise UsageError(
@@ -114,8 +114,8 @@ def export_optimizer(path: str | os.PathLike[str], **options: Any) -> float:
       The largest difference from the library's own result, of values in [0, 1].
 
     Raises:
-      UsageError: An option is wrong.
-      TfstyleError: The folder could not be written, or the results differ.
+      UsageError: If an option cannot be used.
+      TfstyleError: If the folder cannot be written, or the results differ.
     """
     if options.get("precision", "auto") == "auto":
         options["precision"] = "float32"
@@ -272,7 +272,7 @@ def run_saved_model(folder: pathlib.Path) -> Run:
 
 def run_litert(path: pathlib.Path, threads: int | None = None) -> Run:
     """A ``.tflite`` file as a function of pictures; each new size is prepared once."""
-    litert = _imported("ai_edge_litert.interpreter", "ai-edge-litert")
+    litert = import_extra("ai_edge_litert.interpreter", "export")
     interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
     source = interpreter.get_input_details()[0]["index"]
     result = interpreter.get_output_details()[0]["index"]
@@ -292,7 +292,7 @@ def run_litert(path: pathlib.Path, threads: int | None = None) -> Run:
 
 def run_onnx(path: pathlib.Path) -> Run:
     """An ``.onnx`` file as a function of pictures."""
-    runtime = _imported("onnxruntime", "onnxruntime")
+    runtime = import_extra("onnxruntime", "export")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
@@ -328,7 +328,7 @@ def _write_litert(
 def _write_onnx(
     network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
 ) -> Run:
-    tf2onnx = _imported("tf2onnx", "tf2onnx")
+    tf2onnx = import_extra("tf2onnx", "export")
     run = _portable(network)
     graph = _graph(lambda images: {"stylized": run(images, blend)}, _IMAGES)
     with _quiet_converter():
@@ -336,15 +336,6 @@ def _write_onnx(
             graph, input_signature=[_IMAGES], opset=17, output_path=str(path)
         )
     return run_onnx(path)
-
-
-def _imported(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            f"{package} is not installed ({error}): pip install 'tfstyle[export]'"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -1,12 +1,12 @@
 """The feed-forward network of style transfer, one network for many styles.
 
 The image transformation network of Johnson, Alahi and Fei-Fei (2016): convolutions down
-to a quarter of the size, residual blocks, and up again. Since then known to be better,
-and built in: reflected borders; instance normalisation (Ulyanov et al. 2016), with a
-scale and an offset for each style (Dumoulin et al. 2017), so that one network holds
-many styles and blends them; nearest-neighbour enlargement before a convolution in place
-of transposed convolutions, which leave a checkerboard (Odena et al. 2016); a sigmoid as
-the last step, so that pictures are in [0, 1].
+to a quarter of the size, residual blocks, and up again, with later improvements:
+reflected borders; instance normalisation (Ulyanov et al. 2016), with a scale and an
+offset for each style (Dumoulin et al. 2017), so that one network holds many styles and
+blends them; nearest-neighbour enlargement before a convolution in place of transposed
+convolutions, which leave a checkerboard (Odena et al. 2016); and a sigmoid at the end,
+so that pictures are in [0, 1].
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images.tiles import Field
+from tfstyle.raw_tensorflow import fused_instance_norm
 
 BUNDLED = "bundled"
 BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
@@ -44,8 +45,8 @@ Normalize = Callable[[int, tf.Tensor], tf.Tensor]
 class ConditionalInstanceNormalization(keras.layers.Layer):
     """Normalises each channel of each picture, then scales and shifts it by style.
 
-    Dumoulin, Shlens and Kudlur (2017), equation 5. A blend of styles takes the same
-    blend of their scales and offsets.
+    Dumoulin, Shlens and Kudlur (2017), equation 5. A blend of styles has the same blend
+    of their scales and offsets.
     """
 
     EPSILON = 1e-5
@@ -55,7 +56,7 @@ class ConditionalInstanceNormalization(keras.layers.Layer):
 
         Args:
           styles: How many.
-          **kwargs: As of every Keras layer.
+          **kwargs: Arguments of ``keras.layers.Layer``.
         """
         super().__init__(**kwargs)
         self.styles = styles
@@ -83,12 +84,8 @@ class ConditionalInstanceNormalization(keras.layers.Layer):
         """
         if x.shape[0] is None:
             return self.normalized(x, blend, *self.moments(x))
-        # A batch norm of one picture is an instance norm, and its fused kernel takes
-        # a third of the time.
         pictures = [
-            tf.compat.v1.nn.fused_batch_norm(
-                picture, scale, offset, epsilon=self.EPSILON, is_training=True
-            )[0]
+            fused_instance_norm(picture, scale, offset, self.EPSILON)
             for picture, scale, offset in zip(
                 tf.split(x, x.shape[0]),
                 *(tf.unstack(w, x.shape[0]) for w in self._blended(blend, x.shape[0])),
@@ -152,7 +149,7 @@ class StyleNet(keras.Model):
           width: Channels of the first convolution, doubled at each halving of the
             size; 32 in the paper.
           blocks: Residual blocks; 5 in the paper.
-          **kwargs: As of every Keras model; ``dtype`` is its policy.
+          **kwargs: Arguments of ``keras.Model``; ``dtype`` is its policy.
         """
         super().__init__(**kwargs)
         self.style_names = list(style_names)
@@ -211,14 +208,14 @@ class StyleNet(keras.Model):
         return self.run(images, lambda i, x: self.norms[i](x, blend))
 
     def run(self, images: tf.Tensor, normalize: Normalize) -> tf.Tensor:
-        """``call`` with other normalisations than by the pictures' own statistics.
+        """``call`` with another normalisation than by the pictures' own statistics.
 
         Args:
-          images: As of ``call``.
+          images: Same as in ``call``.
           normalize: ``normalize(i, x)`` takes the place of the i-th normalisation.
 
         Returns:
-          As ``call``.
+          Same as ``call``.
         """
         stages = iter(range(len(self.convolutions)))
 
@@ -297,7 +294,7 @@ class StyleNet(keras.Model):
           Weights ``[1, styles]``, float32, that add up to 1.
 
         Raises:
-          UsageError: There is no such style, or a weight is no number above 0.
+          UsageError: If a style does not exist, or a weight is not above 0.
         """
         parts = self.style_names[0] if text is None else text
         weights = parts if isinstance(parts, Mapping) else parse_blend(parts)
@@ -345,16 +342,16 @@ def parse_blend(text: str) -> dict[str, float]:
     """``a:0.7,b:0.3`` as a mapping; a name without weight has weight 1.
 
     Raises:
-      UsageError: There is no name, or a weight is no number.
+      UsageError: If there is no name, or a weight is not a number.
     """
     weights: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, weight = part.partition(":")
+        name, _, weight = (text.strip() for text in part.partition(":"))
         try:
-            weights[name.strip()] = weights.get(name, 0.0) + float(weight or 1)
+            weights[name] = weights.get(name, 0.0) + float(weight or 1)
         except ValueError:
             raise UsageError(
-                f"style {part!r}: {weight!r} is no number; write name:weight,..."
+                f"style {part!r}: {weight!r} is not a number; write name:weight,..."
             ) from None
     if not weights:
         raise UsageError(f"style {text!r}: give the name of a style")
@@ -364,8 +361,8 @@ def parse_blend(text: str) -> dict[str, float]:
 def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
     """Reads a trained network.
 
-    Keras is not asked to, as it would build whatever a file says: nothing is taken from
-    a file but names, two sizes and numbers.
+    Keras does not deserialise the file, because it would build whatever a file says:
+    only names, two sizes and numbers are taken from it.
 
     Args:
       model: ``bundled`` for the styles that come with tfstyle, a ``.keras`` file, or
@@ -375,7 +372,7 @@ def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
       The network, in float32.
 
     Raises:
-      UsageError: There is no such file, or it is of another kind.
+      UsageError: If the file does not exist, or is not such a network.
     """
     path = BUNDLED_FILE if str(model) == BUNDLED else pathlib.Path(model)
     if path.is_dir():
@@ -416,11 +413,11 @@ def _empty_network(config: Mapping[str, Any], size: int) -> StyleNet:
     """A network as a file describes it.
 
     Args:
-      config: What ``StyleNet.get_config`` wrote, or someone else.
+      config: What the file says; anybody may have written it.
       size: Bytes of its weights.
 
     Raises:
-      ValueError: The description is none, or one of a larger network.
+      ValueError: If it does not describe a network, or describes a larger one.
     """
     names, width, blocks = (config[key] for key in ("style_names", "width", "blocks"))
     if not (
@@ -453,10 +450,14 @@ def _fill(network: StyleNet, weights: bytes, source: str) -> None:
 
 
 def save_network(network: StyleNet, path: str | os.PathLike[str]) -> None:
-    """Writes a network as a ``.keras`` file, in float32, replacing one that is there.
+    """Writes a network as a ``.keras`` file, in float32, over one that exists.
+
+    Args:
+      network: The network.
+      path: The file.
 
     Raises:
-      TfstyleError: It could not be written.
+      TfstyleError: If the file cannot be written.
     """
     plain = StyleNet(network.style_names, network.width, network.blocks)
     plain.set_weights(network.get_weights())

@@ -1,9 +1,9 @@
 """Trains the feed-forward network with the losses that pictures are optimised with.
 
-One loop for one device, several (``MirroredStrategy``) and several machines
+One loop serves one device, several (``MirroredStrategy``) and several machines
 (``MultiWorkerMirroredStrategy``): a step is a ``tf.function`` run by the strategy.
-Everything that a step depends on is in the checkpoint or a function of the step's
-number, so that a run that was killed goes on as if nothing had happened.
+Everything that a step depends on is in the checkpoint or is a function of the step's
+number, so that a run that was killed goes on with the same losses.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tfstyle.files import replaced
 from tfstyle.images import load_image, save_image
 from tfstyle.images.color import match_colors
 from tfstyle.images.folder import picture_files
+from tfstyle.images.sheet import contact_sheet
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.apply import apply_network
 from tfstyle.networks.photos import Photos
@@ -36,8 +37,8 @@ from tfstyle.networks.style_net import StyleNet, save_network
 from tfstyle.optimizers.loop import SECONDS_BETWEEN_REPORTS, check_finite
 from tfstyle.optimizers.progress import Callback, Progress
 from tfstyle.options import TrainingOptions
+from tfstyle.options.identity import check_same
 
-TEST_PHOTOS = 3  # held out of the training to be looked at
 SAMPLE_SIZE = 384
 
 
@@ -65,7 +66,7 @@ def train(
     styles: Mapping[str, Any],
     output: str | os.PathLike[str],
     *,
-    test_photos: Sequence[Any] = (),
+    test_photo: Any = None,
     strategy: tf.distribute.Strategy | None = None,
     callbacks: Sequence[Callback] = (),
     **options: Any,
@@ -80,8 +81,8 @@ def train(
       styles: Style pictures (see ``load_image``) by name.
       output: Folder of the run. It gets ``model.keras`` (see ``load_network``),
         ``checkpoint/``, ``history.csv``, ``progress.png`` and ``training.json``.
-      test_photos: Pictures to show the progress with; if there are none, the first
-        three of ``photos``, which are then not trained on.
+      test_photo: A picture to show the progress with; None for the first of
+        ``photos``, which is then not trained on.
       strategy: Distributes the steps; None for the first device.
       callbacks: Called with a ``Progress`` about four times a second; one that returns
         True ends the run.
@@ -91,14 +92,15 @@ def train(
       The network and the history of the loss.
 
     Raises:
-      UsageError: An option or a picture cannot be used, or the folder has a run of
+      UsageError: If an option or a picture cannot be used, or the folder has a run of
         other options; the message says which.
-      NonFiniteLossError: The loss became NaN or infinite; the last checkpoint is good.
-      TfstyleError: A checkpoint could not be written.
+      NonFiniteLossError: If the loss became NaN or infinite; the last checkpoint is
+        good.
+      TfstyleError: If a checkpoint cannot be written.
     """
     chosen = TrainingOptions(**options)
     strategy = strategy or tf.distribute.get_strategy()
-    return _Training(photos, styles, output, test_photos, strategy, chosen).run(
+    return _Training(photos, styles, output, test_photo, strategy, chosen).run(
         callbacks
     )
 
@@ -111,7 +113,7 @@ class _Training:
         photos: str | os.PathLike[str],
         styles: Mapping[str, Any],
         output: str | os.PathLike[str],
-        test_photos: Sequence[Any],
+        test_photo: Any,
         strategy: tf.distribute.Strategy,
         options: TrainingOptions,
     ):
@@ -119,10 +121,10 @@ class _Training:
             raise UsageError("no style picture: give at least one")
         self.options, self.strategy = options, strategy
         files = picture_files(photos)
-        if test_photos:
-            self.test_photos = [load_image(photo, SAMPLE_SIZE) for photo in test_photos]
+        if test_photo is not None:
+            self.test_photo = load_image(test_photo, SAMPLE_SIZE)
         else:
-            self.test_photos, files = _held_out(files)
+            self.test_photo, files = _held_out(files)
         self.styles = {
             name: load_image(picture, options.style_size)
             for name, picture in styles.items()
@@ -269,18 +271,14 @@ class _Training:
             row_steps=row_steps,
             seconds=time.monotonic() - began,
             size=(self.options.size, self.options.size),
-            image=lambda: np.concatenate(self._samples()[:1]),
+            image=lambda: np.concatenate(self._samples()),
         )
 
     def _samples(self) -> list[np.ndarray]:
-        """A test photograph in each style, in turns."""
+        """The first test photograph in each style."""
         return [
-            apply_network(
-                self.averaged,
-                self.test_photos[i % len(self.test_photos)],
-                self.averaged.blend(name),
-            )
-            for i, name in enumerate(self.styles)
+            apply_network(self.averaged, self.test_photo, self.averaged.blend(name))
+            for name in self.styles
         ]
 
     def _sample(self, step: int) -> None:
@@ -291,12 +289,8 @@ class _Training:
         folder.mkdir(exist_ok=True)
         for name, picture in zip(self.styles, self._samples(), strict=True):
             save_image(picture, folder / f"step_{step:06d}_{name}.png")
-        originals = [
-            self.test_photos[i % len(self.test_photos)] for i in range(len(self.styles))
-        ]
-        save_progress_figure(
-            folder, originals, list(self.styles), self.folder.path / "progress.png"
-        )
+        figure = self.folder.path / "progress.png"
+        save_progress_figure(folder, self.test_photo, list(self.styles), figure)
 
     def _reported(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Trains, and yields the losses since the last report with their steps."""
@@ -430,16 +424,8 @@ class _Folder:
         file = self.path / "training.json"
         if file.is_file():
             earlier = json.loads(file.read_text())
-            different = [
-                f"{name} was {earlier.get(name)!r} and is {value!r}"
-                for name, value in description.items()
-                if earlier.get(name) != value
-            ]
-            if different:
-                raise UsageError(
-                    f"{self.path} has a run of other options ({'; '.join(different)}); "
-                    "give the same ones or another --output"
-                )
+            way_out = "give the same ones, or another output"
+            check_same(self.path, earlier, description, way_out)
         elif self._chief:
             with replaced(file) as temporary:
                 temporary.write_text(json.dumps(description, indent=2) + "\n")
@@ -488,62 +474,43 @@ class _Folder:
 
 
 def save_progress_figure(
-    folder: pathlib.Path,
-    originals: Sequence[np.ndarray],
-    styles: Sequence[str],
-    path: pathlib.Path,
+    folder: pathlib.Path, photo: np.ndarray, styles: Sequence[str], path: pathlib.Path
 ) -> None:
     """Puts samples together: a column for each style, a row for each step.
 
     Args:
-      folder: With ``step_000100_NAME.png``.
-      originals: A test photograph for each style, ``[1, H, W, 3]``.
-      styles: Their names.
+      folder: Folder with files such as ``step_000100_NAME.png``.
+      photo: The test photograph that they were made of, ``[1, H, W, 3]``.
+      styles: Names of the styles.
       path: The picture to write.
 
     Raises:
-      TfstyleError: It could not be written.
+      TfstyleError: If it cannot be written.
     """
-    from matplotlib.figure import Figure
-
     steps = sorted({int(file.stem.split("_")[1]) for file in folder.glob("step_*.png")})
-    figure = Figure(
-        figsize=(2.6 * len(styles), 2.0 * (len(steps) + 1)), layout="constrained"
-    )
-    axes = figure.subplots(len(steps) + 1, len(styles), squeeze=False)
-    for column, (name, original) in enumerate(zip(styles, originals, strict=True)):
-        axes[0, column].imshow(original[0])
-        axes[0, column].set_title(name, fontsize="small")
-        for row, step in enumerate(steps, 1):
+    pictures, captions = [photo] * len(styles), list(styles)
+    for step in steps:
+        for name in styles:
             file = folder / f"step_{step:06d}_{name}.png"
-            if file.is_file():
-                axes[row, column].imshow(load_image(file)[0])
-    for row, label in enumerate(["photograph", *(f"step {step}" for step in steps)]):
-        axes[row, 0].set_ylabel(label, fontsize="small")
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    with replaced(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+            known = file.is_file()
+            pictures.append(load_image(file) if known else np.ones_like(photo))
+            captions.append(f"step {step}" if known else "")
+    sheet = contact_sheet(pictures, captions, len(styles))
+    save_image(sheet, path, metadata={"Software": "tfstyle"})
 
 
 def _held_out(
     files: list[pathlib.Path],
-) -> tuple[list[np.ndarray], list[pathlib.Path]]:
-    """The first pictures that can be read, and the files that are left to train on."""
-    pictures: dict[pathlib.Path, np.ndarray] = {}
-    for file in files:
+) -> tuple[np.ndarray, list[pathlib.Path]]:
+    """The first picture that can be read, and the files that are left to train on."""
+    for i, file in enumerate(files):
         try:
-            pictures[file] = load_image(file, SAMPLE_SIZE)
+            photo = load_image(file, SAMPLE_SIZE)
         except ImageError:
             continue  # the training counts it
-        if len(pictures) == TEST_PHOTOS:
-            break
-    if not pictures:
-        raise UsageError(f"none of the {len(files)} photographs can be read")
-    few = len(files) <= TEST_PHOTOS
-    left = files if few else [file for file in files if file not in pictures]
-    return list(pictures.values()), left
+        left = files[:i] + files[i + 1 :]
+        return photo, left or files
+    raise UsageError(f"none of the {len(files)} photographs can be read")
 
 
 def _variables(owner: Any) -> list[tf.Variable]:
