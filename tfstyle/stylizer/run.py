@@ -103,21 +103,28 @@ class Run:
         for scale in range(first, len(self.sizes)):
             if scale > first:
                 picture = enlarged(picture, self.pictures.start, self.sizes[scale])
-            program = self._program(scale)
-            finished = self._begin(program, picture, scale)
-            del picture  # large pictures are not kept twice
-            try:
-                if not finished:
-                    self._optimize(program, scale)
-            except NonFiniteLossError as error:
-                step = sum(self._steps[:scale]) + error.step
-                result = self._result(self._picture(program))
-                raise NonFiniteLossError(step, error.term, result) from error
-            picture = self._picture(program)
-            self._tidy(program)
+            picture = self._scale(picture, scale)
+            if self._is_large(scale):
+                gc.collect()  # graphs, and what they hold, are in cycles of references
             if self._stopped:
                 break
         return picture
+
+    def _scale(self, picture: np.ndarray, scale: int) -> np.ndarray:
+        """Optimises a picture at one scale."""
+        program = self._program(scale)
+        finished = self._begin(program, picture, scale)
+        del picture  # large pictures are not kept twice
+        try:
+            if not finished:
+                self._optimize(program, scale)
+        except NonFiniteLossError as error:
+            step = sum(self._steps[:scale]) + error.step
+            result = self._result(self._picture(program))
+            raise NonFiniteLossError(step, error.term, result) from error
+        if self._is_large(scale):
+            self._engine.release(program)
+        return self._picture(program)
 
     def _scale_sizes(self) -> list[tuple[int, int]]:
         """The scales, without those that would be too small for the network."""
@@ -189,7 +196,8 @@ class Run:
         self._current = self.problem.exact
         optimizer.renew()
         self._save(program, scale, finished=False)
-        self._collect(program)
+        if self._is_large(scale):
+            gc.collect()
         try:
             if not self._stopped:
                 self._minimize(program, scale)
@@ -267,18 +275,6 @@ class Run:
         seconds = time.monotonic() - self._began
         return Result(self._shown(picture), self._history, seconds, self._stopped)
 
-    def _tidy(self, program: Program) -> None:
-        """Frees the optimizer of a large picture."""
-        if _is_large(program):
-            self._engine.release(program)
-            self._collect(program)
-
-    @staticmethod
-    def _collect(program: Program) -> None:
-        """Frees what large graphs held; they are in cycles of references."""
-        if _is_large(program):
-            gc.collect()
-
-
-def _is_large(program: Program) -> bool:
-    return math.prod(program.optimizer.variable.shape[:3]) >= LARGE
+    def _is_large(self, scale: int) -> bool:
+        """Whether the optimizer of a scale is freed after it."""
+        return math.prod(self._canvas.size(self.sizes[scale])) >= LARGE
