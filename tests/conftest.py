@@ -231,10 +231,14 @@ def no_memory() -> tuple[Exception, ...]:
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
     """Runs the command line; gives its exit code and what it printed."""
 
     from tfstyle.cli.main import main
+
+    # A slow machine prints no more lines of progress than a fast one.
+    seconds = "tfstyle.monitoring.progress_bar.SECONDS_BETWEEN_LINES"
+    monkeypatch.setattr(seconds, float("inf"))
 
     def run_here(*words):
         code = main([str(word) for word in words])
