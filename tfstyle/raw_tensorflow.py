@@ -15,29 +15,32 @@ import tensorflow as tf
 
 _lock = threading.Lock()
 _scopes = 0
+_switched = False  # whether the first of the scopes that are open switched it on
 
 
 @contextlib.contextmanager
 def deterministic_ops() -> Iterator[None]:
     """Makes TensorFlow use deterministic kernels inside the block, for all threads.
 
-    ``tf.config.experimental.enable_op_determinism`` alone would change the whole
+    Blocks may overlap, in one thread or in several: the last one that ends leaves the
+    process as the first one found it. ``enable_op_determinism`` alone would change the
     process for good; TensorFlow has no public way to undo it.
     """
-    global _scopes
+    global _scopes, _switched
     from tensorflow.python.framework import config
 
     with _lock:
-        outermost = _scopes == 0 and not config.is_op_determinism_enabled()
-        if outermost:
-            config.enable_op_determinism()
+        if _scopes == 0:
+            _switched = not config.is_op_determinism_enabled()
+            if _switched:
+                config.enable_op_determinism()
         _scopes += 1
     try:
         yield
     finally:
         with _lock:
             _scopes -= 1
-            if outermost:
+            if _scopes == 0 and _switched:
                 config.disable_op_determinism()
 
 
