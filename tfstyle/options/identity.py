@@ -48,8 +48,9 @@ def digest(value: Any) -> str:
       A SHA-256 in hexadecimal for arrays and lists; otherwise ``str(value)``.
     """
     if isinstance(value, np.ndarray):
-        content = np.ascontiguousarray(value)
-        return hashlib.sha256(repr(value.shape).encode() + content.data).hexdigest()
+        found = hashlib.sha256(repr(value.shape).encode())
+        found.update(np.ascontiguousarray(value).reshape(-1).data)  # copies no picture
+        return found.hexdigest()
     if isinstance(value, list):
         return hashlib.sha256("".join(map(digest, value)).encode()).hexdigest()
     return str(value)
