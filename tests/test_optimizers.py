@@ -133,7 +133,7 @@ def keras_adam(
 
 
 @pytest.mark.parametrize("beta_2", [0.999, 0.9])
-def test_adam_goes_where_that_of_keras_goes(beta_2):
+def test_adam_goes_where_keras_adam_goes(beta_2):
     values, losses = keras_adam(20, beta_2=beta_2)
     picture, reports, _ = run("adam", 20, beta_2=beta_2)
     np.testing.assert_allclose(picture, values[-1], rtol=1e-5, atol=1e-6)
@@ -175,7 +175,7 @@ def test_adam_clamps_until_a_step_and_no_longer():
 
 
 @pytest.mark.parametrize("beta_2", [0.999, 0.9])
-def test_adam_update_is_the_same_step_as_a_pure_function(beta_2):
+def test_adam_update_equals_the_step_of_adam(beta_2):
     x, momentum, velocity = start().value(), 0.0, 0.0
     for step in range(1, 13):
         with tf.GradientTape() as tape:
@@ -211,11 +211,11 @@ def rates(schedule, steps):
     return [float(schedule(step)) for step in steps]
 
 
-def test_a_constant_rate_is_a_number():
+def test_learning_rate_schedule_constant_is_a_number():
     assert learning_rate_schedule("constant", 0.3, 0.1, 10) == 0.3
 
 
-def test_cosine():
+def test_learning_rate_schedule_cosine():
     schedule = learning_rate_schedule("cosine", 0.4, 0.1, 100)
     expected = [0.4, 0.25 + 0.15 * np.cos(np.pi / 4), 0.25, 0.1, 0.1]
     np.testing.assert_allclose(
@@ -225,7 +225,7 @@ def test_cosine():
     np.testing.assert_allclose(rates(to_zero, [50, 100]), [0.2, 0.0], atol=1e-7)
 
 
-def test_exponential():
+def test_learning_rate_schedule_exponential():
     schedule = learning_rate_schedule("exponential", 0.8, 0.2, 100)
     np.testing.assert_allclose(
         rates(schedule, [0, 50, 100]), [0.8, 0.4, 0.2], rtol=1e-5
@@ -234,7 +234,7 @@ def test_exponential():
     assert 0 < rates(to_zero, [100])[0] < 1e-8
 
 
-def test_piecewise_is_that_of_the_assignment():
+def test_learning_rate_schedule_piecewise_is_that_of_the_assignment():
     # There the rate falls after the step of index decay_step, counted from 0.
     schedule = learning_rate_schedule("piecewise", 3.0, 0.1, 200, decay_step=180)
     expected = [3.0, 3.0, 0.1, 0.1]
@@ -245,14 +245,14 @@ def test_piecewise_is_that_of_the_assignment():
 
 
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
-def test_the_loss_is_traced_once(kind):
+def test_loop_traces_the_loss_once(kind):
     evaluate = Counted()
     run(kind, 40, evaluate)
     assert evaluate.traces == 1
 
 
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
-def test_other_targets_of_the_same_shapes_trace_nothing(kind):
+def test_loop_traces_nothing_for_other_targets_of_the_same_shapes(kind):
     def evaluate(x, targets):
         total = tf.reduce_sum(tf.square(x - targets["wanted"]))
         return total, {"distance": total}
@@ -273,8 +273,54 @@ def test_other_targets_of_the_same_shapes_trace_nothing(kind):
     assert loop.traces == 2
 
 
+def distance(x, targets):
+    total = sum(tf.reduce_sum(tf.square(x - tf.reduce_mean(t))) for t in targets)
+    return total, {"distance": total}
+
+
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
-def test_a_pool_and_its_gradient_are_in_one_graph_without_a_loop(kind):
+def test_loop_traces_again_for_targets_of_other_shapes_or_structures(kind):
+    variable = start()
+    optimizer = Adam(variable, learning_rate=0.02)
+    if kind == "lbfgs":
+        optimizer = LBFGS(variable, terms=1)
+    loop = Loop(with_gradient(distance), optimizer, steps=4, term_names=["distance"])
+    traces = []
+    for targets in (
+        (tf.ones([2]),),
+        (tf.zeros([2]),),
+        (tf.ones([3]),),
+        (tf.ones([2]), tf.ones([3])),
+        (tf.ones([2]),),
+        (tf.zeros([3]),),
+    ):
+        variable.assign(start())
+        optimizer.reset()
+        loop.run(targets)
+        traces.append(loop.traces)
+    assert traces == [1, 1, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("adam", "float32"), ("adam", "float64"), ("lbfgs", "float64")]
+)
+def test_loop_of_a_loss_without_terms(kind, dtype):
+    def evaluate(x, targets):
+        return tf.reduce_sum(tf.square(x - 0.3)), {}
+
+    variable, rows = start(dtype), []
+    optimizer = Adam(variable, learning_rate=0.1)
+    if kind == "lbfgs":
+        optimizer = LBFGS(variable, terms=0)
+    loop = Loop(with_gradient(evaluate), optimizer, steps=30, term_names=[])
+    loop.run(report=lambda new, steps: rows.extend(new))
+    assert all(row.shape == (1,) for row in rows)
+    np.testing.assert_allclose(variable, np.full(SHAPE, 0.3), atol=0.2)
+    assert rows[-1][0] < rows[0][0] / 5
+
+
+@pytest.mark.parametrize("kind", ["adam", "lbfgs"])
+def test_loop_keeps_a_pool_and_its_gradient_in_one_graph(kind):
     # Where the loop is, oneDNN's kernel of the gradient is a matter of chance.
     def evaluate(x):
         total = tf.reduce_sum(tf.nn.max_pool2d(tf.square(x), 2, 2, "VALID"))
@@ -320,7 +366,7 @@ def test_lbfgs_stops_before_its_budget_where_nothing_is_left_to_gain():
 
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
 @pytest.mark.parametrize("steps", [3, 300])
-def test_a_loop_tells_whether_more_steps_would_help(kind, steps):
+def test_loop_run_returns_whether_the_optimizer_has_converged(kind, steps):
     def evaluate(x):
         total = tf.reduce_sum(tf.square(x - 0.3))
         return total, {"bowl": total}
@@ -344,7 +390,7 @@ def test_lbfgs_reports_the_loss_of_the_picture_that_it_holds():
 
 
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
-def test_rows_are_totals_with_the_terms_that_add_up_to_them(kind):
+def test_loop_reports_totals_with_the_terms_that_add_up_to_them(kind):
     _, reports, _ = run(kind, 12)
     rows = np.array(reports.rows)
     np.testing.assert_allclose(rows[:, 0], rows[:, 1] + rows[:, 2], rtol=1e-5)
@@ -355,7 +401,7 @@ def test_rows_are_totals_with_the_terms_that_add_up_to_them(kind):
 
 
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
-def test_the_result_does_not_depend_on_how_often_the_host_is_told(kind, monkeypatch):
+def test_loop_result_does_not_depend_on_how_often_it_reports(kind, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_BETWEEN_REPORTS", 1e9)
     results = []
     for most in (1, 7, 64):
@@ -367,7 +413,7 @@ def test_the_result_does_not_depend_on_how_often_the_host_is_told(kind, monkeypa
     assert results[0] == results[1] == results[2]
 
 
-def test_the_host_hears_of_it_about_as_often_as_wanted(monkeypatch):
+def test_loop_reports_about_as_often_as_wanted(monkeypatch):
     monkeypatch.setattr(module, "SECONDS_BETWEEN_REPORTS", 0.2)
     times = []
 
@@ -387,14 +433,14 @@ def test_the_host_hears_of_it_about_as_often_as_wanted(monkeypatch):
     assert 2 <= max(sizes) <= 20  # a step takes at least 0.01 seconds
 
 
-def test_slow_steps_are_told_one_by_one(monkeypatch):
+def test_loop_reports_slow_steps_one_by_one(monkeypatch):
     monkeypatch.setattr(module, "SECONDS_BETWEEN_REPORTS", 0.0)
     _, reports, _ = run("adam", 9)
     assert reports.calls == 9
 
 
 @pytest.mark.parametrize("kind", ["adam", "lbfgs"])
-def test_a_report_can_stop_the_run(kind, monkeypatch):
+def test_loop_stops_when_a_report_asks_for_it(kind, monkeypatch):
     monkeypatch.setattr(module, "_MOST_STEPS_PER_CALL", 1)
     evaluate = Counted()
     picture, reports, _ = run(kind, 100, evaluate, stop_at=4)
@@ -434,7 +480,7 @@ def test_adam_stops_where_a_term_breaks_and_takes_the_step_back(
 
 
 @pytest.mark.parametrize("clamp_until", [0, 2])
-def test_taking_back_follows_the_schedule_and_keeps_to_the_box(clamp_until):
+def test_adam_takes_a_step_back_by_its_schedule_within_the_box(clamp_until):
     def evaluate(x, scale):
         loss, _ = bowl_and_waves(x)
         return scale * loss, scale * (2 * x - 0.6), [scale * loss]
@@ -458,7 +504,7 @@ def test_taking_back_follows_the_schedule_and_keeps_to_the_box(clamp_until):
 
 
 @pytest.mark.parametrize("clamp_until", [0, 1])
-def test_taking_back_a_step_that_is_wider_than_the_box(clamp_until):
+def test_adam_takes_a_step_back_that_is_wider_than_the_box(clamp_until):
     variable = tf.Variable(tf.fill(SHAPE, 0.6))
     box = {"clamp": (0.2, 0.7), "clamp_until": clamp_until}
     adam = Adam(variable, learning_rate=1.0, **box)
@@ -467,7 +513,7 @@ def test_taking_back_a_step_that_is_wider_than_the_box(clamp_until):
         np.testing.assert_allclose(variable, tf.fill(SHAPE, expected), rtol=1e-6)
 
 
-def test_a_loss_that_is_never_finite_leaves_the_first_picture():
+def test_adam_leaves_the_first_picture_if_no_loss_is_finite():
     variable, reports = start(), Reports()
     with pytest.raises(NonFiniteLossError, match="at step 1 in bowl;"):
         optimize(
@@ -481,7 +527,7 @@ def test_a_loss_that_is_never_finite_leaves_the_first_picture():
     assert reports.calls == 0
 
 
-def test_a_gradient_that_is_not_finite_is_named():
+def test_adam_names_a_gradient_that_is_not_finite():
     variable = start()
     with pytest.raises(NonFiniteLossError, match="at step 3 in the gradient;"):
         optimize(
@@ -506,7 +552,7 @@ def test_lbfgs_names_what_is_not_finite_at_its_start(broken):
     np.testing.assert_array_equal(variable, start())
 
 
-def test_lbfgs_goes_round_a_trial_that_is_not_finite():
+def test_lbfgs_avoids_a_trial_that_is_not_finite():
     evaluate = Counted(broken_at=4)
     picture, reports, _ = run("lbfgs", 40, evaluate)
     assert np.isfinite(picture).all()

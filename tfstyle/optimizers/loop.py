@@ -124,7 +124,8 @@ def _graph_loop(
 
         def evaluate(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             total, gradient, terms = objective(x, targets)
-            return total, gradient, tf.stack([terms[name] for name in term_names])
+            values = [terms[name] for name in term_names]
+            return total, gradient, tf.stack(values) if values else total[None][:0]
 
         def value_and_gradient(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return call_in_own_graph(evaluate, x)
