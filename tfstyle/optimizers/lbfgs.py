@@ -1,14 +1,14 @@
-"""L-BFGS with a strong-Wolfe line search, wholly inside the TensorFlow graph.
+"""L-BFGS with a strong-Wolfe line search that runs inside the TensorFlow graph.
 
-The method is that of Nocedal and Wright, *Numerical Optimization*, 2nd edition
-(2006): the two-loop recursion (algorithm 7.4), a line search for the strong Wolfe
-conditions (algorithms 3.5 and 3.6) and cubic interpolation (equation 3.59). Box
-constraints are kept by the two-metric projection of Bertsekas, "Projected Newton
-methods for optimization problems with simple constraints", SIAM J. Control and
-Optimization 20 (1982).
+The method follows Nocedal and Wright, *Numerical Optimization*, 2nd edition (2006): the
+two-loop recursion (algorithm 7.4), a line search for the strong Wolfe conditions
+(algorithms 3.5 and 3.6) and cubic interpolation (equation 3.59). The two-metric
+projection of Bertsekas, "Projected Newton methods for optimization problems with simple
+constraints", SIAM J. Control and Optimization 20 (1982), keeps the variable inside a
+box.
 
-The functions are pure and work on flat vectors; `LBFGS` holds the state between
-steps and knows the shape of the variable.
+The functions are pure and work on flat vectors. ``LBFGS`` holds the state between steps
+and knows the shape of the variable.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ import tensorflow as tf
 
 ValueAndGradient = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 Preconditioner = Callable[[tf.Tensor], tf.Tensor]
-"""Applies a guess of the inverse Hessian, but for its size, to a tensor: linear,
+"""Multiplies a tensor by an estimate of the inverse Hessian, up to a factor: linear,
 symmetric and positive definite."""
 Structure = TypeVar("Structure", bound=tuple)
 
 SUFFICIENT_DECREASE = 1e-4
 CURVATURE = 0.9
 
-# The next trial keeps this share of the bracket clear of both of its ends, so that
-# the bracket shrinks even where the cubic is a poor model.
+# The next trial is at least this share of the bracket away from both ends, so that the
+# bracket shrinks even where the cubic is a poor model.
 _MARGIN = 0.1
-# Without an upper end of the bracket, a trial is this many times the last one. The
-# slope is still 0.9 of what it was: a smaller growth would waste an evaluation.
+# As long as the bracket has no upper end, the next trial is between 2 and 10 times the
+# last one: the slope is still 0.9 of what it was, so less would waste an evaluation.
 _GROWTH = (2.0, 10.0)
 
 
 class Sample(NamedTuple):
-    """The loss along the search path at one step length; three scalars.
+    """The loss at one step length along the search path; three scalars.
 
     Attributes:
-      step: The step length; infinite for an end of the bracket not yet found.
-      loss: The loss there; infinite where it is not finite.
-      slope: The derivative of the loss along the path with respect to `step`.
+      step: The step length; infinite for an end of the bracket that is not known yet.
+      loss: The loss there; infinite if it is not finite.
+      slope: The derivative of the loss by ``step``.
     """
 
     step: tf.Tensor
@@ -51,7 +51,7 @@ class Sample(NamedTuple):
 
 
 class Point(NamedTuple):
-    """What is known of one point.
+    """A point and what is known about it.
 
     Attributes:
       x: The point, [n].
@@ -69,12 +69,12 @@ class Search(NamedTuple):
 
     Attributes:
       trial: The step length to evaluate next.
-      low: The best step so far among those with sufficient decrease; at first 0.
-      high: The other end of the bracket: between `low` and `high` lie step lengths
-        that meet the strong Wolfe conditions.
-      best: The point at `low`.
+      low: The best step so far with sufficient decrease; 0 at first.
+      high: The other end of the bracket. Some step between ``low`` and ``high`` meets
+        the strong Wolfe conditions.
+      best: The point at ``low``.
       evaluations: How many points have been evaluated, int64.
-      accepted: Whether `low` meets the strong Wolfe conditions, bool.
+      accepted: Whether ``low`` meets the strong Wolfe conditions, bool.
     """
 
     trial: tf.Tensor
@@ -86,11 +86,12 @@ class Search(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What one step of `LBFGS` came to; all about the point that the variable holds.
+    """The result of one step of ``LBFGS``.
 
     Attributes:
-      loss: The loss, a scalar; infinite if nothing has been evaluated yet.
-      terms: The caller's terms of the loss, [k].
+      loss: The loss of the point that the variable holds, a scalar; infinite if nothing
+        has been evaluated yet.
+      terms: The caller's terms of that loss, [k].
       moved: Whether the step accepted a new point, bool.
       converged: Whether no further progress is possible, bool.
     """
@@ -102,22 +103,22 @@ class StepResult(NamedTuple):
 
 
 def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    # Not a matrix product: that would be rounded to TF32 on recent GPUs.
+    # Recent GPUs would round a matrix product to TF32.
     return tf.reduce_sum(a * b)
 
 
 def _square(a: tf.Tensor) -> tf.Tensor:
-    """Returns a·a, of which no vector of products is made, unlike `_dot`."""
+    """Returns a·a without a vector of products, which ``_dot`` makes."""
     return 2 * tf.nn.l2_loss(a)
 
 
 def _restricted(vector: tf.Tensor, free: tf.Tensor | None) -> tf.Tensor:
-    """Returns a vector with 0 where not `free`; itself if all is."""
+    """Returns a vector with 0 where it is not ``free``; None means free everywhere."""
     return vector if free is None else tf.where(free, vector, 0)
 
 
 def _select(condition: tf.Tensor, yes: Structure, no: Structure) -> Structure:
-    """Picks one of two equal structures of tensors by a scalar bool; copies none."""
+    """Returns one of two structures of tensors, by a scalar bool, without a copy."""
 
     def same(structure: Structure) -> Structure:
         return tf.nest.map_structure(tf.identity, structure)
@@ -126,20 +127,20 @@ def _select(condition: tf.Tensor, yes: Structure, no: Structure) -> Structure:
 
 
 def _epsilon(dtype: tf.DType) -> float:
-    """Returns the relative spacing of the numbers of a floating type."""
+    """Returns the relative spacing of the numbers of a floating-point type."""
     return float(np.finfo(dtype.as_numpy_dtype).eps)
 
 
 def inverse_curvature(s: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Returns 1 / s·y, or 0 where s·y is not safely positive.
+    """Returns 1 / s·y, or 0 if s·y is not safely positive.
 
     Args:
       s: A change of the point, [n].
-      y: The change of the gradient that went with it, [n].
+      y: The change of the gradient between the same points, [n].
 
     Returns:
-      A scalar, rho of Nocedal and Wright's equation 7.17. A pair for which it is 0
-      would make the inverse Hessian indefinite, up to rounding.
+      A scalar: rho of Nocedal and Wright's equation 7.17. It is 0 for a pair that would
+      make the inverse Hessian indefinite, up to rounding.
     """
     sy = _dot(s, y)
     safe = sy > _epsilon(s.dtype) * tf.sqrt(_square(s)) * tf.sqrt(_square(y))
@@ -158,10 +159,10 @@ def two_loop_direction(
 ) -> tf.Tensor:
     """Returns the quasi-Newton direction −H·gradient (algorithm 7.4).
 
-    The history is read row by row by `tf.gather`, which does not copy the rest of a
-    variable. With `free`, the recursion is that of the problem restricted to the
-    free components: the pairs are restricted too, since the inverse Hessian of the
-    restricted problem is not a part of the inverse of the whole Hessian.
+    ``tf.gather`` reads the history row by row; it does not copy the rest of a variable.
+    With ``free``, the recursion solves the problem restricted to the free components.
+    The pairs are restricted too, because the inverse Hessian of the restricted problem
+    is not a part of the inverse of the whole Hessian.
 
     Args:
       gradient: [n]; 0 at components that are not free.
@@ -169,19 +170,20 @@ def two_loop_direction(
       y_history: Changes of the gradient, [history, n].
       count: How many rows are in use, int64.
       newest: The row of the latest pair, int64.
-      scale: H is this multiple of the preconditioner P if there is no usable pair;
-        with one, it starts from s·y / y·Py of the latest (equation 7.20, P being I).
+      scale: Factor of the preconditioner P in H if no pair is usable. Otherwise the
+        factor is s·y / y·Py of the latest usable pair (equation 7.20, where P is I).
       free: Which components are free, bool, [n]; None if all are.
-      precondition: Applies P, to flat vectors.
+      precondition: Multiplies a flat vector by P.
 
     Returns:
-      The direction, [n], of the dtype of `gradient`.
+      The direction, [n], of the dtype of ``gradient``.
     """
     history = s_history.shape[0]
 
     def pair(age: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         row = tf.math.floormod(newest - age, history)
-        # A restricted y suffices: s meets only what is restricted, as r is at the end.
+        # It is enough to restrict y: s is only multiplied by restricted vectors, and
+        # the result is restricted at the end.
         return tf.gather(s_history, row), _restricted(tf.gather(y_history, row), free)
 
     def put(vector: tf.Tensor, age: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
@@ -225,15 +227,15 @@ def two_loop_direction(
 def cubic_minimizer(
     a: Sample, b: Sample, lower: tf.Tensor, upper: tf.Tensor
 ) -> tf.Tensor:
-    """Returns where the cubic through two samples is least, kept within limits.
+    """Returns the minimizer of the cubic through two samples, within limits.
 
     This is equation 3.59, with the square root scaled against overflow.
 
     Args:
       a: One sample.
-      b: Another, at another step.
-      lower: The least step to return.
-      upper: The greatest.
+      b: A sample at another step.
+      lower: The lowest step to return.
+      upper: The highest step to return.
 
     Returns:
       The step, a scalar; halfway between the limits if the cubic has no minimum.
@@ -249,7 +251,7 @@ def cubic_minimizer(
 
 
 def _next_trial(previous: Sample, low: Sample, high: Sample) -> tf.Tensor:
-    """Returns the step to try next: beyond `low` if there is no bracket, else in it."""
+    """Returns the next step to try: in the bracket, or beyond ``low`` without one."""
     extrapolated = cubic_minimizer(
         previous, low, _GROWTH[0] * low.step, _GROWTH[1] * low.step
     )
@@ -273,15 +275,15 @@ def _probe(
     """Evaluates the loss at one step along the projected path.
 
     Args:
-      evaluate: As `ValueAndGradient`, on flat vectors.
+      evaluate: A ``ValueAndGradient`` of flat vectors.
       start: Where the path starts, [n].
-      direction: Where it leads, [n].
+      direction: The direction of the path, [n].
       step: The step length, a scalar.
       bounds: The box onto which the path is projected, if any.
 
     Returns:
-      The sample and the point. A loss that is not finite, or whose gradient is not,
-      reads as infinite.
+      The sample and the point. The sample's loss is infinite if the loss or its
+      gradient is not finite.
     """
     x = start + step * direction
     moves = None
@@ -289,9 +291,9 @@ def _probe(
         inside = tf.clip_by_value(x, *bounds)
         moves, x = tf.equal(x, inside), inside
     loss, gradient, terms = evaluate(x)
-    # Not sooner, for the evaluation is what needs memory.
+    # The evaluation needs the most memory, so this vector is made after it.
     with tf.control_dependencies([loss]):
-        # A clipped component stands still, whatever its gradient.
+        # A clipped component does not move, whatever its gradient is.
         moving = _restricted(direction, moves)
     finite = tf.math.is_finite(loss) & tf.reduce_all(tf.math.is_finite(gradient))
     loss = tf.where(finite, loss, tf.constant(float("inf"), loss.dtype))
@@ -306,29 +308,29 @@ def line_search(
     limit: tf.Tensor,
     bounds: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> Search:
-    """Looks for a step that meets the strong Wolfe conditions.
+    """Searches for a step that meets the strong Wolfe conditions.
 
-    Algorithms 3.5 (bracketing) and 3.6 (zoom) are one loop here: they differ only
-    in whether the upper end of the bracket is known, and an infinite one obeys the
-    same rules. The first trial is step 1. Decrease is measured against the move
-    really made, g·(x − x₀), which is step·slope where nothing is clipped.
+    Algorithms 3.5 (bracketing) and 3.6 (zoom) are one loop here. They differ only in
+    whether the upper end of the bracket is known, and the same rules hold for an
+    infinite one. The first trial is step 1. Decrease is measured against the actual
+    move, g·(x − x₀), which equals step·slope where nothing is clipped.
 
     Where losses differ by less than rounding, an equal loss with a flatter slope is
-    progress, which is why an equal loss is not one that is too high.
+    progress, so an equal loss does not count as too high.
 
     Args:
-      evaluate: As `ValueAndGradient`, on flat vectors; traced once.
+      evaluate: A ``ValueAndGradient`` of flat vectors; traced once.
       start: The start, with its gradient.
-      loss: The loss there. If it is infinite and the gradient is 0, the search
-        evaluates the start and accepts it if it is finite.
-      direction: A direction of descent, [n], with no component leading out of the
-        box from its border.
+      loss: The loss at the start. If it is infinite and the gradient is 0, the search
+        evaluates the start, and accepts it if its loss is finite.
+      direction: A direction of descent, [n]. At the border of the box, no component
+        may lead out of it.
       limit: How many points may be evaluated, int64.
       bounds: The box, if any.
 
     Returns:
-      The last state of the search. Its `low` never lies above the start; if
-      nothing better was found, it is the start.
+      The last state of the search. The loss at ``low`` is never above that of the
+      start; ``low`` is the start if nothing better was found.
     """
     dtype = direction.dtype
     zero, infinity = tf.zeros([], dtype), tf.constant(float("inf"), dtype)
@@ -339,9 +341,9 @@ def line_search(
 
     def undecided(search: Search) -> tf.Tensor:
         width = tf.abs(search.high.step - search.low.step)
-        # The bracket is spent if it is narrower than the spacing of the points, or if
-        # the most to gain in it, were the loss convex, is less than that of losses.
-        # An infinite one never is, even if the direction is 0.
+        # The search ends if the bracket is narrower than the spacing of the points, or
+        # if a convex loss could not fall in it by more than the spacing of losses. An
+        # infinite bracket does not end it, even if the direction is 0.
         gain = tf.abs(search.low.slope) * width
         distinct = (width * reach > spacing) & (gain > epsilon * tf.abs(loss))
         worthwhile = tf.math.is_inf(width) | distinct
@@ -357,7 +359,7 @@ def line_search(
         uphill = sample.slope * (high.step - low.step) >= 0
         new_high = _select(good, _select(uphill, low, high), sample)
         new_low, best = _select(good, (sample, point), (low, search.best))
-        # Where no loss is finite yet, the terms tell why.
+        # As long as no loss is finite, the terms of the last trial tell why.
         known = tf.math.is_finite(new_low.loss)
         best = best._replace(terms=tf.where(known, best.terms, point.terms))
         trial = _next_trial(low, new_low, new_high)
@@ -376,22 +378,21 @@ def line_search(
 
 
 class LBFGS:
-    """Minimises a loss of one variable by L-BFGS, with or without a box.
+    """Minimises a loss of one variable by L-BFGS, optionally inside a box.
 
-    Nocedal and Wright, Numerical Optimization, algorithms 7.4, 3.5 and 3.6, see the
-    module. Everything that a step needs is kept in variables, so `step` may be called
-    eagerly, in a `tf.function` or in the body of a `tf.while_loop`; the object itself
-    must be built outside of them. With n components, it holds
-    (2·history + 1)·n numbers besides the variable.
+    See the module for the algorithms. All state is kept in variables, so ``step`` may
+    be called eagerly, in a ``tf.function`` or in the body of a ``tf.while_loop``. The
+    object itself must be created outside of them. For a variable of n components, it
+    holds another (2·history + 1)·n numbers.
 
-    The variable must not be changed between steps by anyone else without `reset`.
+    Call ``reset`` after changing the variable between two steps.
 
     Attributes:
       variable: The variable that is optimised.
       evaluations: How many times the loss has been evaluated, an int64 variable.
-      restarts: Whether a failed search forgets the history, so that the next step is
-        one of steepest descent; if not, there is no next step. Read where `step` is
-        traced.
+      restarts: Whether a failed search clears the history, so that the next step is
+        one of steepest descent. If not, a failed search ends the run. Read when
+        ``step`` is traced.
     """
 
     def __init__(
@@ -411,14 +412,15 @@ class LBFGS:
           variable: What to optimise, of any static shape, float32 or float64.
           terms: The length k of the terms that the loss function returns.
           history: How many pairs to keep.
-          bounds: The lowest and the highest value of every component, if limited.
-          first_step: How far steepest descent, the first step and that after a
-            failed one, at first tries to move the component that moves most.
-          max_evaluations_per_step: The most evaluations in one line search.
+          bounds: The lowest and the highest value of every component, or None.
+          first_step: The largest change of a component in the first trial of a step of
+            steepest descent: the first step, and the one after a failed search.
+          max_evaluations_per_step: Limit of evaluations in one line search.
           preconditioner: Takes and returns tensors of the variable's shape.
 
         Raises:
-          ValueError: The dtype, the shape or a number is not one of those.
+          ValueError: If the variable has another dtype or an unknown shape, a number is
+            not positive, or the bounds are not in rising order.
         """
         dtype = variable.dtype
         if dtype not in (tf.float32, tf.float64):
@@ -453,7 +455,7 @@ class LBFGS:
 
     @property
     def state(self) -> tuple[tf.Variable, ...]:
-        """All variables, `variable` first."""
+        """All variables, ``variable`` first."""
         return (
             self.variable,
             self.evaluations,
@@ -467,21 +469,21 @@ class LBFGS:
         )
 
     def reset(self) -> None:
-        """Forgets everything, the count of evaluations too; the variable stays.
+        """Clears everything but the variable, including the count of evaluations.
 
-        The next step evaluates the point that the variable then holds.
+        The next step evaluates the point that the variable holds by then.
         """
-        # Old rows of the history need not be wiped: without count, none is read.
+        # The rows of the history may stay: with a count of 0, none is read.
         for variable in (self.evaluations, self._count, self._newest):
             variable.assign(tf.zeros_like(variable))
         self.renew()
 
     def renew(self) -> None:
-        """Makes the next step evaluate the point, for the loss is another.
+        """Makes the next step evaluate the point again, because the loss has changed.
 
-        The history stays: that of a similar loss is better than none.
+        The history stays: the history of a similar loss is better than none.
         """
-        # The line search takes an infinite loss without gradient for "unknown".
+        # To the line search, an infinite loss without a gradient means "unknown".
         self._loss.assign(float("inf"))
         for variable in (self._gradient, self._terms):
             variable.assign(tf.zeros_like(variable))
@@ -491,27 +493,27 @@ class LBFGS:
     ) -> StepResult:
         """Does one iteration.
 
-        The first step only evaluates the point that the variable holds (moving it
-        into the box if it lies outside), so that its loss can be reported like any
-        other; it takes one evaluation. Later steps take one where step length 1
-        meets the strong Wolfe conditions, which is the common case.
+        The first step only evaluates the point that the variable holds, after moving it
+        into the box, so that its loss can be reported like any other. It takes one
+        evaluation. So does each later step in which step length 1 meets the strong
+        Wolfe conditions, which is the common case.
 
-        A failed search, where this `restarts`, forgets the history, so that the next
-        step is one of steepest descent; if that fails too, or there are no restarts,
-        the result is `converged`. It also is if the projected gradient is 0, or the
-        loss is not finite at the start.
+        If a search fails and ``restarts`` is set, the history is cleared, so that the
+        next step is one of steepest descent. If that fails too, or ``restarts`` is not
+        set, the result is ``converged``. The result is also ``converged`` if the
+        projected gradient is 0, or the loss is not finite at the start.
 
         Args:
-          value_and_gradient: Takes a tensor of the variable's shape and dtype;
-            returns the loss, a scalar, its gradient, of the variable's shape, and
-            its terms, [k]. Traced once per call of `step`.
-          budget: The most evaluations that may be made, an integer scalar. A search
-            that it cuts short before a better point was found leaves all as it was,
-            and the next step starts over: pass all that is left, not small slices.
+          value_and_gradient: Takes a tensor of the variable's shape and dtype. Returns
+            the loss, a scalar; its gradient, of the variable's shape; and its terms,
+            [k]. Traced once per call of ``step``.
+          budget: Limit of evaluations, an integer scalar. If it ends a search before a
+            better point was found, nothing changes, and the next step starts the search
+            again: pass all evaluations that are left, not small slices.
 
         Returns:
-          The loss and the terms of the point that the variable now holds, whether
-          that point is new, and whether there is nothing more to gain.
+          The loss and the terms of the point that the variable now holds, whether that
+          point is new, and whether no further progress is possible.
         """
         start = Point(
             tf.reshape(self.variable, [-1]),
@@ -535,8 +537,8 @@ class LBFGS:
         moved = search.accepted | (search.low.loss < loss)
         cut_short = (search.evaluations >= limit) & (limit < self._max_evaluations)
         failed = ~moved & ~cut_short
-        # A search may end at another point of the same loss without having accepted
-        # it; to go there could go on for ever.
+        # A search may end at another point of the same loss without accepting it.
+        # Moving there could go on forever.
         best = _select(moved, search.best, start)
         self._remember(start, best, usable=moved & tf.math.is_finite(loss))
         self._loss.assign(search.low.loss)
@@ -573,14 +575,14 @@ class LBFGS:
         return evaluate
 
     def _direction(self, start: Point, count: tf.Tensor) -> tf.Tensor:
-        """Returns a direction of descent from `start` that does not leave the box.
+        """Returns a direction of descent from ``start`` that does not leave the box.
 
         Args:
-          start: Where from, with its gradient.
+          start: The point, with its gradient.
           count: How many pairs of the history to use, int64.
 
         Returns:
-          The direction, [n]; 0 if there is no descent, or no gradient yet.
+          The direction, [n]; 0 if there is none, or the gradient is not known yet.
         """
         x, gradient = start.x, start.gradient
         box, free = self._box(), None
@@ -605,13 +607,13 @@ class LBFGS:
             free,
             self._precondition,
         )
-        # Exact arithmetic makes it a descent; rounding may not.
+        # In exact arithmetic it is a direction of descent; rounding may change that.
         descends = _dot(gradient, direction) < 0
         direction = tf.cond(descends, lambda: direction, lambda: -scale * steepest())
         if box is None:
             return direction
-        # What is free to move inwards may still be sent outwards, against its own
-        # gradient; to hold it makes the descent steeper.
+        # Components at the border that are free to move inwards may still be sent
+        # outwards, against their own gradient. Holding them makes the descent steeper.
         out = (x <= box[0]) & (direction < 0) | (x >= box[1]) & (direction > 0)
         return _restricted(direction, ~out)
 
@@ -624,16 +626,16 @@ class LBFGS:
         """Moves to a point and stores the pair if its curvature is positive.
 
         Args:
-          start: Where the search started.
-          best: The point it found.
-          usable: Whether they are two points whose gradients are known, bool.
+          start: The point at which the search started.
+          best: The point that it found.
+          usable: Whether the two points differ and both gradients are known, bool.
         """
         s, y = best.x - start.x, best.gradient - start.gradient
 
         def store() -> tf.Tensor:
             history = self._s_history.shape[0]
             row = tf.math.floormod(self._newest + 1, history)
-            # A write to one row, in place.
+            # This writes one row in place.
             self._s_history.scatter_nd_update([[row]], [s])
             self._y_history.scatter_nd_update([[row]], [y])
             self._newest.assign(row)
