@@ -163,6 +163,16 @@ def evaluate_whole(loss, value, targets, of=lambda x: x):
     )
 
 
+def evaluate_tiled(tiled, value, targets, grid, of=lambda x: x):
+    """Total, gradient and terms by tiles, in a graph as in a run."""
+
+    @tf.function(autograph=False)
+    def traced(value, targets):
+        return tiled.value_and_gradient(value, targets, grid, of)
+
+    return traced(value, targets)
+
+
 def whole_and_tiled(loss, value, content, style, tiles, keep=True, of=lambda x: x):
     """Total, gradient and terms: of the whole picture, and by tiles."""
     whole = evaluate_whole(loss, value, loss.targets(content, style), of)
@@ -172,7 +182,7 @@ def whole_and_tiled(loss, value, content, style, tiles, keep=True, of=lambda x: 
     style_grid = choose_grid(style_size, tiled.halo, 0.7 * np.prod(style_size))
     assert len(grid) == np.prod(tiles) and len(style_grid) > 1
     targets = tiled_targets(tiled, content, style, grid, style_grid)
-    return whole, tiled.value_and_gradient(value, targets, grid, of)
+    return whole, evaluate_tiled(tiled, value, targets, grid, of)
 
 
 def assert_equal(whole, tiled, tolerance):
