@@ -1,4 +1,4 @@
-"""L-BFGS: the mathematics against NumPy, the guarantees of `LBFGS.step`, its costs."""
+"""L-BFGS: its mathematics against NumPy, what ``step`` guarantees and what it costs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def random_matrix(size, condition, seed=0):
 
 
 class Record:
-    """What a run went through: one entry per step, the first for the start."""
+    """The history of a run: one entry per step, the first for the start."""
 
     def __init__(self):
         self.x, self.loss, self.evaluations = [], [], []
@@ -59,7 +59,7 @@ class Record:
 
 
 def run(loss, start, limit=2000, dtype="float64", budget=None, **options):
-    """Steps until convergence or until `limit` evaluations are spent."""
+    """Takes steps until convergence, or until ``limit`` evaluations are made."""
     variable = tf.Variable(np.asarray(start, dtype))
     optimiser = LBFGS(variable, terms=1, **options)
     function = with_gradient(loss)
@@ -79,7 +79,7 @@ def run(loss, start, limit=2000, dtype="float64", budget=None, **options):
 
 
 def spent_until(record, optimum, tolerance=1e-6):
-    """Evaluations until every component was first within tolerance."""
+    """Returns the evaluations after which every component is within the tolerance."""
     for x, evaluations in zip(record.x, record.evaluations, strict=True):
         if np.abs(x - optimum).max() < tolerance:
             return evaluations
@@ -91,35 +91,35 @@ def spent_until(record, optimum, tolerance=1e-6):
     [([-1.2, 1.0], 60), ([-1.2, 1.0] * 5, 120)],
     ids=["2-D", "10-D"],
 )
-def test_rosenbrock(start, enough):
+def test_lbfgs_finds_the_optimum_of_rosenbrock(start, enough):
     record = run(rosenbrock, start)
     assert spent_until(record, 1.0) <= enough
     assert record.converged
     assert np.abs(record.x[-1] - 1).max() < 1e-6
 
 
-def test_ill_conditioned_quadratic():
+def test_lbfgs_finds_the_optimum_of_an_ill_conditioned_quadratic():
     centre = np.linspace(-1, 1, 50)
     loss = quadratic(random_matrix(50, 1e4), centre)
     record = run(loss, np.full(50, 3.0), limit=900)
-    # SciPy's L-BFGS-B with as long a history needs 772.
+    # SciPy's L-BFGS-B needs 772 with a history of the same length.
     assert spent_until(record, centre) < 900
 
 
-def test_float32_stops_by_itself():
+def test_lbfgs_converges_in_float32():
     record = run(rosenbrock, [-1.2, 1.0], dtype="float32", limit=500)
     assert record.converged
     assert np.abs(record.x[-1] - 1).max() < 1e-3
 
 
-def test_any_shape():
+def test_lbfgs_takes_variables_of_any_shape():
     centre = np.arange(24.0).reshape(1, 2, 4, 3)
     record = run(lambda x: tf.reduce_sum((x - centre) ** 2), np.zeros_like(centre))
     np.testing.assert_allclose(record.x[-1], centre, atol=1e-9)
 
 
 def constrained_optimum(matrix, centre, low, high):
-    """By projected gradient, to the last digit."""
+    """Returns the optimum, found by projected gradient to the last digit."""
     x = np.clip(centre, low, high)
     length = 1 / np.linalg.eigvalsh(matrix).max()
     for _ in range(20000):
@@ -128,7 +128,7 @@ def constrained_optimum(matrix, centre, low, high):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_box_constrained_quadratic(seed):
+def test_lbfgs_finds_the_optimum_of_a_quadratic_in_a_box(seed):
     matrix = random_matrix(20, 100, seed)
     centre = np.random.default_rng(seed).normal(size=20) * 2
     low, high = -0.7, 1.1
@@ -140,13 +140,13 @@ def test_box_constrained_quadratic(seed):
     assert record.converged
     assert all(low <= x.min() and x.max() <= high for x in record.x)
     assert (np.diff(record.loss) <= 0).all()
-    # Where rounding hides any further gain, it gives up soon.
+    # It stops soon after rounding hides any further gain.
     assert record.evaluations[-1] <= 70
 
 
 @pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
 def test_direction_does_not_lead_out_of_the_box(bounds):
-    """Nor where only the coupling of the components sends one outwards."""
+    """Not even if only the coupling of the components sends one outwards."""
     matrix = np.array([[1.0, 0.9], [0.9, 1.0]])
     optimiser = LBFGS(tf.Variable([0.0, 0.5], dtype=tf.float64), bounds=bounds)
     optimiser._s_history[:2].assign(np.eye(2))
@@ -169,11 +169,11 @@ def test_clipped_components_add_nothing_to_the_slope():
     half = tf.constant(0.5, tf.float64)
     sample, point = lbfgs._probe(evaluate, *tf.unstack(vectors), half, bounds)
     np.testing.assert_array_equal(point.x, [0.5, 1.0, 0.0])
-    # The third arrives at its bound exactly: so far, it has moved.
+    # The third component reaches its bound exactly, so it has moved all the way.
     assert sample.slope == 1 - 100
 
 
-def test_box_of_float32_is_kept_exactly():
+def test_lbfgs_keeps_a_box_of_float32_exactly():
     matrix = random_matrix(20, 100).astype("float32")
     centre = np.linspace(-2, 2, 20, dtype="float32")
     low, high = np.float32(-0.7), np.float32(1.1)
@@ -189,15 +189,15 @@ def test_box_of_float32_is_kept_exactly():
     np.testing.assert_allclose(record.x[-1], expected, atol=1e-4)
 
 
-def test_corner_of_the_box():
-    """Rosenbrock's optimum outside: the constrained one is where x₀ is at its bound."""
+def test_lbfgs_finds_an_optimum_on_the_border_of_the_box():
+    """Rosenbrock's optimum is outside; the constrained one has x₀ at its bound."""
     record = run(rosenbrock, [-1.2, 1.0], bounds=(-1.5, 0.5))
     np.testing.assert_allclose(record.x[-1], [0.5, 0.25], atol=1e-6)
     assert record.converged
 
 
 @pytest.mark.parametrize("start", [[-1.2, 1.0], [-1.2, 1.0] * 5], ids=["2-D", "10-D"])
-def test_steps_meet_the_strong_wolfe_conditions(start):
+def test_step_meets_the_strong_wolfe_conditions(start):
     record = run(rosenbrock, start)
     function = with_gradient(rosenbrock)
     checked = 0
@@ -215,24 +215,24 @@ def test_steps_meet_the_strong_wolfe_conditions(start):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_loss_never_rises(dtype):
+def test_step_never_raises_the_loss(dtype):
     record = run(rosenbrock, [-1.2, 1.0] * 5, dtype=dtype, limit=300)
     assert (np.diff(record.loss) <= 0).all()
 
 
-def test_step_length_one_costs_one_evaluation():
+def test_step_of_length_one_costs_one_evaluation():
     """Near a well-conditioned quadratic's optimum, every step is of length 1."""
     centre = np.linspace(-1, 1, 50)
     record = run(quadratic(random_matrix(50, 2), centre), np.full(50, 3.0))
     steps = record.evaluations.index(spent_until(record, centre)) + 1
     assert steps > 8
-    # The first search has only steepest descent to go by.
+    # The first search knows only the direction of steepest descent.
     assert record.evaluations[0] == 1
     assert (np.diff(record.evaluations[1:steps]) == 1).all()
 
 
 def dense_direction(gradient, pairs, h0):
-    """The BFGS recursion of the whole inverse Hessian, equation 6.17."""
+    """Returns the direction by the BFGS recursion of a dense matrix, equation 6.17."""
     identity = np.eye(gradient.size)
     inverse = h0
     for s, y in pairs:
@@ -246,7 +246,7 @@ def dense_direction(gradient, pairs, h0):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("preconditioned", [False, True])
 def test_two_loop_direction_is_that_of_dense_bfgs(count, masked, preconditioned):
-    """Also of a ring that has wrapped, with an unusable pair, and of a subspace."""
+    """Also after the history wrapped, with an unusable pair, and in a subspace."""
     rng = np.random.default_rng(count)
     size, history, newest = 12, 5, 1
     s, y = np.full((2, history, size), np.nan)
@@ -286,8 +286,8 @@ def sample(step, loss, slope):
     return lbfgs.Sample(*(tf.constant(v, tf.float64) for v in (step, loss, slope)))
 
 
-def test_cubic_minimizer():
-    """Of x³ − 3x, whose minimum is at 1, and of a line, which has none."""
+def test_cubic_minimizer_by_hand():
+    """The minimum of x³ − 3x is at 1; a sample of infinite loss has no cubic."""
     a, b = sample(0.0, 0.0, -3.0), sample(3.0, 18.0, 24.0)
     limits = tf.constant([0.0, 3.0, 1.5], tf.float64)
     np.testing.assert_allclose(lbfgs.cubic_minimizer(a, b, *limits[:2]), 1.0)
@@ -298,7 +298,7 @@ def test_cubic_minimizer():
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3])
-def test_budget_is_kept(budget):
+def test_step_keeps_to_its_budget(budget):
     variable = tf.Variable([-1.2, 1.0], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1)
     calls = []
@@ -314,7 +314,7 @@ def test_budget_is_kept(budget):
     assert optimiser.evaluations == len(calls)
 
 
-def test_no_budget_changes_nothing():
+def test_step_without_budget_changes_nothing():
     variable = tf.Variable([-1.2, 1.0], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1)
     for evaluations, budget in enumerate([0, 1]):
@@ -326,8 +326,8 @@ def test_no_budget_changes_nothing():
 
 
 @pytest.mark.parametrize("outside", [np.nan, np.inf, -np.inf])
-def test_points_without_a_finite_loss_are_never_accepted(outside):
-    """Beyond x₀ < 1.5, and the direct way to the optimum overshoots it."""
+def test_step_never_accepts_a_point_without_a_finite_loss(outside):
+    """The loss is finite for x₀ < 1.5 only, and the first trials go beyond that."""
     base = quadratic(np.diag([1.0, 50.0]), np.array([1.4, -2.0]))
     beyond = []
 
@@ -349,7 +349,7 @@ def test_points_without_a_finite_loss_are_never_accepted(outside):
     np.testing.assert_allclose(variable, [1.4, -2.0], atol=1e-6)
 
 
-def test_gradient_that_is_not_finite_is_not_accepted():
+def test_step_never_accepts_a_gradient_that_is_not_finite():
     def function(x):
         bad = x[0] > 0
         nan = tf.constant(np.nan, x.dtype)
@@ -362,7 +362,7 @@ def test_gradient_that_is_not_finite_is_not_accepted():
     assert -3 < variable[0] <= 0
 
 
-def test_start_that_is_not_finite():
+def test_step_converges_at_a_start_that_is_not_finite():
     variable = tf.Variable([1.0], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1)
     result = optimiser.step(with_gradient(lambda x: tf.math.log(-x[0])), 100)
@@ -371,7 +371,7 @@ def test_start_that_is_not_finite():
 
 
 def test_preconditioner_gives_the_first_steps_their_direction():
-    """In the shape of the variable, and the component that moves most is that of Pg."""
+    """P gets the variable's shape; ``first_step`` is the largest move by it."""
     slopes = np.array([[1.0, 2.0], [-4.0, 1.0]])
     factors = np.array([[8.0, 1.0], [1.0, 1.0]])
     variable = tf.Variable(np.zeros((2, 2)))
@@ -385,7 +385,7 @@ def test_preconditioner_gives_the_first_steps_their_direction():
 
 
 def test_preconditioner_sends_nothing_out_of_the_box():
-    """It moves the second component against its own gradient, at the border out."""
+    """P moves the second component, at the border, outwards against its gradient."""
     variable = tf.Variable([0.0, 0.0, 0.5], dtype=tf.float64)
     gradient = tf.constant([-1.0, -0.1, 0.0], tf.float64)
     optimiser = LBFGS(
@@ -413,12 +413,12 @@ def test_with_the_inverse_hessian_for_preconditioner_it_is_newtons_method():
                 break
         return int(optimiser.evaluations)
 
-    # The start, a step of length 1 at most, and Newton's.
+    # The start, a first step of length 1 at most, and Newton's step.
     assert evaluations(preconditioner=lambda v: v / curvatures) <= 3
     assert evaluations() > 30
 
 
-def test_stationary_start_costs_one_evaluation():
+def test_step_converges_at_a_stationary_start_after_one_evaluation():
     variable = tf.Variable([1.0, 1.0], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1)
     assert not optimiser.step(with_gradient(rosenbrock), 100).converged
@@ -426,8 +426,8 @@ def test_stationary_start_costs_one_evaluation():
     assert optimiser.evaluations == 1
 
 
-def test_failed_search_forgets_the_history_and_then_converges():
-    """From some step on, the loss is a wall: no point is better than this one."""
+def test_step_that_fails_clears_the_history_and_then_converges():
+    """From some step on, every new point has a much higher loss."""
     wall = tf.Variable(False)
     function = with_gradient(rosenbrock)
 
@@ -449,8 +449,8 @@ def test_failed_search_forgets_the_history_and_then_converges():
     assert optimiser.step(walled, 100).moved
 
 
-def test_pairs_of_negative_curvature_are_skipped():
-    """−cos is concave beyond π/2: the search gets over it all the same."""
+def test_step_stores_no_pair_of_negative_curvature():
+    """−cos is concave beyond π/2, and the search goes on all the same."""
     loss = with_gradient(lambda x: -tf.reduce_sum(tf.cos(x)))
     variable = tf.Variable([2.8, 2.5], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1, first_step=1e-3, max_evaluations_per_step=1)
@@ -462,7 +462,7 @@ def test_pairs_of_negative_curvature_are_skipped():
 
 
 def in_graph(start, evaluations):
-    """A whole run in one graph; also how often the loss was traced."""
+    """Makes a whole run in one graph; counts how often the loss is traced."""
     variable = tf.Variable(np.asarray(start))
     optimiser = LBFGS(variable, terms=1)
     function = with_gradient(rosenbrock)
@@ -488,7 +488,7 @@ def in_graph(start, evaluations):
     return variable.numpy(), int(steps), int(optimiser.evaluations), len(traced)
 
 
-def test_whole_run_in_one_graph():
+def test_step_in_one_graph_equals_single_calls():
     start = [-1.2, 1.0] * 5
     x, steps, evaluations, traced = in_graph(start, 150)
     assert traced == 1
@@ -498,7 +498,7 @@ def test_whole_run_in_one_graph():
     assert (steps, evaluations) == (len(record.x), record.evaluations[-1])
 
 
-def test_runs_are_bit_identical():
+def test_step_repeats_bit_for_bit():
     first, second = (in_graph([-1.2, 1.0] * 5, 60) for _ in range(2))
     assert first[0].tobytes() == second[0].tobytes()
     assert first[1:] == second[1:]
@@ -518,7 +518,7 @@ def test_reset_starts_over():
 
 
 def staircase(x):
-    """A bowl whose loss is rounded so that the bottom is flat."""
+    """Rosenbrock's function, rounded so that its valley is flat."""
     total, gradient, terms = with_gradient(rosenbrock)(x)
     return tf.round(total * 8) / 8, gradient, terms
 
@@ -533,7 +533,7 @@ def failing(restarts):
     return optimiser, results
 
 
-def test_without_restarts_the_first_failed_search_ends_it_and_the_history_stays():
+def test_step_without_restarts_converges_at_the_first_failed_search():
     optimiser, results = failing(restarts=False)
     assert [bool(result.moved) for result in results] == [True] * (len(results) - 1) + [
         False
@@ -544,7 +544,7 @@ def test_without_restarts_the_first_failed_search_ends_it_and_the_history_stays(
     assert [bool(result.moved) for result in again[-2:]] == [False, False]
 
 
-def test_a_renewed_optimiser_goes_on_with_another_loss_and_its_history():
+def test_renew_goes_on_with_another_loss_and_its_history():
     optimiser, _ = failing(restarts=False)
     evaluations, count = int(optimiser.evaluations), int(optimiser._count)
     optimiser.renew()
@@ -557,7 +557,7 @@ def test_a_renewed_optimiser_goes_on_with_another_loss_and_its_history():
     assert optimiser._count > count or count == optimiser._s_history.shape[0]
 
 
-def test_wrong_use_is_told():
+def test_lbfgs_refuses_what_it_cannot_optimise():
     picture = tf.Variable([0.0])
     with pytest.raises(ValueError, match="float16"):
         LBFGS(tf.Variable([0.0], dtype=tf.float16))

@@ -13,8 +13,6 @@ from tfstyle.images import masks as regions
 from tfstyle.images.masks import assign_styles, read_mask, read_protection
 from tfstyle.images.tiles import Field
 from tfstyle.losses import (
-    PerceptualLoss,
-    blend_grams,
     gram_matrix,
 )
 from tfstyle.losses.from_options import perceptual_loss
@@ -227,55 +225,6 @@ def test_guides_follow_what_a_layer_sees(backbone, shared):
         np.testing.assert_allclose(centre, expected, atol=0.6)
 
 
-def test_a_guided_gram_matrix_is_that_of_its_region(tiny_features):
-    loss = PerceptualLoss(
-        tiny_features,
-        content_layers={},
-        style_layers={"a": 1.0},
-        content_weight=0.0,
-        style_weight=1.0,
-        tv_weight=0.0,
-    )
-    picture = tf.constant(np.random.default_rng(2).random((1, 8, 12, 3)), tf.float32)
-    feature = tiny_features(picture)["a"]
-    left = np.zeros((1, 8, 12, 2), "float32")
-    left[:, :, :5, 0], left[:, :, 5:, 1] = 1.0, 1.0
-    grams = loss.style_grams(picture, {"a": tf.constant(left)})
-    for region, part in enumerate((feature[:, :, :5], feature[:, :, 5:])):
-        np.testing.assert_allclose(grams["a"][:, region], gram_matrix(part), rtol=1e-5)
-
-
-def test_regions_count_by_their_area(tiny_features):
-    loss = PerceptualLoss(
-        tiny_features,
-        content_layers={},
-        style_layers={"a": 2.0},
-        content_weight=0.0,
-        style_weight=1.0,
-        tv_weight=0.0,
-    )
-    random = np.random.default_rng(3)
-    picture, style = (
-        tf.constant(random.random((1, 8, 12, 3)), tf.float32) for _ in range(2)
-    )
-    guide = np.zeros((1, 8, 12, 2), "float32")
-    guide[:, :, :3, 0], guide[:, :, 3:, 1] = 1.0, 1.0
-    guided = {"a": tf.constant(guide)}
-    target = gram_matrix(tiny_features(style)["a"])
-    grams = {"a": tf.stack([target, target], 1)}
-    targets = loss.assemble((8, 12), {}, {}, grams, guided)
-    feature = tiny_features(picture)["a"]
-    distances = [
-        float(tf.reduce_sum((gram_matrix(part) - target) ** 2))
-        / float(tf.reduce_sum(target**2))
-        for part in (feature[:, :, :3], feature[:, :, 3:])
-    ]
-    total, terms = loss(picture, targets)
-    expected = 2 * (0.25 * distances[0] + 0.75 * distances[1])
-    np.testing.assert_allclose(total, expected, rtol=1e-5)
-    assert list(terms) == ["style/a"]
-
-
 # Runs.
 
 
@@ -326,26 +275,6 @@ def test_a_region_takes_what_has_its_label_in_the_style(tiny_backbone, content, 
     assert distance(left, grams_of(loss, 1 - style)) < 0.5 * distance(
         left, grams_of(loss, style)
     )
-
-
-@pytest.mark.parametrize("normalization", ["relative", "sum"])
-def test_a_blend_is_between_its_styles(normalization):
-    random = np.random.default_rng(4)
-    large = {"a": tf.constant(9 * random.random((1, 2, 5, 5)))}
-    small = {"a": tf.constant(random.random((1, 2, 5, 5)))}
-    shares = [[0.5, 0.2], [0.5, 0.8]]
-    blend = blend_grams([large, small], shares, normalization)["a"].numpy()
-
-    def distances(region):
-        for style in (large, small):
-            theirs = style["a"].numpy()[:, region]
-            norm = np.square(theirs).sum() if normalization == "relative" else 1.0
-            yield np.square(blend[:, region] - theirs).sum() / norm
-
-    one, two = distances(0)
-    assert one == pytest.approx(two)
-    one, two = distances(1)  # a share of a quarter of the other's: 4 times as far
-    assert one == pytest.approx(16 * two)
 
 
 @pytest.mark.parametrize("color", ["style", "content", "free"])

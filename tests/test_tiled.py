@@ -22,8 +22,6 @@ from tfstyle.options.options import Normalization
 from tfstyle.raw_tensorflow import call_in_own_graph
 from tfstyle.stylizer.problem import guides
 
-pytestmark = pytest.mark.fast
-
 NORMALIZATIONS = typing.get_args(Normalization)
 DATA = Path(__file__).resolve().parents[1] / "data"
 VGG_LAYERS = {
@@ -283,11 +281,12 @@ def test_value_and_gradient_without_pictures_that_no_term_needs(
     tiled = TiledLoss(loss, keep_content=keep)
     grid = grid_of(tiled, (38, 45), (2, 3))
     targets = tiled_targets(tiled, content, style, grid, grid)
-    ours = tiled.value_and_gradient(value, targets, grid, lambda x: x)
+    ours = evaluate_tiled(tiled, value, targets, grid)
     assert len(ours[2]) == terms
     assert_equal(whole, ours, 1e-10)
 
 
+@pytest.mark.fast
 def test_value_and_gradient_changes_nothing_that_it_was_given(tiny_backbone):
     # Tiles are added to the whole in place; what was given must stay as it was.
     loss = make_tiny_loss(tiny_backbone)
@@ -311,6 +310,7 @@ def test_value_and_gradient_changes_nothing_that_it_was_given(tiny_backbone):
         np.testing.assert_array_equal(targets.content[layer], feature)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("keep", [True, False])
 def test_value_and_gradient_with_guides_edges_and_time(float64, tiny_backbone, keep):
     """Every term that there is, at sizes that are no multiple of a stride."""
@@ -365,7 +365,7 @@ def test_value_and_gradient_with_guides_edges_and_time(float64, tiny_backbone, k
         tape.watch(value)
         total, terms = loss(value, whole)
     expected = tape.gradient(total, value)
-    got = tiled.value_and_gradient(value, parts, grid, lambda crop: crop)
+    got = evaluate_tiled(tiled, value, parts, grid)
     np.testing.assert_allclose(got[0], total, rtol=1e-12)
     np.testing.assert_allclose(
         got[1], expected, rtol=1e-8, atol=1e-11 * np.abs(expected).max()
@@ -376,6 +376,7 @@ def test_value_and_gradient_with_guides_edges_and_time(float64, tiny_backbone, k
         np.testing.assert_allclose(got[2][name], term, rtol=1e-11, err_msg=name)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("keep", [True, False])
 def test_content_targets_and_style_grams_equal_those_of_whole_pictures(
     float64, tiny_backbone, keep
@@ -399,6 +400,7 @@ def test_content_targets_and_style_grams_equal_those_of_whole_pictures(
         np.testing.assert_allclose(ours.content[layer], feature, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.fast
 def test_style_grams_of_regions_of_a_single_layer(float64, tiny_backbone):
     layers = {"block2_conv1": 1.0}
     loss = PerceptualLoss(
@@ -419,6 +421,7 @@ def test_style_grams_of_regions_of_a_single_layer(float64, tiny_backbone):
     np.testing.assert_allclose(ours["block2_conv1"], theirs["block2_conv1"], rtol=1e-11)
 
 
+@pytest.mark.fast
 def test_targets_of_losses_without_weight_are_empty(tiny_backbone):
     weights = {"content_weight": 0.0, "style_weight": 0.0}
     tiled = TiledLoss(
@@ -430,6 +433,7 @@ def test_targets_of_losses_without_weight_are_empty(tiny_backbone):
         assert tiled.style_grams(picture, grid) == {}
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", ["gram_matrix", "content_loss", "total_variation"])
 def test_tiled_loss_calls_the_published_functions(tiny_backbone, monkeypatch, name):
     tiled, calls = TiledLoss(make_tiny_loss(tiny_backbone)), []
@@ -447,6 +451,7 @@ def test_tiled_loss_calls_the_published_functions(tiny_backbone, monkeypatch, na
     assert calls
 
 
+@pytest.mark.fast
 def test_entries_are_those_of_the_features(tiny_backbone):
     tiled = TiledLoss(make_tiny_loss(tiny_backbone))
     features = tiled.extract(random(1, 38, 45, 3, dtype="float32"))
