@@ -408,7 +408,8 @@ def test_with_the_inverse_hessian_for_preconditioner_it_is_newtons_method():
         variable = tf.Variable(np.ones(50))
         optimiser = LBFGS(variable, terms=1, **options)
         function = with_gradient(lambda x: tf.reduce_sum(curvatures * x**2) / 2)
-        while not optimiser.step(function, 100).converged:
+        step = tf.function(lambda: optimiser.step(function, 100))
+        while not step().converged:
             if np.abs(variable).max() < 1e-9:
                 break
         return int(optimiser.evaluations)
