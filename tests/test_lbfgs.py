@@ -12,8 +12,6 @@ import tensorflow as tf
 from tfstyle.optimizers import lbfgs
 from tfstyle.optimizers.lbfgs import LBFGS
 
-pytestmark = pytest.mark.fast
-
 Loss = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -144,6 +142,7 @@ def test_lbfgs_finds_the_optimum_of_a_quadratic_in_a_box(seed):
     assert record.evaluations[-1] <= 70
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
 def test_direction_does_not_lead_out_of_the_box(bounds):
     """Not even if only the coupling of the components sends one outwards."""
@@ -159,6 +158,7 @@ def test_direction_does_not_lead_out_of_the_box(bounds):
     assert direction[0] < 0 if bounds is None else direction[0] == 0
 
 
+@pytest.mark.fast
 def test_clipped_components_add_nothing_to_the_slope():
     vectors = tf.constant([[0.0, 0.0, 0.5], [1.0, 4.0, -1.0]], tf.float64)
     bounds = tf.constant(0.0, tf.float64), tf.constant(1.0, tf.float64)
@@ -173,6 +173,7 @@ def test_clipped_components_add_nothing_to_the_slope():
     assert sample.slope == 1 - 100
 
 
+@pytest.mark.fast
 def test_lbfgs_keeps_a_box_of_float32_exactly():
     matrix = random_matrix(20, 100).astype("float32")
     centre = np.linspace(-2, 2, 20, dtype="float32")
@@ -214,7 +215,9 @@ def test_step_meets_the_strong_wolfe_conditions(start):
     assert checked > 15
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param("float32", marks=pytest.mark.fast), "float64"]
+)
 def test_step_never_raises_the_loss(dtype):
     record = run(rosenbrock, [-1.2, 1.0] * 5, dtype=dtype, limit=300)
     assert (np.diff(record.loss) <= 0).all()
@@ -242,6 +245,7 @@ def dense_direction(gradient, pairs, h0):
     return -inverse @ gradient
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -286,6 +290,7 @@ def sample(step, loss, slope):
     return lbfgs.Sample(*(tf.constant(v, tf.float64) for v in (step, loss, slope)))
 
 
+@pytest.mark.fast
 def test_cubic_minimizer_by_hand():
     """The minimum of x³ − 3x is at 1; a sample of infinite loss has no cubic."""
     a, b = sample(0.0, 0.0, -3.0), sample(3.0, 18.0, 24.0)
@@ -297,6 +302,7 @@ def test_cubic_minimizer_by_hand():
     np.testing.assert_allclose(lbfgs.cubic_minimizer(a, infinite, *limits[:2]), 1.5)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("budget", [1, 2, 3])
 def test_step_keeps_to_its_budget(budget):
     variable = tf.Variable([-1.2, 1.0], dtype=tf.float64)
@@ -314,6 +320,7 @@ def test_step_keeps_to_its_budget(budget):
     assert optimiser.evaluations == len(calls)
 
 
+@pytest.mark.fast
 def test_step_without_budget_changes_nothing():
     variable = tf.Variable([-1.2, 1.0], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1)
@@ -325,6 +332,7 @@ def test_step_without_budget_changes_nothing():
         np.testing.assert_array_equal(variable, [-1.2, 1.0])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("outside", [np.nan, np.inf, -np.inf])
 def test_step_never_accepts_a_point_without_a_finite_loss(outside):
     """The loss is finite for x₀ < 1.5 only, and the first trials go beyond that."""
@@ -349,6 +357,7 @@ def test_step_never_accepts_a_point_without_a_finite_loss(outside):
     np.testing.assert_allclose(variable, [1.4, -2.0], atol=1e-6)
 
 
+@pytest.mark.fast
 def test_step_never_accepts_a_gradient_that_is_not_finite():
     def function(x):
         bad = x[0] > 0
@@ -362,6 +371,7 @@ def test_step_never_accepts_a_gradient_that_is_not_finite():
     assert -3 < variable[0] <= 0
 
 
+@pytest.mark.fast
 def test_step_converges_at_a_start_that_is_not_finite():
     variable = tf.Variable([1.0], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1)
@@ -370,6 +380,7 @@ def test_step_converges_at_a_start_that_is_not_finite():
     np.testing.assert_array_equal(variable, [1.0])
 
 
+@pytest.mark.fast
 def test_preconditioner_gives_the_first_steps_their_direction():
     """P gets the variable's shape; ``first_step`` is the largest move by it."""
     slopes = np.array([[1.0, 2.0], [-4.0, 1.0]])
@@ -384,6 +395,7 @@ def test_preconditioner_gives_the_first_steps_their_direction():
     np.testing.assert_allclose(variable, -slopes * factors / 16, rtol=1e-5)
 
 
+@pytest.mark.fast
 def test_preconditioner_sends_nothing_out_of_the_box():
     """P moves the second component, at the border, outwards against its gradient."""
     variable = tf.Variable([0.0, 0.0, 0.5], dtype=tf.float64)
@@ -419,6 +431,7 @@ def test_with_the_inverse_hessian_for_preconditioner_it_is_newtons_method():
     assert evaluations() > 30
 
 
+@pytest.mark.fast
 def test_step_converges_at_a_stationary_start_after_one_evaluation():
     variable = tf.Variable([1.0, 1.0], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1)
@@ -427,6 +440,7 @@ def test_step_converges_at_a_stationary_start_after_one_evaluation():
     assert optimiser.evaluations == 1
 
 
+@pytest.mark.fast
 def test_step_that_fails_clears_the_history_and_then_converges():
     """From some step on, every new point has a much higher loss."""
     wall = tf.Variable(False)
@@ -505,6 +519,7 @@ def test_step_repeats_bit_for_bit():
     assert first[1:] == second[1:]
 
 
+@pytest.mark.fast
 def test_reset_starts_over():
     variable = tf.Variable([-1.2, 1.0], dtype=tf.float64)
     optimiser = LBFGS(variable, terms=1)
@@ -558,6 +573,7 @@ def test_renew_goes_on_with_another_loss_and_its_history():
     assert optimiser._count > count or count == optimiser._s_history.shape[0]
 
 
+@pytest.mark.fast
 def test_lbfgs_refuses_what_it_cannot_optimise():
     picture = tf.Variable([0.0])
     with pytest.raises(ValueError, match="float16"):

@@ -4,7 +4,6 @@ import math
 import typing
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from conftest import TinyFeatures
 from hypothesis import given, settings
@@ -20,8 +19,6 @@ from tfstyle.losses import (
 )
 from tfstyle.losses.perceptual import guide_areas
 from tfstyle.options.options import Normalization
-
-pytestmark = pytest.mark.fast
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 9)
