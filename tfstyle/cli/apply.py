@@ -19,7 +19,7 @@ from tfstyle.cli.outputs import check_folder_name, check_original, make_folder, 
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
-from tfstyle.images.folder import picture_files
+from tfstyle.images.folder import picture_files, saved_as
 from tfstyle.monitoring.progress_bar import ProgressBar, print_message
 from tfstyle.options import APPLY_COLORS, fields_of
 from tfstyle.options.fields import COLOR, MEMORY
@@ -131,7 +131,7 @@ def find_jobs(source: str, output: str) -> Jobs:
             return [(files[0], target)]
         pictures = [(file, pathlib.Path(file.name)) for file in files]
     check_folder_name(output, f"{len(pictures)} pictures")
-    jobs = [(file, target / _saved_as(name)) for file, name in pictures]
+    jobs = [(file, target / saved_as(str(name))) for file, name in pictures]
     results = [result for _, result in jobs]
     for result in results:
         check_original(str(result), [str(file) for file, _ in jobs])
@@ -143,8 +143,3 @@ def find_jobs(source: str, output: str) -> Jobs:
     for folder in sorted({result.parent for result in results}):
         make_folder("output", folder)
     return jobs
-
-
-def _saved_as(name: pathlib.Path) -> pathlib.Path:
-    """The name, with an extension that can be written."""
-    return name if name.suffix.lower() in SAVE_FORMATS else name.with_suffix(".png")

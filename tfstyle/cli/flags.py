@@ -180,11 +180,6 @@ def parse(
     """
     values.set_gnu_getopt(True)  # flags may follow positional arguments
     command = words[0]
-    if "beam_flags" in values and "--" in words:
-        end = list(words).index("--")
-        beam_flags: Any = values["beam_flags"].value
-        values["beam_flags"].value = [*beam_flags, *words[end + 1 :]]
-        words = words[:end]
     try:
         _, *rest = values(list(words))
     except flags.UnrecognizedFlagError as error:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from tfstyle.backend import check_backend
 from tfstyle.cli.signals import check_interrupts
+from tfstyle.extras import silent_stderr
 
 
 def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
@@ -40,21 +41,6 @@ def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
             tf.zeros([1])  # the first tensor makes the devices, and their messages
     check_interrupts()
     return tf
-
-
-@contextlib.contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Sends what native code writes to standard error nowhere, for a while."""
-    # TensorFlow writes before its own log level counts, so the file itself is moved.
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from tfstyle.errors import UsageError
+from tfstyle.images.decoders import SAVE_FORMATS
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -31,3 +32,16 @@ def picture_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
             f"{folder}: there is no picture in this folder ({', '.join(SUFFIXES)})"
         )
     return files
+
+
+def saved_as(name: str) -> str:
+    """The name of a picture's result.
+
+    Args:
+      name: The picture's name, or a path that ends with it.
+
+    Returns:
+      The same name if its format can be written; otherwise with the extension .png.
+    """
+    stem, extension = os.path.splitext(name)  # noqa: PTH122
+    return name if extension.lower() in SAVE_FORMATS else f"{stem}.png"
