@@ -69,6 +69,12 @@ def wait_for(number: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def without_progress(err: str) -> str:
+    """Lines on standard error but those of slow machines."""
+    lines = err.splitlines(keepends=True)
+    return "".join(li for li in lines if not li.startswith("tfstyle: picture "))
+
+
 def assert_whole_results() -> None:
     for name in results():
         assert load_image(f"out/{name}").shape == (1, SIDE, SIDE, 3)
@@ -88,6 +94,7 @@ def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
+    err = without_progress(err)
     assert err.startswith("tfstyle: stopped; the same command goes on")
     assert err.count("\n") == 1
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
@@ -99,7 +106,7 @@ def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, tmp_path):
     with begun() as process:
         out, err = process.communicate(timeout=120)
     done = f"{120 - bad - len(first)} stylized, {len(first)} done before"
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, without_progress(err)) == (0, "")
     assert f"out: 120 pictures found, {done}, {bad} unreadable" in out
     last = results()
     assert len(last) == 120 - bad
@@ -125,15 +132,18 @@ def test_batch_leaves_no_process_behind(photos, number, code):
         os.kill(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
-    assert err.count("\n") == (number == signal.SIGTERM)
+    assert without_progress(err).count("\n") == (number == signal.SIGTERM)
     assert not psutil.wait_procs(family, timeout=20)[1]
     assert_whole_results()
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     """A Ray cluster of two nodes, each in processes of its own, on loopback."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    # The driver, too, must stay on loopback, and not look for this machine's address.
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
@@ -167,7 +177,7 @@ def test_batch_survives_a_killed_worker_and_a_killed_node(photos, cluster):
         for child in family:
             child.kill()
         out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, without_progress(err)) == (0, "")
     said = f"{200 - bad} stylized, 0 done before, {bad} unreadable"
     assert f"out: 200 pictures found, {said}" in out
     assert len(results()) == 200 - bad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import itertools
@@ -132,7 +133,7 @@ class Places:
         raise UsageError(f"{', '.join(self.source)}: no picture matches")
 
     def begin(self, settings: Mapping[str, Any]) -> int:
-        """Writes the settings of a run into the output folder.
+        """Begins a run, whose results must have the settings of those that are there.
 
         Args:
           settings: What decides the results.
@@ -143,23 +144,30 @@ class Places:
         Raises:
           UsageError: If results of other settings are there.
         """
-        store, file = store_of(self.output), f"{self.output}/{SETTINGS}"
-        now = json.loads(json.dumps({"pictures": self.pictures, **settings}))
+        file, way_out = f"{self.output}/{SETTINGS}", "give another folder, or delete "
         try:
-            saved = dict(json.loads(store.read(file)))
+            saved = dict(json.loads(store_of(file).read(file)))
         except FileNotFoundError:
-            saved = now
+            pass
         except (ValueError, TypeError) as error:
             raise UsageError(f"{file}: is damaged ({error}); delete it") from error
-        way_out = f"give another folder, or delete {SETTINGS} in it to mix them"
-        check_same(self.output, saved, now, way_out)
-        store.delete_folder(self.scratch)
-        self.write(file, json.dumps(now, indent=1).encode())
-        begun = store.list(self.output)[SETTINGS] or 0
+        else:
+            now = json.loads(self._settings(settings))
+            check_same(self.output, saved, now, f"{way_out}{SETTINGS} to mix them")
+        store_of(file).delete_folder(self.scratch)
+        self.write(f"{self.scratch}/begun", b"")
+        begun = store_of(file).list(self.scratch)["begun"] or 0
         if begun % 10**9:
             return begun
         time.sleep(1)  # its clock counts seconds: results come in the next one
         return begun + 10**9
+
+    def remember(self, settings: Mapping[str, Any]) -> None:
+        """Writes the settings for the runs to come, once they have proved to work."""
+        self.write(f"{self.output}/{SETTINGS}", self._settings(settings))
+
+    def _settings(self, settings: Mapping[str, Any]) -> bytes:
+        return json.dumps({"pictures": self.pictures, **settings}, indent=1).encode()
 
     def write(self, path: str, content: bytes) -> None:
         """Writes a file of the output folder, whole or not at all.
@@ -174,11 +182,11 @@ class Places:
             reason = " ".join(str(error).split())[:200]
             raise TfstyleError(f"{path}: could not be written: {reason}") from error
 
-    def finish(self, failures: bytes) -> None:
-        """Writes the dead letter, and removes what killed workers left unfinished."""
-        self.write(self.dead_letter, failures)
+    def close(self) -> None:
+        """Removes what is unfinished."""
         for folder in {self.output, self.dead_letter.rpartition("/")[0]}:
-            store_of(folder).delete_folder(f"{folder}/{_SCRATCH}")
+            with contextlib.suppress(OSError):
+                store_of(folder).delete_folder(f"{folder}/{_SCRATCH}")
 
     def written(self, folder: str, begun: int) -> dict[str, bool]:
         """Results in a folder below the output; whether this run wrote each."""

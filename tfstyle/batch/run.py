@@ -122,11 +122,10 @@ def stylize_folder(
     local = 0 if address else workers or default_workers()
     share = max(1, round(1 / gpus_per_worker)) if gpus_per_worker else local
     stylize = Stylize(style, workers=share, **options)
-    stylize.check()
     task = _Task(places, places.begin(stylize.settings), stylize)
     done = skipped = 0
     lines: list[str] = []
-    with _ray(address, local) as ray:
+    with contextlib.closing(places), _ray(address, local) as ray:
         parts = ray.data.from_items([{"of": "all"}]).flat_map(task.parts, num_cpus=0)
         outcomes = parts.map_batches(
             _Worker,
@@ -146,7 +145,8 @@ def stylize_folder(
                 lines += [json.dumps(vars(failure)) for failure in outcome.failures]
                 if progress:
                     progress(done + skipped + len(lines))
-    places.finish("".join(f"{line}\n" for line in lines).encode())
+        content = "".join(f"{line}\n" for line in lines).encode()
+        places.write(places.dead_letter, content)
     return Counts(done + skipped + len(lines), done, skipped, len(lines))
 
 
@@ -177,17 +177,22 @@ class _Worker:
 
     def __init__(self, task: _Task):
         self._places, self._begun, self._stylize = task.places, task.begun, task.stylize
+        self._problem: TfstyleError | None = None
+        try:
+            self._stylize.check()
+            self._places.remember(self._stylize.settings)
+        except Exception as error:
+            self._problem = _told(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        outcomes = []
-        for part in batch["part"]:
-            try:
-                outcome: Any = self._finished(pickle.loads(part))
-            except Exception as error:  # Ray would print it, with traces of its own
-                told = user_error(error)
-                outcome = told or TfstyleError(f"{type(error).__name__}: {error}")
-            outcomes.append(pickle.dumps(outcome))
-        return {"outcome": outcomes}
+        outcomes = (self._outcome(pickle.loads(part)) for part in batch["part"])
+        return {"outcome": [pickle.dumps(outcome) for outcome in outcomes]}
+
+    def _outcome(self, part: Part) -> _Outcome | TfstyleError:
+        try:
+            return self._problem or self._finished(part)
+        except Exception as error:
+            return _told(error)
 
     def _finished(self, part: Part) -> _Outcome:
         names, failures, done = list(part.names), list(part.failures), 0
@@ -241,6 +246,11 @@ class _Worker:
             return Failure.of(path, error)
         self._places.write(f"{self._places.output}/{target}", content)
         return None
+
+
+def _told(error: Exception) -> TfstyleError:
+    """An error as a value, as Ray would print it with traces of its own."""
+    return user_error(error) or TfstyleError(f"{type(error).__name__}: {error}")
 
 
 def _in_order(

@@ -30,7 +30,6 @@ from tfstyle.batch.places import Places
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.outputs import check_folder_name
-from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import UsageError
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import FRAMES, Options
@@ -121,9 +120,8 @@ def run(values: flags.FlagValues) -> int:
     options = _options(values)
     places = Places.of(arguments.picture_paths(source), output, values.dead_letter)
     places.check()
-    import_tensorflow(find_devices=False)
     try:
-        with _exiting_on_sigterm(), _bar(places) as show, quiet_libraries():
+        with _exiting_on_sigterm(), _bar(places) as show:
             counts = stylize_folder(
                 arguments.picture_paths(source),
                 output,
