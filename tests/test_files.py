@@ -4,11 +4,40 @@ import hashlib
 
 import pytest
 
-from tfstyle.errors import MissingExtraError, TfstyleError, UsageError
+from tfstyle.errors import MissingExtraError, TfstyleError, UsageError, one_line
 from tfstyle.extras import import_extra
-from tfstyle.files import replaced, sha256
+from tfstyle.files import as_path, replaced, sha256, shown
 
 pytestmark = pytest.mark.fast
+
+
+# Messages.
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("odd\n  news"), "odd news"),
+        (ValueError("a\n\x1b[31mb"), r"'a \x1b[31mb'"),
+        (KeyError(), "KeyError"),
+        (ValueError("c" * 999), "c" * 200),
+    ],
+)
+def test_one_line_is_what_an_error_says(error, text):
+    assert one_line(error) == text
+
+
+def test_shown_is_a_path_with_escapes_if_it_must(tmp_path):
+    assert shown(tmp_path / "Größe 1.png") == f"{tmp_path}/Größe 1.png"
+    assert shown("a\nb\udcff.png") == r"'a\nb\udcff.png'"
+
+
+def test_as_path_takes_text_and_paths_only(tmp_path):
+    assert as_path(str(tmp_path), "path") == as_path(tmp_path, "path") == tmp_path
+    for value in (3, None, b"a.png"):
+        with pytest.raises(UsageError, match="output is of type .*; give a path"):
+            as_path(value, "output")
 
 
 # Files.

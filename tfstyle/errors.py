@@ -88,3 +88,18 @@ def is_full_memory(error: BaseException) -> bool:
     if kind == "AbortedError":
         return "exception:Status: 1," in text  # oneDNN's code for it
     return isinstance(error, MemoryError)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, on one printable line.
+
+    Args:
+      error: Any error.
+
+    Returns:
+      At most 200 characters of its text; its type where it has none.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    return text if text.isprintable() else ascii(text)

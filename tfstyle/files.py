@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their digests."""
+"""Paths in messages, files that are written whole or not at all, and their digests."""
 
 from __future__ import annotations
 
@@ -8,8 +8,36 @@ import os
 import pathlib
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 from tfstyle.errors import TfstyleError, UsageError
+
+
+def as_path(value: Any, argument: str) -> pathlib.Path:
+    """Checks that an argument is a path.
+
+    Args:
+      value: What was given.
+      argument: The name of the argument.
+
+    Returns:
+      The path.
+
+    Raises:
+      UsageError: If it is neither text nor a path.
+    """
+    try:
+        return pathlib.Path(value)
+    except TypeError:
+        raise UsageError(
+            f"{argument} is of type {type(value).__name__}; give a path"
+        ) from None
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as text for a message of one line; with escapes if it cannot be shown."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
 
 
 @contextlib.contextmanager
