@@ -1,4 +1,4 @@
-"""Colours of pictures: their statistics, and luminance apart from them."""
+"""Colours of pictures: matching their statistics, and keeping them in L*a*b*."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-MATCHINGS = ("pca", "cholesky")
-
-# Keeps the covariance of a picture of one colour invertible; a step of an 8-bit picture
-# has a variance of 1.5e-5.
+# Keeps the covariance of a picture of one colour invertible. One level of an 8-bit
+# picture, squared, is 1.5e-5.
 _LEAST_VARIANCE = 1e-5
 _CHUNK = 2**20
 
@@ -38,11 +36,12 @@ class ColorStatistics:
 def color_statistics(
     picture: np.ndarray, weights: np.ndarray | None = None
 ) -> ColorStatistics:
-    """Mean and covariance of the colours of a picture.
+    """Computes the mean and covariance of the colours of a picture.
 
     Args:
       picture: Float array ``[..., 3]``.
-      weights: How much each pixel counts, ``[...]``; all the same if None.
+      weights: How much each pixel counts, of at least 0, ``[...]``; all the same if
+        None.
 
     Returns:
       The statistics.
@@ -59,7 +58,15 @@ def color_statistics(
 def mixed_statistics(
     statistics: Sequence[ColorStatistics], weights: npt.ArrayLike
 ) -> ColorStatistics:
-    """The statistics of a mixture of pictures, with the share that each has of it."""
+    """Computes the statistics of a mixture of pictures.
+
+    Args:
+      statistics: The statistics of each picture.
+      weights: The share of each picture in the mixture; they add up to 1.
+
+    Returns:
+      The statistics of the mixture.
+    """
     shares = np.asarray(weights, "float64")
     mean = sum(w * s.mean for w, s in zip(shares, statistics, strict=True))
     covariance = sum(
@@ -73,21 +80,18 @@ def match_colors(
     picture: np.ndarray,
     reference: np.ndarray | ColorStatistics,
     *,
-    matching: str = "pca",
     strength: float = 1.0,
     source: ColorStatistics | None = None,
 ) -> np.ndarray:
-    """Gives a picture the mean and covariance of another's colours.
+    """Gives a picture the mean and covariance of another picture's colours.
 
     The linear transfer ``x ↦ Lr Lp⁻¹ (x − μp) + μr`` of Gatys et al., "Preserving Color
-    in Neural Artistic Style Transfer" (2016), section 4.1.
+    in Neural Artistic Style Transfer" (2016), section 4.1, where L is the symmetric
+    root ``U Λ^½ Uᵀ`` of the covariance, as in image analogies.
 
     Args:
       picture: Float array ``[..., 3]``, RGB in [0, 1].
       reference: Float array ``[..., 3]``, RGB in [0, 1], or its statistics.
-      matching: ``pca``, where L is the symmetric root ``U Λ^½ Uᵀ`` of the covariance,
-        as in the image analogies; or ``cholesky``, where it is lower triangular, which
-        lets red decide more than blue.
       strength: From 0, the picture as it is, to 1.
       source: The statistics to map from; the picture's own if None.
 
@@ -98,8 +102,8 @@ def match_colors(
         source = color_statistics(picture)
     if not isinstance(reference, ColorStatistics):
         reference = color_statistics(reference)
-    root = {"pca": _symmetric_root, "cholesky": _cholesky_root}[matching]
-    spread = root(reference.covariance) @ np.linalg.inv(root(source.covariance))
+    ours = _symmetric_root(source.covariance)
+    spread = _symmetric_root(reference.covariance) @ np.linalg.inv(ours)
     spread = strength * spread + (1 - strength) * np.eye(3)
     wanted = strength * reference.mean + (1 - strength) * source.mean
     matched = np.empty(picture.shape, "float32")
@@ -111,11 +115,11 @@ def match_colors(
 def keep_colors(
     picture: np.ndarray, colored: np.ndarray, strength: float = 1.0
 ) -> np.ndarray:
-    """The luminance of one picture with the colours of another.
+    """Combines the luminance of one picture with the colours of another.
 
     Luminance-only transfer (Gatys et al. 2016, "Preserving Color", section 4.2) in CIE
     L*a*b*. Where sRGB has no colour of that luminance with those a* and b*, the result
-    is clipped: to change the luminance until there is one would wipe strokes out.
+    is clipped. Changing the luminance until there is one would wipe out strokes.
 
     Args:
       picture: Float array ``[..., 3]``, RGB in [0, 1], for L*.
@@ -133,19 +137,33 @@ def keep_colors(
 
 
 def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* (L* in 0 to 100) of sRGB in [0, 1], both ``[..., 3]``, float64."""
+    """Converts sRGB in [0, 1] to CIE L*a*b* under D65, L* in 0 to 100.
+
+    Args:
+      rgb: Float array ``[..., 3]``.
+
+    Returns:
+      Float64 array ``[..., 3]``.
+    """
     rgb = np.asarray(rgb, "float64")
     linear = np.where(
         rgb <= 0.04045,
         rgb / 12.92,
         (np.maximum(rgb, 0.04045) + 0.055) ** 2.4 / 1.055**2.4,
     )
-    x, y, z = np.moveaxis(_root(linear @ _TO_XYZ.T / _WHITE), -1, 0)
+    x, y, z = np.moveaxis(_lab_curve(linear @ _TO_XYZ.T / _WHITE), -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
 def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
-    """The inverse of ``rgb_to_lab``; not in [0, 1] where sRGB has no such colour."""
+    """Converts CIE L*a*b* to sRGB, the inverse of ``rgb_to_lab``.
+
+    Args:
+      lab: Float array ``[..., 3]``.
+
+    Returns:
+      Float64 array ``[..., 3]``; outside of [0, 1] where sRGB has no such colour.
+    """
     light, a, b = np.moveaxis(np.asarray(lab, "float64"), -1, 0)
     y = (light + 16) / 116
     roots = np.stack([y + a / 500, y, y - b / 200], -1)
@@ -160,7 +178,7 @@ def _recolored(ours: np.ndarray, theirs: np.ndarray, strength: float) -> np.ndar
     return np.clip(lab_to_rgb(ours), 0.0, 1.0)
 
 
-def _root(values: np.ndarray) -> np.ndarray:
+def _lab_curve(values: np.ndarray) -> np.ndarray:
     linear = values / (3 * _KNEE**2) + 4 / 29
     return np.where(values > _KNEE**3, np.cbrt(values), linear)
 
@@ -175,9 +193,6 @@ def _split(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def _symmetric_root(covariance: np.ndarray) -> np.ndarray:
+    """The symmetric square root of a covariance."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.maximum(values, _LEAST_VARIANCE) ** 0.5) @ vectors.T
-
-
-def _cholesky_root(covariance: np.ndarray) -> np.ndarray:
-    return np.linalg.cholesky(covariance + _LEAST_VARIANCE * np.eye(3))
