@@ -42,7 +42,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 import hostile
 from hostile import Verdict, judge
 
-from tfstyle.images import decoders as images
+from tfstyle.images import decoders
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("minutes", 30.0, "How long.", 0.0)
@@ -272,7 +272,7 @@ CONTAINERS: dict[bytes, tuple[Callable[[bytes], Parts], Callable[[Parts], bytes]
 
 def work(connection: Connection, pixels: int) -> None:
     """Judges what comes until nothing does; runs in a process of its own."""
-    images.MAX_PIXELS = pixels
+    decoders.MAX_PIXELS = pixels
     resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

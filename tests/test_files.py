@@ -36,7 +36,7 @@ def test_shown_is_a_path_with_escapes_if_it_must(tmp_path):
 def test_as_path_takes_text_and_paths_only(tmp_path):
     assert as_path(str(tmp_path), "path") == as_path(tmp_path, "path") == tmp_path
     for value in (3, None, b"a.png"):
-        with pytest.raises(UsageError, match="output is of type .*; give a path"):
+        with pytest.raises(UsageError, match=r"output is of type .*; give a path"):
             as_path(value, "output")
 
 

@@ -23,8 +23,7 @@ from PIL import Image
 
 from tfstyle.cli import run as cli_run
 from tfstyle.errors import ImageError, UsageError
-from tfstyle.images import decoders as images
-from tfstyle.images import load_image, read_metadata, save_image
+from tfstyle.images import decoders, load_image, read_metadata, save_image
 
 SECONDS, MEGABYTES = 5.0, 200.0
 
@@ -62,7 +61,7 @@ def found(data, source=None):
 # The corpus
 
 
-def test_each_item_becomes_what_it_should(corpus):
+def test_load_image_of_each_item_of_the_corpus(corpus):
     cases, verdicts, _ = corpus
     assert len(cases) > 500
     for name, expected in cases.items():
@@ -73,13 +72,13 @@ def test_each_item_becomes_what_it_should(corpus):
         assert list(cases.values()).count(outcome) > 100
 
 
-def test_each_item_takes_seconds_and_little_memory(corpus):
+def test_load_image_takes_seconds_and_little_memory(corpus):
     for name, verdict in corpus[1].items():
         assert verdict.seconds < SECONDS, (name, verdict)
         assert verdict.megabytes < MEGABYTES, (name, verdict)
 
 
-def test_a_message_begins_with_the_name(corpus, folder):
+def test_load_image_begins_messages_with_the_name(corpus, folder):
     for name, verdict in corpus[1].items():
         if verdict.outcome == REFUSED:
             path = str(Path(folder) / "corpus" / name)
@@ -88,11 +87,11 @@ def test_a_message_begins_with_the_name(corpus, folder):
             assert verdict.detail.startswith(f"{shown}: "), verdict
 
 
-def test_nothing_else_is_written(corpus):
+def test_load_image_prints_nothing(corpus):
     assert corpus[2] == ""
 
 
-def test_the_command_refuses_or_reads_each_item(
+def test_stylize_command_refuses_or_reads_each_item(
     corpus, folder, tmp_path, capsys, monkeypatch, no_tensorflow
 ):
     def reached():
@@ -121,7 +120,7 @@ def test_the_command_refuses_or_reads_each_item(
     ["pipe.png", "link-to-zero.png", "sparse.webp", "runs-skip.bmp", "scans.jpg"],
 )
 @pytest.mark.parametrize("flag", ["content", "style"])
-def test_a_process_of_its_own_ends(corpus, folder, tmp_path, name, flag):
+def test_stylize_command_ends_in_its_own_process(corpus, folder, tmp_path, name, flag):
     good = tmp_path / "good.png"
     good.write_bytes(hostile.encoded(hostile.drawn(), "PNG"))
     pictures = {"content": good, "style": good, flag: folder / "corpus" / name}
@@ -142,7 +141,7 @@ def test_a_process_of_its_own_ends(corpus, folder, tmp_path, name, flag):
 
 
 @pytest.mark.slow
-def test_the_command_makes_pictures_of_all_that_can_be_read(corpus, folder, tmp_path):
+def test_apply_command_makes_all_pictures_that_can_be_read(corpus, folder, tmp_path):
     # A folder for each format, as results of one name would be refused.
     for path in (folder / "corpus").iterdir():
         place = tmp_path / "in" / path.suffix.removeprefix(".")
@@ -169,7 +168,7 @@ def test_the_command_makes_pictures_of_all_that_can_be_read(corpus, folder, tmp_
 # What was found in other ways
 
 
-def test_a_stream_is_not_read_from_the_file_of_its_name(tmp_path):
+def test_load_image_does_not_open_the_name_of_a_stream(tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret" * 1000)
     upload = io.BytesIO(hostile.bmp(32, 4, 8, bytes(range(128))))
@@ -178,7 +177,7 @@ def test_a_stream_is_not_read_from_the_file_of_its_name(tmp_path):
     np.testing.assert_allclose(load_image(upload)[0, :, :, 1], greens, atol=1e-6)
 
 
-def test_a_file_that_fails_while_it_is_read():
+def test_load_image_of_a_file_that_fails_in_reading():
     class Broken(io.BytesIO):
         def read(self, size=-1):
             raise OSError(5, "Input/output error")
@@ -187,7 +186,7 @@ def test_a_file_that_fails_while_it_is_read():
         load_image(Broken(b"\x89PNG"))
 
 
-def test_no_more_is_asked_for_than_a_file_has():
+def test_load_image_reads_no_more_than_a_file_has():
     class Recording(io.BytesIO):
         most = 0
 
@@ -202,17 +201,17 @@ def test_no_more_is_asked_for_than_a_file_has():
     assert 0 < file.most <= len(data)
 
 
-def test_a_large_file_is_refused_unread(tmp_path, monkeypatch):
+def test_load_image_refuses_a_large_file_unread(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(hostile.encoded(hostile.drawn(), "PNG"))
-    monkeypatch.setattr(images, "MAX_BYTES", 50)
+    monkeypatch.setattr(decoders, "MAX_BYTES", 50)
     with pytest.raises(ImageError, match=r"has 0 megabytes, over the limit of 0; sc"):
         load_image(path)
     monkeypatch.undo()
-    assert 8192 * 6144 * 8 < images.MAX_BYTES < 2**31
+    assert 8192 * 6144 * 8 < decoders.MAX_BYTES < 2**31
 
 
-def test_metadata_is_read_without_decoding(corpus, folder, tmp_path):
+def test_read_metadata_does_not_decode(corpus, folder, tmp_path):
     path = tmp_path / "a.png"
     text = hostile.chunk(b"tEXt", b"tfstyle\0{}")
     path.write_bytes(hostile.png(60_000, 60_000, b"", text))
@@ -222,7 +221,7 @@ def test_metadata_is_read_without_decoding(corpus, folder, tmp_path):
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp"])
-def test_metadata_of_a_name_that_is_no_text(tmp_path, extension):
+def test_read_metadata_of_a_name_that_is_no_text(tmp_path, extension):
     path, texts = tmp_path / f"a.{extension}", {"tfstyle": '{"file": "a\udcff.png"}'}
     save_image(np.zeros((1, 2, 2, 3), np.float32), path, metadata=texts)
     assert json.loads(read_metadata(path)["tfstyle"]) == {"file": "a\udcff.png"}
@@ -243,7 +242,7 @@ def compressed_tiff(compression):
         hostile.png(1, 1, bytes(4), hostile.chunk(b"acTL", bytes(8))),
     ],
 )
-def test_libraries_say_nothing_of_their_own(tmp_path, capfd, caplog, monkeypatch, data):
+def test_load_image_keeps_libraries_silent(tmp_path, capfd, caplog, monkeypatch, data):
     (tmp_path / "a.tif").write_bytes(data)
     # What Python prints of a log that nobody has asked for.
     monkeypatch.setattr(caplog.handler, "level", logging.CRITICAL + 1)
@@ -254,12 +253,12 @@ def test_libraries_say_nothing_of_their_own(tmp_path, capfd, caplog, monkeypatch
     assert capfd.readouterr() == ("", "")
 
 
-def test_pillows_log_is_left_to_those_who_ask_for_it():
+def test_pillows_log_has_a_null_handler():
     kinds = [type(handler) for handler in logging.getLogger("PIL").handlers]
     assert logging.NullHandler in kinds
 
 
-def test_a_message_of_a_library_is_shown_on_one_line(monkeypatch):
+def test_load_image_shows_messages_of_libraries_on_one_line(monkeypatch):
     def fail(*_, **__):
         raise ValueError("a\n\x1b[31mb\x00" + "c" * 999)
 
@@ -271,16 +270,16 @@ def test_a_message_of_a_library_is_shown_on_one_line(monkeypatch):
     assert len(str(caught.value)) < 400
 
 
-def test_a_tile_may_not_be_larger_than_any_picture(monkeypatch):
+def test_load_image_refuses_a_tile_larger_than_any_picture(monkeypatch):
     packed = zlib.compress(bytes(300 * 300))
     tile = [(322, 3, 1, 300), (323, 3, 1, 300), (259, 3, 1, 8)]
     sizes = [(324, 4, 1, 0), (325, 4, 1, len(packed))]
     start = len(hostile.tiff(9, 9, *tile, *sizes))
     data = hostile.tiff(9, 9, *tile, (324, 4, 1, start), sizes[1]) + packed
     assert found(data).outcome == PICTURE
-    monkeypatch.setattr(images, "MAX_PIXELS", 300 * 300)
+    monkeypatch.setattr(decoders, "MAX_PIXELS", 300 * 300)
     assert found(data).outcome == PICTURE
-    monkeypatch.setattr(images, "MAX_PIXELS", 300 * 300 - 1)
+    monkeypatch.setattr(decoders, "MAX_PIXELS", 300 * 300 - 1)
     assert "there is too much in its tags" in found(data).detail
 
 
@@ -295,7 +294,7 @@ def test_a_tile_may_not_be_larger_than_any_picture(monkeypatch):
         ((5, 10), 8, 200),
     ],
 )
-def test_tags_take_what_a_file_has_and_a_picture_needs(monkeypatch, kinds, width, cost):
+def test_load_image_limits_tags_to_file_and_picture(monkeypatch, kinds, width, cost):
     def is_refused(kind, number):
         detail = found(hostile.tiff(3, 2, (65000, kind, number, 8))).detail
         return "there is too much in its tags" in detail
@@ -307,14 +306,14 @@ def test_tags_take_what_a_file_has_and_a_picture_needs(monkeypatch, kinds, width
         assert is_refused(kind, room + 1)
         for most in (9 + 5 * cost, 8 + 5 * cost):
             with monkeypatch.context() as patch:
-                patch.setattr(images, "_MOST_TAG_NUMBERS", most)
+                patch.setattr(decoders, "_MOST_TAG_NUMBERS", most)
                 assert is_refused(kind, 5) == (most < 9 + 5 * cost)
 
 
 # What is large or odd, and honest
 
 
-def test_many_parts_are_read():
+def test_load_image_of_many_honest_parts():
     jpeg = hostile.encoded(hostile.drawn(), "JPEG")
     note = hostile.jpeg_segment(0xFE, b"a note")
     assert found(jpeg[:2] + note * 900 + jpeg[2:]).outcome == PICTURE
@@ -329,7 +328,7 @@ def test_many_parts_are_read():
     )
 
 
-def test_small_parts_of_pixels_are_read():
+def test_load_image_of_pixels_in_small_parts():
     pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     packed = zlib.compress(rows, 0)
@@ -340,7 +339,7 @@ def test_small_parts_of_pixels_are_read():
     np.testing.assert_allclose(load_image(io.BytesIO(data))[0], pixels / 255, atol=1e-6)
 
 
-def test_long_run_lengths_are_read():
+def test_load_image_of_long_run_lengths():
     width, height = 4096, 700
     rows = b"".join(
         b"\xff\x05" * (width // 255) + bytes([width % 255, y % 256]) + b"\0\0"
@@ -356,7 +355,7 @@ def test_long_run_lengths_are_read():
 
 
 @pytest.mark.parametrize("prefixes", [0, 1, 2])
-def test_exif_that_some_programs_write(prefixes):
+def test_load_image_of_exif_that_some_programs_write(prefixes):
     """The prefix of a JPEG's EXIF in a PNG, and a directory of EXIF's own in a TIFF."""
     tags = struct.pack("<HHII", 0x0112, 3, 1, 6) + bytes(4)
     exif = b"Exif\0\0" * prefixes + b"II*\0\x08\0\0\0\x01\0" + tags
@@ -366,7 +365,7 @@ def test_exif_that_some_programs_write(prefixes):
 
 
 @pytest.mark.parametrize("compression", [1, 8])
-def test_a_tiff_with_a_directory_of_exif_is_turned(tmp_path, compression):
+def test_load_image_turns_a_tiff_with_a_directory_of_exif(tmp_path, compression):
     pixels = bytes(range(6))
     data = zlib.compress(pixels) if compression == 8 else pixels
     tags = [(0x0112, 3, 1, 6), (0x8769, 4, 1, 0), (273, 4, 1, 0)]
@@ -388,22 +387,22 @@ def fuzzer():
     return load_script("fuzz_images")
 
 
-def test_mutations_are_judged(fuzzer, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 10**6)
+def test_fuzzer_makes_pictures_and_refusals(fuzzer, monkeypatch):
+    monkeypatch.setattr(decoders, "MAX_PIXELS", 10**6)
     outcomes = [
         found(data).outcome for data in itertools.islice(fuzzer.inputs(7, list), 500)
     ]
     assert 20 < outcomes.count(PICTURE) < 250
 
 
-def test_mutations_repeat(fuzzer):
+def test_fuzzer_repeats_with_its_seed(fuzzer):
     one, two = (list(itertools.islice(fuzzer.inputs(7, list), 50)) for _ in range(2))
     assert one == two
     assert one != list(itertools.islice(fuzzer.inputs(8, list), 50))
 
 
 @pytest.mark.parametrize("extension", hostile.FORMATS)
-def test_files_are_taken_apart_and_put_together(fuzzer, extension):
+def test_fuzzer_takes_files_apart_and_together(fuzzer, extension):
     data = hostile.encoded(hostile.drawn(), hostile.FORMATS[extension])
     start = next(start for start in fuzzer.CONTAINERS if data.startswith(start))
     take_apart, put_together = fuzzer.CONTAINERS[start]
@@ -430,7 +429,7 @@ def test_files_are_taken_apart_and_put_together(fuzzer, extension):
         (np.zeros((1, 2, 2, 3), np.float32), PICTURE),
     ],
 )
-def test_what_is_wrong_is_seen(monkeypatch, result, outcome):
+def test_judge_sees_what_is_wrong(monkeypatch, result, outcome):
     def read(source):
         if isinstance(result, Exception):
             raise result
@@ -442,7 +441,7 @@ def test_what_is_wrong_is_seen(monkeypatch, result, outcome):
     assert verdict.wrong == (outcome not in (PICTURE, REFUSED))
 
 
-def test_a_crash_a_hang_and_much_memory_are_finds(fuzzer, monkeypatch, tmp_path):
+def test_fuzzer_finds_crash_hang_and_memory(fuzzer, monkeypatch, tmp_path):
     # For the process of its own.
     monkeypatch.syspath_prepend(Path(fuzzer.__file__).parent)
     whole = hostile.encoded(hostile.drawn(), "PNG")

@@ -24,11 +24,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_files_are_found_in_all_folders_in_order(folder):
-    names = [str(file.relative_to(folder)) for file in picture_files(folder)]
-    assert names == ["0.png", "2.png", "4.png", *(f"more/{i}.PNG" for i in (1, 3, 5))]
-
-
 def test_every_epoch_has_every_photograph_once(folder):
     photos = Photos(picture_files(folder), 16, seed=0)
     greys = [photos.crop(i).mean().round(1) for i in range(12)]
@@ -71,11 +66,7 @@ def test_unreadable_photographs_are_skipped_and_told_of_once(folder):
     assert all(line.startswith("skipped: ") and ".png" in line for line in told)
 
 
-def test_a_folder_of_no_use_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="none: no such folder"):
-        picture_files(tmp_path / "none")
-    with pytest.raises(UsageError, match="there is no picture in this folder"):
-        picture_files(tmp_path)
+def test_photos_refuses_files_of_which_none_can_be_read(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(UsageError, match="none of the 1 photographs can be read"):
         Photos(picture_files(tmp_path), 16, seed=0).crop(0)

@@ -109,7 +109,8 @@ def check_original(output: str, read: Iterable[str]) -> None:
       UsageError: If the output is one of them.
     """
     real = os.path.realpath(output)
-    if any(os.path.realpath(path) == real for path in read):
+    # A name with a null character is refused where it is read.
+    if any(os.path.realpath(path) == real for path in read if "\0" not in path):
         raise UsageError(
             f"--output={output}: is a picture that is read; give another name, so that "
             "the original is kept"

@@ -1,4 +1,4 @@
-"""The pictures of a folder."""
+"""The pictures of a folder, and the names of their results."""
 
 from __future__ import annotations
 
@@ -6,42 +6,51 @@ import os
 import pathlib
 
 from tfstyle.errors import UsageError
-from tfstyle.images.decoders import SAVE_FORMATS
+from tfstyle.files import as_path, shown
+from tfstyle.images.saving import SAVE_FORMATS
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def picture_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The picture files of a folder and of the folders in it, sorted.
+    """Finds the pictures of a folder and of the folders in it.
 
     Args:
       folder: The folder.
 
     Returns:
-      Paths of the files whose extension is a picture's.
+      Paths of all files with an extension of a picture, sorted.
 
     Raises:
       UsageError: If the folder does not exist, or has no picture in it.
     """
-    root = pathlib.Path(folder)
+    root = as_path(folder, "folder")
     if not root.is_dir():
-        raise UsageError(f"{folder}: no such folder")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+        problem = "is a file, not a folder" if root.is_file() else "no such folder"
+        raise UsageError(f"{shown(root)}: {problem}")
+    files = sorted(
+        path
+        for path in root.rglob("*")
+        # A broken link is named as such when it is read; a folder is no picture.
+        if path.suffix.lower() in SUFFIXES and not path.is_dir()
+    )
     if not files:
         raise UsageError(
-            f"{folder}: there is no picture in this folder ({', '.join(SUFFIXES)})"
+            f"{shown(root)}: there is no picture in this folder "
+            f"({', '.join(sorted(SUFFIXES))})"
         )
     return files
 
 
 def saved_as(name: str) -> str:
-    """The name of a picture's result.
+    """Names the result of a picture.
 
     Args:
       name: The picture's name, or a path that ends with it.
 
     Returns:
-      The same name if its format can be written; otherwise with the extension .png.
+      The same name if its format can be written; otherwise the name with the extension
+      .png in place of its own.
     """
     stem, extension = os.path.splitext(name)  # noqa: PTH122
     return name if extension.lower() in SAVE_FORMATS else f"{stem}.png"

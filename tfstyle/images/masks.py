@@ -1,14 +1,14 @@
-"""Regions of pictures: masks, the styles that they take, and guides for the network.
+"""Regions of pictures: masks, and the styles that the regions take.
 
-A mask is a picture. A grey one has two regions, white and black, and is soft where it
-is in between. A coloured one is labelled: each of its colours stands for the nearest of
-the eight labels, and its edges are as soft as resizing makes them.
+A mask is a picture. A grey mask has two regions, white and black; grey pixels belong to
+both in part. A coloured mask is labelled: each colour stands for the nearest of the
+eight labels, and edges are as soft as resizing makes them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,28 +32,29 @@ LABELS = {
 Mask = dict[str, np.ndarray]
 """How much of each pixel belongs to a region, ``[1, H, W, 1]`` in [0, 1], by label."""
 
-_GREY = 0.1  # most difference of channels that JPEG gives to a grey picture
-_LEAST_SHARE = 0.002  # of a picture; fewer pixels are the fringe of another label
-_STRETCH = 0.02
+_GREY = 0.1  # by which the channels of a grey picture differ at most after JPEG
+_LEAST_SHARE = 0.002  # of all pixels; fewer are the fringe of another label
+_STRETCH = 0.02  # of the proportions, from which on there is a notice
 
 
 def read_mask(name: str, source: Any, size: tuple[int, int]) -> Mask:
-    """Reads a mask for a picture.
+    """Reads the mask of a picture.
 
     Args:
-      name: What the mask is called, for messages.
-      source: As of ``load_image``.
+      name: What messages call the mask.
+      source: Same as in ``load_image``.
       size: Height and width of the picture. A mask of other proportions is stretched,
         with a notice.
 
     Returns:
-      Its regions, in the order of ``LABELS``; they add up to 1 at every pixel.
+      The regions of the mask, in the order of ``LABELS``; they add up to 1 at every
+      pixel.
 
     Raises:
-      UsageError: As of ``load_image``.
-      ImageError: As of ``load_image``.
+      UsageError: Same as in ``load_image``.
+      ImageError: Same as in ``load_image``.
     """
-    picture = load_image(source)
+    picture = load_image(source, name=name)
     _notice_stretch(name, picture.shape[1:3], size)
     if (np.ptp(picture, axis=-1) > _GREY).mean() < _LEAST_SHARE:
         white = _resized(picture.mean(-1, keepdims=True), size)
@@ -68,18 +69,19 @@ def read_mask(name: str, source: Any, size: tuple[int, int]) -> Mask:
 
 
 def read_protection(source: Any, size: tuple[int, int]) -> np.ndarray:
-    """Reads the mask of what is kept as it is: white, or less where grey.
+    """Reads the mask of what stays as it is: white pixels, and grey ones in part.
 
     Args:
-      source: As of ``load_image``.
+      source: Same as in ``load_image``.
       size: Height and width of the picture.
 
     Returns:
-      ``[1, H, W, 1]`` in [0, 1].
+      Float32 ``[1, H, W, 1]`` in [0, 1].
 
     Raises:
-      UsageError: Nothing or everything is white, or as of ``load_image``.
-      ImageError: As of ``load_image``.
+      UsageError: If nothing or everything is white, or the mask has colours; or same
+        as in ``load_image``.
+      ImageError: Same as in ``load_image``.
     """
     mask = read_mask("protect", source, size)
     for label, problem in (("white", "no part is white"), ("black", "all is white")):
@@ -95,17 +97,17 @@ def read_protection(source: Any, size: tuple[int, int]) -> np.ndarray:
 def protected(
     picture: np.ndarray, original: np.ndarray, protect: np.ndarray
 ) -> np.ndarray:
-    """A picture with the original where it is protected.
+    """Puts the original back where a picture is protected.
 
     Args:
-      picture: ``[N, H, W, 3]``.
-      original: Of the same shape.
-      protect: As of ``read_protection``.
+      picture: Float32 ``[N, H, W, 3]``.
+      original: The original pictures, of the same shape.
+      protect: How much of each pixel is protected, from ``read_protection``.
 
     Returns:
-      Of the same shape; the original to the last bit where ``protect`` is 1.
+      An array of the same shape; the original to the last bit where ``protect`` is 1.
     """
-    # Neither product may round what is wholly kept.
+    # The sum of both products could round what is wholly protected.
     mixed = protect * original + (1 - protect) * picture
     return np.where(protect == 1, original, mixed)
 
@@ -115,21 +117,22 @@ def assign_styles(
     content_mask: Mask | None,
     style_masks: Sequence[Mask] | None,
 ) -> tuple[np.ndarray, list[str]]:
-    """Which style each region takes.
+    """Decides which styles each region takes.
 
     Args:
-      weights: Of the styles.
-      content_mask: The regions of the content picture, if there are any.
-      style_masks: The regions of each style picture, if there are any: a region takes
-        the statistics of what has its label. Without, the first region takes the first
-        style and so on; without a content mask, what is white counts.
+      weights: The weight of each style.
+      content_mask: The regions of the content picture; None if it has no mask.
+      style_masks: The regions of each style picture: a region of the content picture
+        takes the statistics of what has its label; without a content mask, what is
+        white counts. None if the styles have no masks: the first region takes the
+        first style, and so on.
 
     Returns:
       The share of each style in each region, ``[styles, regions]``, whose columns add
-      up to 1, and the labels of the regions (``white`` where there is no mask).
+      up to 1; and the labels of the regions (``white`` where there is no mask).
 
     Raises:
-      UsageError: A region has no style, or a style no region.
+      UsageError: If a region has no style, or a style has no region.
     """
     if content_mask is None:
         labels = ["white"]
@@ -157,14 +160,32 @@ def assign_styles(
 def check_style_masks(masks: Sequence[Any], styles: Sequence[Any]) -> None:
     """Refuses more or fewer style masks than styles.
 
+    Args:
+      masks: The style masks.
+      styles: The styles.
+
     Raises:
-      UsageError: There are.
+      UsageError: If there are not as many masks as styles.
     """
     if len(masks) != len(styles):
         raise UsageError(
             f"there are {len(masks)} style masks for {len(styles)} styles; give one "
             "for each, in the same order"
         )
+
+
+def regions_array(mask: Mask, labels: Sequence[str]) -> np.ndarray:
+    """Stacks the regions of a mask.
+
+    Args:
+      mask: The regions by label.
+      labels: Which labels, in which order.
+
+    Returns:
+      Float32 ``[1, H, W, R]`` in [0, 1]; 0 for a label that the mask does not have.
+    """
+    blank = np.zeros_like(next(iter(mask.values())))
+    return np.concatenate([mask.get(label, blank) for label in labels], -1)
 
 
 def _shares_by_label(
@@ -211,9 +232,9 @@ def _nearest(picture: np.ndarray, labels: Sequence[str]) -> np.ndarray:
 
 
 def _resized(part: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    # A filter without overshoot, under which parts still add up to 1.
+    # This filter has no overshoot, so that the regions still add up to 1.
     part = resize_image(part, size, resample=Image.Resampling.BILINEAR)
-    # Rounding must not leave a trace of one region within another.
+    # Rounding would leave a trace of one region within another.
     return np.where(part > 0.999, 1.0, np.where(part < 0.001, 0.0, part)).astype(
         "float32"
     )
@@ -230,9 +251,3 @@ def _notice_stretch(name: str, shape: tuple[int, ...], size: tuple[int, int]) ->
             size[1],
             size[0],
         )
-
-
-def regions_array(mask: Mapping[str, np.ndarray], labels: Sequence[str]) -> np.ndarray:
-    """The regions of a mask in the order of labels, ``[1, H, W, R]``; 0 if absent."""
-    blank = np.zeros_like(next(iter(mask.values())))
-    return np.concatenate([mask.get(label, blank) for label in labels], -1)

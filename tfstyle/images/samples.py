@@ -5,4 +5,4 @@ from __future__ import annotations
 import pathlib
 
 SAMPLES = pathlib.Path(__file__).parents[1] / "data"
-"""The folder with ``content``, ``style`` and ``mask``."""
+"""The folder of the sample pictures: ``content``, ``style`` and ``mask``."""

@@ -17,13 +17,13 @@ def contact_sheet(
     columns: int,
     width: int = 360,
 ) -> np.ndarray:
-    """Pictures side by side, each with its caption.
+    """Draws pictures side by side, each with its caption.
 
     Args:
-      pictures: ``[1, H, W, 3]`` each, in [0, 1], of one shape.
-      captions: One for each, of one or more lines.
-      columns: Pictures in a row.
-      width: Width of each picture in pixels; smaller ones keep their size.
+      pictures: Pictures of one shape, each ``[1, H, W, 3]``, float in [0, 1].
+      captions: One caption for each picture, of one or more lines.
+      columns: Number of pictures in a row.
+      width: Width in pixels at which a picture is shown; smaller ones keep their size.
 
     Returns:
       The sheet, float32 ``[1, H, W, 3]`` in [0, 1].

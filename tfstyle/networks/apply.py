@@ -59,7 +59,7 @@ def apply_style(
       ImageError: If the file is not a picture, or is damaged.
     """
     network = model if isinstance(model, StyleNet) else _loaded(model)
-    picture = load_image(content, size)
+    picture = load_image(content, size, name="content")
     if color not in APPLY_COLORS:
         raise UsageError(f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}")
     kept = None if protect is None else read_protection(protect, picture.shape[1:3])

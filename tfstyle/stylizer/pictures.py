@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from tfstyle.errors import UsageError
-from tfstyle.images import load_image
+from tfstyle.images import load_batch, load_image
 from tfstyle.images.color import color_statistics, match_colors, mixed_statistics
 from tfstyle.images.folder import picture_files
+from tfstyle.images.loading import split_batch
 from tfstyle.images.masks import (
     Mask,
     assign_styles,
@@ -120,7 +121,15 @@ def read_pictures(
     """
     if content is None and options.needs_content:
         raise UsageError("no content picture: give one, or content_weight=0")
-    contents = _batch(content, options)
+    contents = None
+    if content is not None:
+        contents = load_batch(
+            content,
+            options.size,
+            size_of=options.size_of,
+            allow_upscale=options.allow_upscale,
+            name="content",
+        )
     styles = read_styles(options, style)
     guide = contents
     if guide is None:
@@ -200,10 +209,8 @@ def weighted_sources(source: Any) -> list[tuple[Any, float]]:
         return []
     if isinstance(source, Mapping):
         source = list(source.items())
-    elif not isinstance(source, list | tuple):
-        source = [source]
     weighted: list[tuple[Any, float]] = []
-    for item in source:
+    for item in split_batch(source):
         picture, weight = item if isinstance(item, tuple) else (item, 1.0)
         folder = (
             isinstance(picture, str | os.PathLike) and pathlib.Path(picture).is_dir()
@@ -221,26 +228,8 @@ def _load(
         size,
         size_of=options.size_of,
         allow_upscale=options.allow_upscale or enlarge,
+        name="style",
     )
-
-
-def _batch(sources: Any, options: Options) -> np.ndarray | None:
-    """One picture, or several of one size."""
-    if sources is None:
-        return None
-    if not isinstance(sources, list | tuple):
-        return _load(sources, options.size, options)
-    pictures = [_load(source, options.size, options) for source in sources]
-    sizes = sorted({picture.shape[1:3] for picture in pictures})
-    if len(sizes) > 1:
-        shown = ", ".join(f"{width}×{height}" for height, width in sizes)
-        raise UsageError(
-            f"the content pictures have several sizes ({shown}); a batch needs one, so "
-            "leave those of another size to another run"
-        )
-    if not pictures:
-        raise UsageError("no content picture: the list is empty")
-    return np.concatenate(pictures)
 
 
 def _at_scale(source: Any, scale: float, options: Options) -> np.ndarray:
@@ -248,7 +237,7 @@ def _at_scale(source: Any, scale: float, options: Options) -> np.ndarray:
     size = options.style_size or options.size
     if scale == 1:
         return _load(source, size, options)
-    decoded = load_image(source)
+    decoded = load_image(source, name="style")
     side = max if options.size_of == "longest" else min
     shortened = size if options.allow_upscale else min(size, side(decoded.shape[1:3]))
     return _load(decoded, max(round(shortened * scale), 1), options, enlarge=True)
@@ -290,7 +279,7 @@ def _regions(
 def _style_masks(source: Any, styles: Sequence[np.ndarray]) -> list[Mask] | None:
     if source is None:
         return None
-    sources = list(source) if isinstance(source, list | tuple) else [source]
+    sources = split_batch(source)
     check_style_masks(sources, styles)
     return [
         read_mask("style_mask", mask, style.shape[1:3])
