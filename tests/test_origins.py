@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
+from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.images import read_metadata
 from tfstyle.images.samples import SAMPLES
@@ -63,6 +65,26 @@ def test_it_survives_in_every_format(tmp_path, extension, content):
 def test_a_picture_is_made_again_to_the_byte(made):
     assert run("stylize", "--from_image=out.png", "--output=again.png") == 0
     assert made.read_bytes() == made.with_name("again.png").read_bytes()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_picture_that_was_stopped_is_made_to_the_same_step(
+    made, monkeypatch, optimizer
+):
+    words = ["--from_image=out.png", "--steps=40", f"--optimizer={optimizer}"]
+    words += ["--scales=2"]
+    assert run("stylize", *words, "--output=whole.png") == 0
+    with monkeypatch.context() as patch:
+        stop = lambda self, progress: progress.step >= 47  # noqa: E731
+        patch.setattr(StopOnSignal, "__call__", stop)
+        assert run("stylize", *words, "--output=stopped.png") == 128
+    step = int(read_origin("stopped.png").options["stop_at"])
+    assert 47 <= step < 80
+    assert run("stylize", "--from_image=stopped.png", "--output=again.png") == 0
+    assert Path("again.png").read_bytes() == Path("stopped.png").read_bytes()
+    words = ["--from_image=stopped.png", "--stop_at=0", "--output=again.png"]
+    assert run("stylize", *words) == 0
+    assert Path("again.png").read_bytes() == Path("whole.png").read_bytes()
 
 
 def test_other_flags_override_what_is_recorded(made):

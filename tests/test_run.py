@@ -436,6 +436,33 @@ def test_a_callback_stops_the_run_and_keeps_the_picture(
     assert np.abs(result.images - content).mean() > 0.01
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+@pytest.mark.parametrize("end", [1, 7, 8, 9, 15])  # within each scale, and between them
+def test_stop_at_gives_the_picture_that_a_callback_stops_at(
+    tiny_backbone, content, style, every_step, optimizer, end
+):
+    options = {"scales": 2, "optimizer": optimizer}
+    stopped = run(
+        content, style, callbacks=[lambda progress: progress.step >= end], **options
+    )
+    seen = []
+    callbacks = [lambda progress: seen.append((progress.step, progress.steps))]
+    result = run(content, style, callbacks=callbacks, stop_at=stopped.step, **options)
+    assert seen[-1] == (stopped.step, stopped.step)
+    assert result.history == stopped.history
+    np.testing.assert_array_equal(result.images, stopped.images)
+    assert stopped.stopped and not result.stopped
+
+
+def test_stop_at_ends_before_a_scale_that_begins_later(tiny_backbone, content, style):
+    start = np.full_like(content, 0.5)
+    options = {"scales": 2, "steps": 8, "optimizer": "lbfgs", "content_weight": 0.0}
+    result = run(content, style, start=start, stop_at=8, **options)
+    assert max(result.history["scale"]) == 0
+    later = run(content, style, start=start, stop_at=100, **options)
+    assert later.history == run(content, style, start=start, **options).history
+
+
 @pytest.mark.parametrize(("broken_at", "scale"), [(3, 0), (9, 1)])
 def test_a_broken_run_carries_its_last_good_picture(
     tiny_backbone, content, style, monkeypatch, broken_at, scale

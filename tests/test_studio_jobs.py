@@ -96,7 +96,9 @@ def test_curves_have_few_points(pictures, results, tiny_backbone, monkeypatch):
     assert len([1 for _, kind, _ in last if kind == "total"]) <= 10
 
 
-def test_stop_keeps_the_picture_so_far(pictures, results, tiny_backbone):
+def test_stop_keeps_the_picture_so_far_and_the_command_that_makes_it(
+    pictures, results, tiny_backbone, monkeypatch
+):
     stop = threading.Event()
     options = {"steps": "4000", "optimizer": "adam"}
     for last in run(ask(pictures, options=options), results, stop, Limits()):
@@ -105,6 +107,9 @@ def test_stop_keeps_the_picture_so_far(pictures, results, tiny_backbone):
     assert last.status.startswith("Stopped at step ")
     assert "this is the picture so far" in last.status
     assert load_image(last.files[0]).shape == (1, 26, 32, 3)
+    monkeypatch.chdir(pictures)
+    assert cli.main(last.command.split()[1:]) == 0
+    assert last.files[0].read_bytes() == Path("out.png").read_bytes()
 
 
 def test_a_page_that_has_gone_away_ends_its_run(pictures, results, tiny_backbone):

@@ -54,13 +54,16 @@ def carry_out(
     check_files(values, outputs)
     film = RunFilm(values.animate) if values.animate else None
     pictures = read()
-    metadata = origin(command, values).metadata()
+    # Before the run: pictures may change or go while it lasts.
+    made = origin(command, values)
     import_tensorflow()
     with quiet_libraries(), StopOnSignal() as signals:
         result, error = _run(values, stylizer, pictures, signals, film)
+        if result.stopped:
+            made = made.stopped(result.step)
         if result.step:
             for picture, file in zip(result.images, outputs, strict=True):
-                save_or_rescue(picture, file, metadata)
+                save_or_rescue(picture, file, made.metadata())
             _write_reports(values, result, stylizer)
             if film:
                 film.save()

@@ -98,6 +98,8 @@ def run(values: flags.FlagValues) -> int:
             bars.close()
             cells.append(cell)
             made = _origin(shared, _chosen(texts, grid, cell))
+            if cell.result.stopped:
+                made = made.stopped(cell.result.step)
             path = folder / _file_name(len(cells), cell)
             save_image(cell.result.image, path, metadata=made.metadata())
             print(f"{_caption(cell.settings, ', ')}: {_summary(cell)}", flush=True)

@@ -79,12 +79,23 @@ class Loop:
         """How many times the graph has been traced."""
         return self._call.experimental_get_tracing_count()
 
-    def run(self, targets: Any = (), report: Report = lambda rows, steps: None) -> bool:
+    @property
+    def _evaluations(self) -> int:
+        return int(self._optimizer.evaluations.numpy())
+
+    def run(
+        self,
+        targets: Any = (),
+        report: Report = lambda rows, steps: None,
+        stop_at: int | None = None,
+    ) -> bool:
         """Evaluates the loss until ``steps`` evaluations are made.
 
         Args:
           targets: What the objective compares with: a structure of tensors.
           report: Receives the progress.
+          stop_at: Evaluations after which to stop earlier, if the optimizer is between
+            two of its steps then; otherwise after that step.
 
         Returns:
           Whether the optimizer has converged, so that it would go no further.
@@ -93,12 +104,11 @@ class Loop:
           NonFiniteLossError: If the loss became NaN or infinite.
         """
         per_call, stop, goes_on = 1, False, True
-        while (
-            goes_on and not stop and self._optimizer.evaluations.numpy() < self._steps
-        ):
+        end = self._steps if stop_at is None else min(stop_at, self._steps)
+        while goes_on and not stop and (left := end - self._evaluations) > 0:
             traces, began = self.traces, time.monotonic()
             row_steps, rows, goes_on = (
-                x.numpy() for x in self._call(tf.constant(per_call), targets)
+                x.numpy() for x in self._call(tf.constant(min(per_call, left)), targets)
             )
             elapsed = time.monotonic() - began
             finite = np.isfinite(rows[:, 0])

@@ -52,3 +52,4 @@ class StylizeKeywords(TypedDict, total=False):
     space: Literal["rgb", "normalized"]
     clamp: Sequence[float]
     clamp_until: int
+    stop_at: int

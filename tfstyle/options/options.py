@@ -190,6 +190,19 @@ class StartOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class StopOptions:
+    """Where a run ends early."""
+
+    stop_at: int = option(
+        0,
+        "Step after which the run ends, with the picture that Ctrl-C would keep there. "
+        "0: never.",
+        OPTIMIZATION,
+        at_least=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class StrokeOptions:
     """How large the style's strokes are."""
 
@@ -332,6 +345,7 @@ class SpaceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Options(
+    StopOptions,
     SeedOptions,
     SpaceOptions,
     StartOptions,

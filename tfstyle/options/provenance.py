@@ -82,6 +82,15 @@ class Origin:
             words.append(f"--{flag}={','.join(map(_with_weight, sources))}")
         return words
 
+    def stopped(self, step: int) -> Origin:
+        """The same for a run that has been stopped, so that it is made to there again.
+
+        Args:
+          step: The last step.
+        """
+        options = {**self.options, "stop_at": str(step)}
+        return dataclasses.replace(self, options=dict(sorted(options.items())))
+
     def metadata(self) -> dict[str, str]:
         """What ``save_image`` puts into the picture."""
         record = {"version": __version__, **dataclasses.asdict(self)}

@@ -13,6 +13,7 @@ from tfstyle.options.options import (
     Options,
     SizeOptions,
     StartOptions,
+    StopOptions,
     StrokeOptions,
     StyleOptions,
 )
@@ -119,6 +120,6 @@ TEXTURE = Recipe(
     defaults={"init": "noise", "tv_weight": 0.0},
     fixed={"content_weight": 0.0},
 )
-FRAMES = Recipe("video", without=(SizeOptions, StartOptions))
+FRAMES = Recipe("video", without=(SizeOptions, StartOptions, StopOptions))
 """Pictures that come one by one, in their own sizes: the frames of a film."""
 RECIPES = {recipe.name: recipe for recipe in (STYLIZE, INVERT, TEXTURE)}

@@ -130,8 +130,9 @@ def _run(
         said = f"Stopped at step {stopped_at}: this is the picture so far"
     height, width = picture.shape[:2]
     path = folder / f"{job.name}.png"
-    save_image(picture, path, metadata=job.origin.metadata())
-    words = ["tfstyle", job.command, *job.origin.words(), "--output=out.png"]
+    origin = job.origin.stopped(stopped_at) if stopped_at else job.origin
+    save_image(picture, path, metadata=origin.metadata())
+    words = ["tfstyle", job.command, *origin.words(), "--output=out.png"]
     yield Update(
         f"{problem or said} · {width}×{height}",
         preview=shown(picture),

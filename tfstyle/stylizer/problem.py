@@ -99,7 +99,12 @@ class Problem:
         return self.planner.spare(*self._shapes(size), self.pairs(size))
 
     def minimize(
-        self, program: Program, size: Size, steps: int, report: Report
+        self,
+        program: Program,
+        size: Size,
+        steps: int,
+        report: Report,
+        stop_at: int | None = None,
     ) -> bool:
         """Takes the steps of a scale that are left.
 
@@ -108,6 +113,7 @@ class Problem:
           size: Height and width of the picture, without its margin.
           steps: Evaluations of the loss at this scale.
           report: See ``Loop.run``.
+          stop_at: See ``Loop.run``.
 
         Returns:
           Whether the optimizer has converged.
@@ -122,7 +128,7 @@ class Problem:
             cut = self.planner.cut(*shapes, pairs)
             try:
                 targets = self.targets(size, cut), self._held(size)
-                return self._loop(program, cut, steps).run(targets, report)
+                return self._loop(program, cut, steps).run(targets, report, stop_at)
             except tf.errors.OpError as error:
                 if not is_full_memory(error):
                     raise

@@ -98,7 +98,7 @@ class Run:
         return self._current is not self.problem
 
     def _all_scales(self) -> np.ndarray:
-        first = self._resumed.scale if self._resumed else 0
+        first, end = self._resumed.scale if self._resumed else 0, self.options.stop_at
         picture = first_picture(self.pictures, self.sizes[0], self.options)
         for scale in range(first, len(self.sizes)):
             if scale > first:
@@ -106,7 +106,7 @@ class Run:
             picture = self._scale(picture, scale)
             if self._is_large(scale):
                 gc.collect()  # graphs, and what they hold, are in cycles of references
-            if self._stopped:
+            if self._stopped or (end and end <= sum(self._steps[: scale + 1])):
                 break
         return picture
 
@@ -184,11 +184,13 @@ class Run:
         """Takes the steps of a scale that are left; returns whether it converged."""
         if isinstance(program.optimizer, LBFGS):
             program.optimizer.restarts = not self._current.rounded
+        end = self.options.stop_at
         return self._current.minimize(
             program,
             self.sizes[scale],
             self._steps[scale],
             lambda rows, steps: self._report(program, scale, rows, steps),
+            stop_at=end - sum(self._steps[:scale]) if end else None,
         )
 
     def _go_on_exactly(self, program: Program, optimizer: LBFGS, scale: int) -> None:
@@ -217,7 +219,7 @@ class Run:
             self._history[column] += values.tolist()
         progress = Progress(
             step=int(steps[-1]),
-            steps=sum(self._steps),
+            steps=min(sum(self._steps), self.options.stop_at or sum(self._steps)),
             scale=scale,
             scales=len(self.sizes),
             columns=tuple(columns),
