@@ -84,14 +84,17 @@ def test_commands_have_the_flags_that_they_use(run):
     assert has("texture", "width") and not has("texture", "content_layers")
 
 
-def test_presets_lists_each_with_its_source(run):
+def test_presets_lists_each_once_under_its_experiment(run):
     code, out, err = run("presets")
 
     assert (code, err) == (0, "")
-    names = [line for line in out.splitlines() if line[0] != " "]
-    trainings = [f"{name} (tfstyle train)" for name in preset_names("training")]
-    assert names == preset_names() + trainings
-    assert "    CS231n" in out and "    Gatys" in out
+    known = [*preset_names(), *preset_names("training")]
+    assert sorted(word for word in out.split() if word in known) == sorted(known)
+    experiments = [line for line in out.splitlines() if line[:1].isupper()]
+    for paper in ("Gatys, Ecker", "Johnson, Alahi", "A VGG-19"):
+        assert sum(line.startswith(paper) for line in experiments) == 1
+    assert out.count("1260 times smaller") == 1  # five presets have this in common
+    assert out.index("1260 times") < out.index("  cs231n-the-scream ")
 
 
 def test_output_that_nobody_reads_ends_the_program_quietly():

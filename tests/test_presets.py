@@ -40,7 +40,7 @@ def test_preset_names_known_flags_and_layers_and_its_source(name):
 
     assert layers and set(layers) <= set(backbone.layers)
     assert options.color == "free"  # no experiment does
-    assert re.search(r"CS231n|Gatys|VGG-19", preset_source(name))
+    assert re.search(r"CS231n|Gatys|VGG-19", " ".join(preset_source(name)))
 
 
 def test_the_published_experiments_are_there():

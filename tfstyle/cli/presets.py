@@ -1,4 +1,4 @@
-"""Lists the presets with the experiment that each reproduces."""
+"""Lists the presets, under the experiments that they reproduce."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from absl import flags
 
 from tfstyle.options.presets import Kind, preset_names, preset_source
 
-_KINDS: dict[Kind, str] = {"run": "", "training": " (tfstyle train)"}
+_KINDS: tuple[Kind, ...] = ("run", "training")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -16,12 +16,22 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    """Prints the list; presets with the same description stand above it together."""
-    for kind, command in _KINDS.items():
-        by_source: dict[str, list[str]] = {}
+    """Prints the list, with each experiment once."""
+    parts: dict[str, dict[str, str]] = {}
+    for kind in _KINDS:
         for name in preset_names(kind):
-            by_source.setdefault(preset_source(name, kind), []).append(name)
-        for source, names in by_source.items():
-            print("\n".join(f"{name}{command}" for name in names))
-            print(textwrap.indent(textwrap.fill(source, 80), "    "))
+            experiment, part = preset_source(name, kind)
+            parts.setdefault(experiment, {})[name] = part
+    widest = max(len(name) for presets in parts.values() for name in presets)
+    for experiment, presets in parts.items():
+        print(_filled(experiment))
+        for name, part in presets.items():
+            print(_filled(f"  {name:{widest}}  {part}", widest + 4))
+        print()
     return 0
+
+
+def _filled(text: str, indent: int = 0) -> str:
+    return textwrap.fill(
+        text, 88, subsequent_indent=" " * indent, break_on_hyphens=False
+    )

@@ -1,7 +1,7 @@
 """Published experiments as options: ``Stylizer.from_preset(name)``, ``--preset=NAME``.
 
-A preset is a text file with one ``name=value`` a line, after a comment that says what
-it reproduces.
+A preset is a text file with one ``name=value`` a line, after a comment of two
+paragraphs: the experiment that it reproduces, and which part of it.
 """
 
 from __future__ import annotations
@@ -68,18 +68,23 @@ def preset_options(name: str, kind: Kind = "run") -> dict[str, Any]:
     return {option: from_text(fields[option], text) for option, text in texts.items()}
 
 
-def preset_source(name: str, kind: Kind = "run") -> str:
+def preset_source(name: str, kind: Kind = "run") -> tuple[str, str]:
     """What a preset reproduces: the comment at the top of its file.
 
     Args:
       name: The preset.
       kind: Same as in ``preset_names``.
 
+    Returns:
+      The experiment, which several presets may have in common, and this one's part.
+
     Raises:
       UsageError: If there is no such preset; the message offers the nearest ones.
     """
     comment = [line for line in _lines(name, kind) if line.startswith("#")]
-    return " ".join(line.removeprefix("#").strip() for line in comment)
+    lines = [line.removeprefix("#").strip() for line in comment]
+    between = lines.index("")
+    return " ".join(lines[:between]), " ".join(lines[between + 1 :])
 
 
 def _lines(name: str, kind: Kind) -> list[str]:
