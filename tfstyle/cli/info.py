@@ -16,8 +16,7 @@ from absl import flags
 from tfstyle.backbones import NAMES
 from tfstyle.cli.flags import argument, define
 from tfstyle.cli.quiet import import_tensorflow
-from tfstyle.files import sha256
-from tfstyle.options.provenance import read_origin
+from tfstyle.options.provenance import Origin, read_origin
 from tfstyle.version import __version__
 
 NVIDIA_DRIVER = pathlib.Path("/dev/nvidiactl")
@@ -28,17 +27,17 @@ POSITIONAL = ("image",)
 
 def define_flags(values: flags.FlagValues) -> None:
     """What to show instead."""
-    text = "A picture that tfstyle wrote: show the command and flags that made it."
+    text = (
+        "A picture that tfstyle wrote: show the command, version and flags that made "
+        "it, and the SHA-256 of the pictures that it was made from."
+    )
     define(values, [argument("image", text)])
 
 
 def run(values: flags.FlagValues) -> int:
     """Prints versions, devices and weights, or a picture's flags."""
     if image := values.image:
-        origin = read_origin(image).located(image)
-        print(f"# tfstyle {origin.command}")
-        print("\n".join(origin.words()))
-        print(f"# {image}: SHA-256 {sha256(image)}")
+        print("\n".join(_made_by(read_origin(image))))
         return 0
     folder = keras_folder()
     for name, version in versions().items():
@@ -50,6 +49,16 @@ def run(values: flags.FlagValues) -> int:
         print(f"{name:12} {file or where}")
     print(f"{'styles':12} {', '.join(bundled_styles())}")
     return 0
+
+
+def _made_by(origin: Origin) -> list[str]:
+    """The lines of a file for ``--flagfile``, with comments for its reader."""
+    sources = [source for listed in origin.pictures.values() for source in listed]
+    return [
+        f"# tfstyle {origin.command}, version {origin.version}",
+        *origin.words(),
+        *(f"# SHA-256 of {source.file}: {source.sha256}" for source in sources),
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -57,11 +58,13 @@ class Origin:
       command: A command of ``tfstyle``.
       options: Texts of the options that were not at their defaults.
       pictures: The pictures of each argument that names some.
+      version: The version of tfstyle.
     """
 
     command: str
     options: dict[str, str]
     pictures: dict[str, tuple[Source, ...]]
+    version: str = __version__
 
     def words(self, command: str | None = None) -> list[str]:
         """The flags, as words of a command line.
@@ -93,11 +96,8 @@ class Origin:
 
     def metadata(self) -> dict[str, str]:
         """What ``save_image`` puts into the picture."""
-        record = {"version": __version__, **dataclasses.asdict(self)}
-        return {
-            "Software": "tfstyle",
-            _KEY: json.dumps(record, ensure_ascii=False),
-        }
+        record = json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return {"Software": "tfstyle", _KEY: record}
 
     def located(
         self, image: str | os.PathLike[str], given: Collection[str] = ()
@@ -105,15 +105,15 @@ class Origin:
         """The same with the pictures where they are now.
 
         They are looked for by the recorded path, then by name in the working folder,
-        beside the picture, and among tfstyle's samples. A picture that is nowhere
-        keeps its recorded path.
+        beside the picture, and among tfstyle's samples.
 
         Args:
           image: The picture that this is the origin of.
           given: Arguments whose pictures are not needed.
 
         Raises:
-          UsageError: If a file of that name exists but holds another picture.
+          UsageError: If there is no file of that name, or only one that holds another
+            picture.
         """
         folders = [pathlib.Path(), pathlib.Path(image).parent]
         folders += [SAMPLES / kind for kind in ("content", "style", "mask")]
@@ -178,12 +178,12 @@ def read_origin(path: str | os.PathLike[str]) -> Origin:
 
 
 def _parsed(record: Any) -> Origin:
-    options = {str(name): str(text) for name, text in record["options"].items()}
+    options = {name: _line(text) for name, text in record["options"].items()}
     pictures = {
         str(flag): tuple(
             Source(
-                str(source["file"]),
-                str(source["sha256"]),
+                _line(source["file"]),
+                _line(source["sha256"]),
                 None if source["weight"] is None else float(source["weight"]),
             )
             for source in sources
@@ -192,7 +192,19 @@ def _parsed(record: Any) -> Origin:
     }
     if not (RECORDED.issuperset(options) and set(PICTURES).issuperset(pictures)):
         raise ValueError("an option that is never recorded")
-    return Origin(str(record["command"]), options, pictures)
+    command, version = _line(record["command"]), _line(record["version"])
+    return Origin(command, options, pictures, version)
+
+
+def _line(text: Any) -> str:
+    """A text from a file, which a terminal or a file of flags can hold in a line.
+
+    Raises:
+      ValueError: If it has control characters or line breaks.
+    """
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in str(text)):
+        raise ValueError("not a line")
+    return str(text)
 
 
 def _with_weight(source: Source) -> str:
@@ -216,7 +228,10 @@ def _located(
             f"{files[0]} is not the picture that {image} was made from; give "
             f"--{flag}=FILE"
         )
-    return source
+    raise UsageError(
+        f"{image} was made from a picture {source.file}, which is neither here nor "
+        f"beside it; give --{flag}=FILE"
+    )
 
 
 def _portable(path: str | os.PathLike[str]) -> str:
