@@ -396,7 +396,8 @@ def test_preset_options_of_runs_are_valid_and_differ_from_the_defaults(name):
     options = Options(**given)
     assert options != Options()
     assert all(getattr(options, option) == value for option, value in given.items())
-    assert len(preset_source(name)) > 20
+    experiment, part = preset_source(name)
+    assert len(experiment) > 20 and part.endswith(".")
 
 
 @pytest.mark.parametrize("name", preset_names("training"))
