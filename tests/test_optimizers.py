@@ -450,6 +450,23 @@ def test_loop_stops_when_a_report_asks_for_it(kind, monkeypatch):
         np.testing.assert_allclose(picture, keras_adam(4)[0][-1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["adam", "lbfgs"])
+def test_loop_stop_at_ends_earlier_and_another_run_goes_on(kind):
+    whole, all_reports, _ = run(kind, 40)
+    variable, reports = start(), Reports()
+    optimizer = optimizer_of(kind, variable)
+    loop = Loop(differentiated(bowl_and_waves), optimizer, steps=40, term_names=NAMES)
+    loop.run((), reports, stop_at=7)
+    stopped = int(optimizer.evaluations)
+    assert reports.steps[-1] == stopped
+    # L-BFGS ends a line search.
+    assert stopped == 7 if kind == "adam" else 7 <= stopped < 12
+    loop.run((), reports, stop_at=90)
+    assert reports.steps == all_reports.steps and reports.rows == all_reports.rows
+    np.testing.assert_array_equal(variable, whole)
+    assert loop.traces == 1
+
+
 # Losses that are not finite.
 
 
