@@ -193,8 +193,8 @@ def test_a_preset_is_for_what_is_not_swept(run, folder, monkeypatch):
     [
         ((), "no flag has several values; give one with commas"),
         (("--style_weight=1,x",), "--style_weight=x: give a number"),
-        (("--pooling=max,min",), "--pooling='min': give one of max, avg"),
-        (("--style_weight=1,-2",), "style_weight=-2.0: give a number of at least 0"),
+        (("--pooling=max,min",), "--pooling=min: give one of max, avg"),
+        (("--style_weight=1,-2",), "--style_weight=-2: give a number of at least 0"),
         (("--style_weight=1,2", "--output=a.png"), "a.png"),
         (("--style_wait=1,2",), "did you mean --style_weight"),
     ],

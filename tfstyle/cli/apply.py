@@ -15,10 +15,17 @@ from absl import flags
 from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required
-from tfstyle.cli.outputs import check_folder_name, check_original, make_folder, origin
+from tfstyle.cli.outputs import (
+    check_folder_name,
+    check_originals,
+    check_output,
+    make_folder,
+    origin,
+    pictures_read,
+)
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
-from tfstyle.images import SAVE_FORMATS, check_writable, save_image
+from tfstyle.images import SAVE_FORMATS, save_image
 from tfstyle.images.folder import picture_files, saved_as
 from tfstyle.monitoring.progress_bar import ProgressBar, print_message
 from tfstyle.options import APPLY_COLORS, fields_of
@@ -70,7 +77,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Stylizes every picture; those that cannot be read are told of and skipped."""
     check_backend()
-    jobs = find_jobs(*required(values, "input", "output"))
+    jobs = find_jobs(values)
     import_tensorflow()
     from tfstyle.networks.apply import apply_style
     from tfstyle.networks.style_net import load_network
@@ -111,35 +118,40 @@ def _metadata(values: flags.FlagValues, source: pathlib.Path) -> dict[str, str]:
     return origin("apply", values, {"input": str(source)}).metadata()
 
 
-def find_jobs(source: str, output: str) -> Jobs:
+def find_jobs(values: flags.FlagValues) -> Jobs:
     """Every picture with the file that its result goes to; folders are made.
 
+    Args:
+      values: The flags of the command.
+
+    Returns:
+      Pairs of paths.
+
     Raises:
-      UsageError: There is nothing to read, nowhere to write, or two results would have
-        one name.
+      UsageError: If there is nothing to read or nowhere to write, if two results would
+        have one name, or if one would overwrite a picture.
     """
-    path, target = pathlib.Path(source), pathlib.Path(output)
+    source, output = required(values, "input", "output")
+    path, folder = pathlib.Path(source), pathlib.Path(output)
     if path.is_dir():
         pictures = [(file, file.relative_to(path)) for file in picture_files(path)]
     else:
         files = [pathlib.Path(file) for file in arguments.picture_paths(source)]
         if not files:
             raise UsageError(f"--input={source}: names no picture")
-        if len(files) == 1 and target.suffix.lower() in SAVE_FORMATS:
-            check_writable(target)
-            check_original(output, [source])
-            return [(files[0], target)]
+        if len(files) == 1:
+            check_output("output", output, tuple(SAVE_FORMATS), pictures_read(values))
+            return [(files[0], folder)]
         pictures = [(file, pathlib.Path(file.name)) for file in files]
     check_folder_name(output, f"{len(pictures)} pictures")
-    jobs = [(file, target / saved_as(str(name))) for file, name in pictures]
-    results = [result for _, result in jobs]
-    for result in results:
-        check_original(str(result), [str(file) for file, _ in jobs])
+    jobs = [(file, folder / saved_as(str(name))) for file, name in pictures]
+    results = [str(result) for _, result in jobs]
+    check_originals("output", results, pictures_read(values))
     if len(set(results)) < len(results):
         twice = next(result for result in results if results.count(result) > 1)
         raise UsageError(
             f"--input: two pictures would both be written as {twice}; rename one"
         )
-    for folder in sorted({result.parent for result in results}):
-        make_folder("output", folder)
+    for parent in sorted({result.parent for _, result in jobs}):
+        make_folder("output", parent)
     return jobs

@@ -15,7 +15,7 @@ from absl import flags
 from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
-from tfstyle.cli.outputs import check_weights
+from tfstyle.cli.outputs import check_originals, check_weights
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 from tfstyle.errors import UsageError
 from tfstyle.options import (
@@ -74,7 +74,8 @@ def run(values: flags.FlagValues) -> int:
     output, what = required(values, "output")[0], values.what
     format = values.format
     wanted = EXPORT_FORMATS[format] if what == "network" else None
-    check_output(pathlib.Path(output), wanted)
+    check_name(pathlib.Path(output), wanted)
+    check_originals("output", [output], [values.model])
     options = values_of(values, fields_of(LossOptions))
     check_weights(values)
     import_tensorflow()
@@ -96,11 +97,16 @@ def run(values: flags.FlagValues) -> int:
     return 0
 
 
-def check_output(output: pathlib.Path, extension: str | None) -> None:
+def check_name(output: pathlib.Path, extension: str | None) -> None:
     """Refuses a name that does not fit the format.
 
+    Args:
+      output: The name.
+      extension: The one that it must have; None for a folder.
+
     Raises:
-      UsageError: It does not; the message has one that does.
+      UsageError: If the name has another extension, if its folder does not exist, or
+        if a file has a folder's name.
     """
     if extension and output.suffix != extension:
         raise UsageError(f"--output={output}: give a name that ends in {extension}")

@@ -24,9 +24,9 @@ from tfstyle.options.presets import Kind, preset_texts
 from tfstyle.options.provenance import RECORDED, read_origin
 from tfstyle.options.text import from_text, to_text
 
-OUTPUT = "Output"
+OUTPUT, ADDRESS = "Output", "Address"
 _GROUPS = (
-    *(PICTURES, STYLE, COLOR, MEMORY, OPTIMIZATION, TRAINING, OUTPUT),
+    *(PICTURES, ADDRESS, STYLE, COLOR, MEMORY, OPTIMIZATION, TRAINING, OUTPUT),
     *(NETWORK, PAPERS),
 )
 
@@ -38,40 +38,52 @@ class OptionFlag(flags.Flag):
       field: The option.
     """
 
-    def __init__(self, field: OptionField):
+    def __init__(self, field: OptionField, several: bool = False):
         """Makes the flag.
 
         Args:
           field: The option.
+          several: Whether it takes several values with commas between them; a value
+            that has commas itself is then written with + instead. It has no default.
         """
-        self.field = field
+        self.field, self._several = field, several
         super().__init__(
-            _Parser(field),
+            flags.ArgumentParser(),
             _Serializer(),
             field.name,
-            field.default,
+            None if several else field.default,
             field.help,
             boolean=field.kind == "bool",
         )
 
+    def take(self, text: str) -> None:
+        """Sets the flag to one value, of which the user may know nothing.
+
+        Args:
+          text: From a preset, or from a picture.
+
+        Raises:
+          UsageError: If the option cannot have the value.
+        """
+        value = self._checked(text)
+        self.value = [value] if self._several else value
+
     def _parse(self, argument: Any) -> Any:
-        return self.parser.parse(argument)  # whose errors are meant for users
-
-
-class _Parser(flags.ArgumentParser):
-    def __init__(self, field: OptionField):
-        self._field = field
-
-    def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):
             return argument
+        if not self._several:
+            return self._checked(argument)
+        lists = self.field.kind in ("ints", "floats", "layers")
+        parts = [part.strip() for part in argument.split(",")]
+        return [self._checked(p.replace("+", ",") if lists else p) for p in parts]
+
+    def _checked(self, text: str) -> Any:
         try:
-            value = from_text(self._field, argument)
+            value = from_text(self.field, text)
         except UsageError as error:
             raise UsageError(f"--{error}") from None
-        if not self._field.accepts(value):
-            name = self._field.name
-            raise UsageError(f"--{name}={argument}: give {self._field.wanted}")
+        if not self.field.accepts(value):
+            raise UsageError(f"--{self.name}={text}: give {self.field.wanted}")
         return value
 
 
@@ -80,15 +92,18 @@ class _Serializer(flags.ArgumentSerializer):
         return to_text(value)
 
 
-def define(values: flags.FlagValues, fields: Iterable[OptionField]) -> None:
+def define(
+    values: flags.FlagValues, fields: Iterable[OptionField], *, several: bool = False
+) -> None:
     """Defines a flag for each option.
 
     Args:
       values: Where to.
       fields: The options.
+      several: See ``OptionFlag``.
     """
     for field in fields:
-        flags.DEFINE_flag(OptionFlag(field), values)
+        flags.DEFINE_flag(OptionFlag(field, several), values)
 
 
 def argument(
@@ -153,8 +168,9 @@ def required(values: flags.FlagValues, *names: str) -> list[Any]:
     """
     missing = [f"--{name}" for name in names if values[name].value in (None, "")]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise UsageError(f"{' and '.join(missing)} {verb} missing; see --help")
+        *others, last = missing
+        listed = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        raise UsageError(f"{listed} missing; see --help")
     return [values[name].value for name in names]
 
 
@@ -162,7 +178,7 @@ def parse(
     values: flags.FlagValues,
     words: Sequence[str],
     positional: Sequence[str] = (),
-    presets: Kind | None = "run",
+    presets: Kind = "run",
 ) -> None:
     """Reads the words of a command line.
 
@@ -173,51 +189,47 @@ def parse(
       values: The flags of a command.
       words: The command's name and its arguments.
       positional: Flags that may be given without their names, in this order.
-      presets: The kind of presets that ``--preset`` names; None if they are not read.
+      presets: The kind of presets that ``--preset`` names.
 
     Raises:
       UsageError: If a flag does not exist, or has a value that it cannot have.
     """
     values.set_gnu_getopt(True)  # flags may follow positional arguments
-    command = words[0]
+    see = f"; see tfstyle {words[0]} --help"
     try:
         _, *rest = values(list(words))
+        _take_positional(values, rest, positional)
     except flags.UnrecognizedFlagError as error:
         nearest = difflib.get_close_matches(error.flagname, list(values), n=2)
-        hint = f"; did you mean --{' or --'.join(nearest)}?" if nearest else ""
-        raise UsageError(
-            f"there is no flag --{error.flagname}{hint or _see(command)}"
-        ) from None
+        hint = f"; did you mean --{' or --'.join(nearest)}?" if nearest else see
+        raise UsageError(f"there is no flag --{error.flagname}{hint}") from None
     except flags.Error as error:
-        text = str(error).removeprefix("ERROR:: ")
-        raise UsageError(f"{text}{_see(command)}") from None
+        raise UsageError(f"{str(error).removeprefix('ERROR:: ')}{see}") from None
     except UsageError as error:
-        raise UsageError(f"{error}{_see(command)}") from None
-    _take_positional(values, rest, positional, command)
+        raise UsageError(f"{error}{see}") from None
     given = {name for name in values if values[name].present}
     if "from_image" in values and (image := values.from_image):
         origin = read_origin(image).located(image, given)
-        for word in origin.words(command):
+        for word in origin.words(words[0]):
             name, _, text = word.removeprefix("--").partition("=")
             _set(values, name, text, given)
-    if presets and "preset" in values and (preset := values.preset):
+    if "preset" in values and (preset := values.preset):
         for name, text in preset_texts(preset, presets).items():
             _set(values, name, text, given)
 
 
 def _take_positional(
-    values: flags.FlagValues, rest: Sequence[str], names: Sequence[str], command: str
+    values: flags.FlagValues, rest: Sequence[str], names: Sequence[str]
 ) -> None:
     """Gives positional arguments to the flags that are not given by name, in order."""
     free = [name for name in names if not values[name].present]
-    if "from_image" in values and values.from_image:
-        free = free[-len(rest) :]  # the picture has told what to read
+    if "from_image" in values and values["from_image"].value:
+        free = free[-len(rest) :]  # the picture tells what to read
     if len(rest) > len(free):
         extra = rest[len(free)]
-        problem = f"{extra!r} is one argument too many"
-        if not names:
-            problem = f"{extra!r} is no flag; write --flag=value"
-        raise UsageError(f"{problem}{_see(command)}")
+        if names:
+            raise UsageError(f"{extra!r} is one argument too many")
+        raise UsageError(f"{extra!r} is no flag; write --flag=value")
     for name, text in zip(free, rest, strict=False):
         values[name].parse(text)
 
@@ -225,12 +237,14 @@ def _take_positional(
 def _set(values: flags.FlagValues, name: str, text: str, given: set[str]) -> None:
     """Sets a flag unless the command line did, or the command has no such flag."""
     if name in values and name not in given:
-        values[name].value = values[name].parser.parse(text)
+        _flag(values, name).take(text)
         given.add(name)
 
 
-def _see(command: str) -> str:
-    return f"; see tfstyle {command} --help"
+def _flag(values: flags.FlagValues, name: str) -> OptionFlag:
+    flag = values[name]
+    assert isinstance(flag, OptionFlag)  # `define` makes no others
+    return flag
 
 
 def grouped(values: flags.FlagValues) -> dict[str, list[OptionField]]:
@@ -243,7 +257,27 @@ def grouped(values: flags.FlagValues) -> dict[str, list[OptionField]]:
       Options in the order of their definition, by group in the order of ``_GROUPS``.
     """
     groups: dict[str, list[OptionField]] = {group: [] for group in _GROUPS}
-    for flag in (values[name] for name in values):
-        if isinstance(flag, OptionFlag):  # an alias is not one
-            groups[flag.field.group].append(flag.field)
+    for field in (_flag(values, name).field for name in values):
+        groups[field.group].append(field)
     return {group: fields for group, fields in groups.items() if fields}
+
+
+def described(field: OptionField) -> tuple[str, str]:
+    """A flag as ``--help`` shows it.
+
+    Args:
+      field: Its option.
+
+    Returns:
+      Its name with its choices, and what it does, with its default and range.
+    """
+    default = field.default
+    text = f"{default:g}" if isinstance(default, float) else to_text(default)
+    facts = [] if default in (None, "") else [text]
+    facts += [field.range] if field.range else []
+    title = f"--{field.name}"
+    if field.choices:
+        title += f"={'|'.join(field.choices)}"
+    elif field.kind == "bool":
+        title = f"--[no]{field.name}"
+    return title, f"{field.help} [{'; '.join(facts)}]" if facts else field.help

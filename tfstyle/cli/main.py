@@ -10,16 +10,12 @@ import sys
 import textwrap
 import types
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfstyle.cli.signals import remembering_interrupts
 from tfstyle.errors import UsageError, user_error
 from tfstyle.version import __version__
-
-if TYPE_CHECKING:
-    from tfstyle.options import OptionField
 
 COMMANDS = {
     "stylize": "give a picture the style of another",
@@ -106,12 +102,8 @@ def _dispatch(words: list[str]) -> int:
     if any(word in ("--help", "-h", "-help", "--helpfull") for word in words):
         print(command_help(words[0], command, values))
         return 0
-    parse(
-        values,
-        words,
-        getattr(command, "POSITIONAL", ()),
-        getattr(command, "PRESETS", "run"),
-    )
+    positional = getattr(command, "POSITIONAL", ())
+    parse(values, words, positional, getattr(command, "PRESETS", "run"))
     return command.run(values)
 
 
@@ -123,29 +115,19 @@ def usage() -> str:
 
 def command_help(name: str, command: types.ModuleType, values: flags.FlagValues) -> str:
     """The text of ``tfstyle COMMAND --help``: every flag with its default, by group."""
-    from tfstyle.cli.flags import grouped
+    from tfstyle.cli.flags import described, grouped
 
-    summary, *example = (command.__doc__ or "").strip().split("\n\n")
-    parts = [f"tfstyle {name}: {COMMANDS[name]}.", "", summary, ""]
-    parts += [textwrap.indent(text, "  ") + "\n" for text in example]
+    parts = [f"tfstyle {name}: {COMMANDS[name]}.", ""]
+    for text in (command.__doc__ or "").strip().split("\n\n"):
+        example = text.startswith("tfstyle ")
+        parts += [textwrap.indent(text, "  " * example), ""]
     for group, fields in grouped(values).items():
-        parts += [f"{group}:", *(_entry(*_flag_help(field)) for field in fields), ""]
-    parts += ["Defaults are in brackets. --flagfile=FILE reads flags from a file."]
+        parts += [f"{group}:", *(_entry(*described(field)) for field in fields), ""]
+    parts += [
+        "Defaults and ranges are in brackets. --flagfile=FILE reads flags from a file,",
+        "one on a line.",
+    ]
     return "\n".join(parts)
-
-
-def _flag_help(field: OptionField) -> tuple[str, str]:
-    from tfstyle.options.text import to_text
-
-    default = field.default
-    text = f"{default:g}" if isinstance(default, float) else to_text(default)
-    shown = "" if default in (None, "") else f" [{text}]"
-    title = f"--{field.name}"
-    if field.choices:
-        title += f"={'|'.join(field.choices)}"
-    elif field.kind == "bool":
-        title = f"--[no]{field.name}"
-    return title, f"{field.help}{shown}"
 
 
 def _hint(word: str) -> str:

@@ -16,10 +16,12 @@ from tfstyle.cli.flags import OUTPUT, argument, recorded_texts
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.extras import import_extra
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
+from tfstyle.images.folder import picture_files
 from tfstyle.options.provenance import PICTURES, Origin, origin_of
 from tfstyle.stylizer.pictures import weighted_sources
 from tfstyle.stylizer.stylizer import SECONDS_BETWEEN_CHECKPOINTS
 
+SNAPSHOTS = "step_*.png"
 PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
 
 RUN_OUTPUTS = (
@@ -72,13 +74,21 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
         it is read.
     """
     read = pictures_read(values)
-    for output in outputs:
-        check_writable(output)
-        check_original(output, read)
-    if plot := values.loss_plot:
-        check_writable(plot, extensions=PLOT_EXTENSIONS)
-    if report := values.report:
-        check_writable(report, extensions=())
+    written = [
+        *(("output", output, tuple(SAVE_FORMATS)) for output in outputs),
+        ("loss_plot", values.loss_plot, PLOT_EXTENSIONS),
+        ("report", values.report, ()),
+        ("animate", values.animate, ()),  # `RunFilm` knows which extensions it may have
+    ]
+    paths: list[str] = []
+    for name, path, extensions in written:
+        if path:
+            check_output(name, path, extensions, [*read, *paths])
+            paths.append(path)
+    if folder := values.snapshot_dir:
+        inside = [p for p in read if pathlib.Path(p).match(SNAPSHOTS)]
+        taken = [str(pathlib.Path(folder) / pathlib.Path(p).name) for p in inside]
+        check_originals("snapshot_dir", taken, inside)
     if values.log_dir:
         import_extra("tensorboard", extra="tensorboard")
     for name in ("log_dir", "snapshot_dir", "checkpoint"):
@@ -88,33 +98,58 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
 
 
 def pictures_read(values: flags.FlagValues) -> list[str]:
-    """The paths of all pictures that the flags name."""
+    """The paths of all pictures that the flags name, those in folders too."""
     paths: list[str] = []
-    for name in set(PICTURES).intersection(values):
+    for name in {*PICTURES, "init"}.intersection(values):
         if name == "style":
-            paths += [path for path, _ in parse_styles(values[name].value) or []]
+            found = [path for path, _ in parse_styles(values[name].value) or []]
         else:
-            paths += picture_paths(values[name].value)
+            found = picture_paths(values[name].value)
+        for path in found:
+            folder = name in ("style", "input") and pathlib.Path(path).is_dir()
+            paths += map(str, picture_files(path)) if folder else [path]
     return paths
 
 
-def check_original(output: str, read: Iterable[str]) -> None:
-    """Refuses to overwrite a picture that is read.
+def check_output(
+    name: str, path: str, extensions: Sequence[str], read: Iterable[str]
+) -> None:
+    """Refuses a file that cannot be written, or that is to stay.
 
     Args:
-      output: The picture to write.
-      read: The pictures that are read.
+      name: The flag that names the file.
+      path: The file.
+      extensions: Those it may have; empty allows any.
+      read: The files that are to stay.
 
     Raises:
-      UsageError: If the output is one of them.
+      UsageError: If the file cannot be written, or is to stay.
     """
-    real = os.path.realpath(output)
-    # A name with a null character is refused where it is read.
-    if any(os.path.realpath(path) == real for path in read if "\0" not in path):
-        raise UsageError(
-            f"--output={output}: is a picture that is read; give another name, so that "
-            "the original is kept"
-        )
+    try:
+        check_writable(path, extensions=extensions)
+    except UsageError as error:
+        raise UsageError(f"--{name}={error}") from None
+    check_originals(name, [path], read)
+
+
+def check_originals(name: str, outputs: Iterable[str], read: Iterable[str]) -> None:
+    """Refuses to overwrite files that are to stay.
+
+    Args:
+      name: The flag that names the files to write.
+      outputs: The files to write.
+      read: The files that are to stay.
+
+    Raises:
+      UsageError: If an output is one of them.
+    """
+    originals = {os.path.realpath(path) for path in read}
+    for output in outputs:
+        if os.path.realpath(output) in originals:
+            raise UsageError(
+                f"--{name}: {output} is an input or another output of this command; "
+                "choose another name, so that nothing is lost"
+            )
 
 
 def check_folder_name(output: str, pictures: str) -> None:

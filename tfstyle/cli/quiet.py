@@ -15,7 +15,9 @@ from tfstyle.extras import silent_stderr
 
 
 def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
-    """Imports TensorFlow and looks for devices, both in silence.
+    """Imports TensorFlow and looks for devices, without their messages.
+
+    At a terminal, a line says what takes these seconds.
 
     Args:
       find_devices: Whether to; several machines must know of each other before that.
@@ -24,11 +26,13 @@ def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
       TensorFlow.
 
     Raises:
-      UsageError: Keras is told to use another backend.
-      KeyboardInterrupt: Ctrl-C came meanwhile.
+      UsageError: If Keras is told to use another backend.
+      KeyboardInterrupt: If Ctrl-C came meanwhile.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     check_backend()
+    if "tensorflow" not in sys.modules and sys.stderr.isatty():
+        print("tfstyle: loading TensorFlow …", file=sys.stderr, flush=True)
     with silent_stderr():
         import tensorflow as tf
 

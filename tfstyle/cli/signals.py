@@ -43,7 +43,7 @@ def check_interrupts() -> None:
     """Raises what Python has dropped.
 
     Raises:
-      KeyboardInterrupt: Ctrl-C has come.
+      KeyboardInterrupt: If Ctrl-C has come.
     """
     if _interrupts:
         raise KeyboardInterrupt

@@ -16,8 +16,7 @@ import threading
 from absl import flags
 
 from tfstyle.backend import check_backend
-from tfstyle.cli.flags import OUTPUT as _ADDRESS
-from tfstyle.cli.flags import argument, define
+from tfstyle.cli.flags import ADDRESS, argument, define
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import check_interrupts
 from tfstyle.errors import UsageError
@@ -36,18 +35,18 @@ def define_flags(values: flags.FlagValues) -> None:
                 "host",
                 "Address to listen at; 0.0.0.0 lets the whole network in, without a "
                 "password.",
-                _ADDRESS,
+                ADDRESS,
                 default="127.0.0.1",
             ),
             argument(
                 "port",
                 "Port. Default: the first free one from 7860.",
-                _ADDRESS,
+                ADDRESS,
                 hint=int,
                 at_least=1,
                 at_most=65535,
             ),
-            argument("browser", "Open the page.", _ADDRESS, hint=bool, default=True),
+            argument("browser", "Open the page.", ADDRESS, hint=bool, default=True),
             argument(
                 "max_size",
                 "Longest side in pixels of pictures that the page may ask for.",

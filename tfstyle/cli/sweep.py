@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import pathlib
 import re
 import sys
@@ -28,7 +29,7 @@ from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required
 from tfstyle.cli.outputs import (
     check_folder_name,
-    check_original,
+    check_originals,
     make_folder,
     origin,
     pictures_read,
@@ -41,20 +42,15 @@ from tfstyle.images import save_image
 from tfstyle.images.sheet import contact_sheet
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import STYLIZE
-from tfstyle.options.presets import preset_texts
 from tfstyle.options.provenance import Origin, origin_of
-from tfstyle.options.text import from_text, to_text
 from tfstyle.stylizer.sweep import Cell, sweep
 
 if TYPE_CHECKING:
     from tfstyle.optimizers.progress import Callback
 
 POSITIONAL = ("content", "style", "output")
-PRESETS = None  # its values may have commas; it is read here
 SHEET, TABLE = "sheet.png", "losses.csv"
 _LONGEST_NAME = 120
-
-_FIELDS = {field.name: field for field in STYLIZE.fields}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -63,22 +59,18 @@ def define_flags(values: flags.FlagValues) -> None:
     pictures += [*arguments.MASKS, arguments.PRESET]
     output = argument("output", "Folder for pictures, sheet and table.", OUTPUT)
     define(values, [*pictures, output])
-    for field in _FIELDS.values():
-        shown = "" if field.default is None else f" [{to_text(field.default)}]"
-        choices = f" One of {', '.join(field.choices)}." if field.choices else ""
-        text = f"{field.help}{choices}{shown}"
-        define(values, [argument(field.name, text, field.group)])
+    define(values, STYLIZE.fields, several=True)
 
 
 def run(values: flags.FlagValues) -> int:
     """Runs the sweep."""
     content, style, output = required(values, "content", "style", "output")
     folder = pathlib.Path(output)
-    texts = _texts(values)
-    grid, fixed = _grid(texts)
+    grid, fixed = _grid(values)
     check_folder_name(output, "the pictures of a sweep")
-    for name in (SHEET, TABLE):
-        check_original(str(folder / name), pictures_read(values))
+    names = [SHEET, TABLE, *_file_names(grid)]
+    outputs = [str(folder / name) for name in names]
+    check_originals("output", outputs, pictures_read(values))
     make_folder("output", folder)
     signals, bars = StopOnSignal(), ExitStack()
     results = sweep(
@@ -97,10 +89,10 @@ def run(values: flags.FlagValues) -> int:
         for cell in results:
             bars.close()
             cells.append(cell)
-            made = _origin(shared, _chosen(texts, grid, cell))
+            made = _origin(shared, {**fixed, **cell.settings})
             if cell.result.stopped:
                 made = made.stopped(cell.result.step)
-            path = folder / _file_name(len(cells), cell)
+            path = folder / _file_name(len(cells), cell.settings)
             save_image(cell.result.image, path, metadata=made.metadata())
             print(f"{_caption(cell.settings, ', ')}: {_summary(cell)}", flush=True)
     _write_table(cells, folder / TABLE)
@@ -117,52 +109,25 @@ def run(values: flags.FlagValues) -> int:
     return 0
 
 
-def _texts(values: flags.FlagValues) -> dict[str, list[str]]:
-    """The values of each option that is given, a preset's first."""
-    preset = values.preset
-    texts = {n: [t] for n, t in (preset_texts(preset) if preset else {}).items()}
-    for name in _FIELDS:
-        if (text := values[name].value) is not None:
-            texts[name] = [part.strip().replace("+", ",") for part in text.split(",")]
-    return texts
-
-
-def _grid(
-    texts: Mapping[str, list[str]],
-) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """The options with several values, and all others."""
-    grid, fixed = {}, {}
-    for name, parts in texts.items():
-        try:
-            found = [from_text(_FIELDS[name], part) for part in parts]
-            for value in found:
-                _FIELDS[name].check(value)
-        except UsageError as error:
-            raise UsageError(f"--{error}; see tfstyle sweep --help") from None
-        if len(found) > 1:
-            grid[name] = found
-        else:
-            fixed[name] = found[0]
+def _grid(values: flags.FlagValues) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """The options with several values, and all others that are given."""
+    given: dict[str, Any] = {
+        name: values[name].value for name in STYLIZE.names if values[name].value
+    }
+    grid = {name: found for name, found in given.items() if len(found) > 1}
     if not grid:
         raise UsageError(
             "no flag has several values; give one with commas, as --style_weight=1,10"
         )
+    fixed = {name: found[0] for name, found in given.items() if len(found) == 1}
     return grid, fixed
 
 
-def _chosen(
-    texts: Mapping[str, list[str]], grid: Mapping[str, list[Any]], cell: Cell
-) -> dict[str, str]:
-    """The text of each option that made a picture."""
-    places = {name: grid[name].index(value) for name, value in cell.settings.items()}
-    return {name: parts[places.get(name, 0)] for name, parts in texts.items()}
-
-
-def _origin(shared: Origin, chosen: Mapping[str, str]) -> Origin:
+def _origin(shared: Origin, chosen: Mapping[str, Any]) -> Origin:
     """How one of the pictures is made, from what all have in common."""
-    options = STYLIZE.options(STYLIZE.parse(chosen))
-    texts = origin_of(shared.command, STYLIZE.texts(options), {}).options
-    return dataclasses.replace(shared, options=texts)
+    texts = STYLIZE.texts(STYLIZE.options(chosen))
+    own = origin_of(shared.command, texts, {}).options
+    return dataclasses.replace(shared, options=own)
 
 
 def _callbacks(bars: ExitStack, signals: StopOnSignal) -> list[Callback]:
@@ -183,8 +148,17 @@ def _caption(settings: Mapping[str, Any], separator: str) -> str:
     return separator.join(f"{name}={_shown(value)}" for name, value in settings.items())
 
 
-def _file_name(number: int, cell: Cell) -> str:
-    caption = _caption(cell.settings, ",")[:_LONGEST_NAME]
+def _file_names(grid: Mapping[str, list[Any]]) -> list[str]:
+    """The names of all pictures, in their order."""
+    combinations = itertools.product(*grid.values())
+    return [
+        _file_name(number, dict(zip(grid, values, strict=True)))
+        for number, values in enumerate(combinations, 1)
+    ]
+
+
+def _file_name(number: int, settings: Mapping[str, Any]) -> str:
+    caption = _caption(settings, ",")[:_LONGEST_NAME]
     return f"{number:02}_{re.sub('[^-+.,=0-9A-Za-z_]', '_', caption)}.png"
 
 
@@ -199,7 +173,7 @@ def _write_table(cells: Sequence[Cell], path: pathlib.Path) -> None:
         rows.append(
             {
                 **{name: _shown(value) for name, value in cell.settings.items()},
-                "file": _file_name(number, cell),
+                "file": _file_name(number, cell.settings),
                 "seconds": round(cell.result.seconds, 2),
                 **{name: column[-1] for name, column in cell.result.history.items()},
             }

@@ -117,8 +117,11 @@ def run(values: flags.FlagValues) -> int:
 def style_files(text: str) -> dict[str, str]:
     """Style pictures by name.
 
+    Args:
+      text: The text of ``--style``.
+
     Raises:
-      UsageError: Two would have one name.
+      UsageError: If two pictures would have one name.
     """
     files = arguments.picture_paths(text)
     names = [pathlib.Path(file).stem for file in files]
@@ -132,8 +135,11 @@ def style_files(text: str) -> dict[str, str]:
 def make_strategy(name: str) -> Any:
     """The strategy of a flag, or None for one device.
 
+    Args:
+      name: The value of ``--strategy``.
+
     Raises:
-      UsageError: TF_CONFIG does not name the machines.
+      UsageError: If TF_CONFIG does not name the machines.
     """
     tf = import_tensorflow(find_devices=name != "multiworker")
     if name == "one":

@@ -126,7 +126,24 @@ class OptionField:
             "floats": "numbers",
             "text": "a text",
         }
-        return nouns[self.kind] + _range(self.bounds)
+        if not self.range:
+            return nouns[self.kind]
+        of = " of" * self.range.startswith("at least")
+        return f"{nouns[self.kind]}{of} {self.range}"
+
+    @property
+    def range(self) -> str:
+        """The range of a number, such as "from 0 to 1"; empty if any will do."""
+        bounds = self.bounds
+        low, high = bounds.get("at_least"), bounds.get("at_most")
+        above, below = bounds.get("above"), bounds.get("below")
+        if low is not None and high is not None:
+            return f"from {low:g} to {high:g}"
+        if low is not None and below is not None:
+            return f"from {low:g} to below {below:g}"
+        if low is not None:
+            return f"at least {low:g}"
+        return "" if above is None else f"above {above:g}"
 
     def check(self, value: Any) -> None:
         """Refuses a value of another type or out of range.
@@ -171,21 +188,6 @@ class OptionField:
             and bounds.get("above", -math.inf) < number
             and number < bounds.get("below", math.inf)
         )
-
-
-def _range(bounds: Mapping[str, float]) -> str:
-    """The range in words, such as " from 0 to below 1"."""
-    low, high = bounds.get("at_least"), bounds.get("at_most")
-    above, below = bounds.get("above"), bounds.get("below")
-    if low is not None and high is not None:
-        return f" from {low:g} to {high:g}"
-    if low is not None and below is not None:
-        return f" from {low:g} to below {below:g}"
-    if low is not None:
-        return f" of at least {low:g}"
-    if above is not None:
-        return f" above {above:g}"
-    return ""
 
 
 @functools.cache

@@ -232,7 +232,7 @@ class ColorOptions:
     )
     color_strength: float = option(
         1.0,
-        "How much of that, from 0 to 1.",
+        "How much of that.",
         COLOR,
         at_least=0,
         at_most=1,
