@@ -37,7 +37,7 @@ CHOICES = {
     "highest": [],
     "prereleases": ["--prerelease=allow"],
 }
-SHOWN = ("tensorflow", "keras", "numpy", "pillow", "gradio", "apache-beam")
+SHOWN = ("tensorflow", "keras", "numpy", "pillow", "gradio", "ray")
 
 
 def run_row(row: str, folder: pathlib.Path, pytest_flags: list[str]) -> dict:

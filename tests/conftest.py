@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ settings.load_profile("repeatable")
 _ROOT = Path(__file__).resolve().parents[1]
 _MARK = "TFSTYLE_TESTED_BY"
 os.environ[_MARK] = str(os.getpid())  # processes that tests begin inherit it
-# Beam's gRPC would write into the pipes of ffmpeg, which is begun in the same process.
+# Ray's gRPC would write into the pipes of ffmpeg, which is begun in the same process.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
@@ -63,7 +64,7 @@ def no_process_is_left():
         process
         for process in psutil.process_iter(["environ", "cmdline"])
         if (process.info["environ"] or {}).get(_MARK) == str(os.getpid())
-        and "tfstyle.cli" in " ".join(process.info["cmdline"] or [])
+        and re.search(r"tfstyle\.cli|\bray\b", " ".join(process.info["cmdline"] or []))
         and process.pid != os.getpid()
     ]
     _, alive = psutil.wait_procs(left, timeout=10)
@@ -282,3 +283,9 @@ def folder(tmp_path, monkeypatch, content, style):
     save_image(content, "content.png")
     save_image(style, "style.png")
     return tmp_path
+
+
+def without_progress(err: str) -> str:
+    """The lines on standard error but those that tell how far slow work is."""
+    lines = err.splitlines(keepends=True)
+    return "".join(li for li in lines if not re.match("tfstyle: (picture|step) ", li))

@@ -17,7 +17,7 @@ import hostile
 import numpy as np
 import psutil
 import pytest
-from conftest import lively_network, no_memory
+from conftest import lively_network, load_script, no_memory
 from hostile import PICTURE, REFUSED
 from object_store import object_store
 from PIL import Image
@@ -71,7 +71,7 @@ class Here:
 def here(monkeypatch):
     """Makes runs work in this process, without Ray."""
     monkeypatch.setattr(runs, "_ray", lambda *_: contextlib.nullcontext(Here()))
-    monkeypatch.setattr(runs, "_attempts", lambda: 0)
+    monkeypatch.setattr(runs, "_restarted", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -680,6 +680,51 @@ def test_batch_refuses_stores_that_do_not_exist(refused, place, here, bucket):
         assert named in refused(*batch(f"--input={source}"))[1]
 
 
+# Workers that die
+
+
+@pytest.fixture
+def again(here, monkeypatch):
+    """Makes Ray tell workers that they have died before."""
+    monkeypatch.setattr(runs, "_restarted", lambda: True)
+
+
+def test_batch_keeps_what_a_dead_worker_wrote(run, place, again, monkeypatch):
+    real = Places.begin
+
+    def begin(places, settings):
+        begun = real(places, settings)
+        save_image(np.zeros([1, 24, 32, 3]), "out/1.png")  # by the dead worker
+        return begun
+
+    monkeypatch.setattr(Places, "begin", begin)
+    said = run(*batch("--input=photos/**"))[1]
+    assert "5 pictures found, 3 stylized, 0 done before, 2 unreadable" in said
+    assert load_image("out/1.png").max() == 0
+    assert not Path("out/.tfstyle-batch").exists()
+
+
+def test_batch_gives_a_picture_up_that_workers_die_of(run, place, again, monkeypatch):
+    def die(self, name):
+        if name == "1.png":
+            raise SystemExit  # as good as dead: nothing here catches it
+        return real(self, name)
+
+    real = runs._Worker._picture
+    monkeypatch.setattr(runs._Worker, "_picture", die)
+    monkeypatch.setattr(Places, "close", lambda self: None)
+    marks = Path("out/.tfstyle-batch")
+    for deaths in range(1, runs.MOST_DEATHS + 1):
+        assert run(*batch("--input=photos/*"))[0] == 143
+        ((_, text),) = [
+            (file, file.read_text()) for file in marks.iterdir() if file.name != "begun"
+        ]
+        assert int(text) == deaths
+        monkeypatch.setattr(Places, "begin", lambda self, settings: 0)
+    assert "4 pictures found, 1 stylized" in run(*batch("--input=photos/*"))[1]
+    assert failures()["photos/1.png"] == "2 workers that tried have died"
+
+
 # What is refused, and what is shown
 
 
@@ -748,3 +793,47 @@ def test_stylize_folder_counts_and_reports_progress(place, here):
     assert stylize_folder("photos", "out", **options) == Counts(5, 3, 0, 2)
     assert reported == sorted(reported) and reported[-1] == 5
     assert stylize_folder(["photos/*"], "out", **options) == Counts(4, 0, 2, 2)
+
+
+# The measurement
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    """``scripts/measure_batch.py``, with 11 pictures of 16 pixels and two repeats."""
+    script = load_script("measure_batch")
+    for name, value in (("pictures", 11), ("side", 16), ("repeats", 2), ("workers", 2)):
+        monkeypatch.setattr(script.FLAGS[name], "value", value)
+    return script
+
+
+def test_what_is_measured_is_compared_after_the_start(measure, monkeypatch, capsys):
+    calls = []
+
+    def run_here(command, pictures, words):
+        number = len(list(pictures.glob("*.jpg")))
+        sizes = {load_image(file).shape for file in pictures.iterdir()}
+        calls.append((command, number, sizes, words[0]))
+        start, each = {"apply": (3.0, 0.5), "batch": (11.0, 0.2)}[command]
+        seconds = start + each * (number - 1)
+        return measure.Cost(seconds, 2 * each * (number - 1), 700.0 + number, 0.25)
+
+    monkeypatch.setattr(measure, "run", run_here)
+    measure.main([])
+    out = capsys.readouterr().out
+    assert "11 pictures of 16×16, medians of 2, 2 workers" in out
+    assert "| apply | 8.0 | 3.0 | 2.0 | 1.0 | 711 MB | +0.2 MB/min |" in out
+    assert "| batch | 13.0 | 11.0 | 5.0 | 2.5 | 711 MB | +0.2 MB/min |" in out
+    assert "batch takes 1.62 of apply's time, 0.40 after the start, and 0.40" in out
+    shape = {(1, 16, 16, 3)}
+    assert calls == 2 * [
+        (command, number, shape, "--style_name=waves")
+        for number in (1, 11)
+        for command in ("apply", "batch")
+    ]
+
+
+def test_a_run_without_all_results_is_not_measured(measure, tmp_path):
+    measure.make_pictures(tmp_path / "one", 1, 16)
+    with pytest.raises(RuntimeError, match="presets: 1 results missing: tfstyle: "):
+        measure.run("presets", tmp_path / "one", [])

@@ -8,20 +8,23 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from conftest import draw
+from conftest import draw, without_progress
+from object_store import object_store
 
 from tfstyle import load_image, save_image
+from tfstyle.batch.stores import store_of
 from tfstyle.networks.apply import apply_style
 
 pytest.importorskip("ray")
 
-PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "batch", "photos", "out"]
+PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "batch", "photos"]
 SIDE = 64
 
 
@@ -47,7 +50,7 @@ def photos(tmp_path, monkeypatch):
 def begun(*words: str):
     """Runs the command in a process group of its own."""
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [*PROGRAM, "--style_name=waves", "--workers=2", *words]
+    command = [*PROGRAM, "--output=out", "--style_name=waves", "--workers=2", *words]
     process = subprocess.Popen(command, start_new_session=True, **piped)
     try:
         yield process
@@ -60,6 +63,19 @@ def results() -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in Path("out").glob("*.png")}
 
 
+def working(pid: int) -> list[psutil.Process]:
+    """The workers among the processes that a process has begun."""
+    children = psutil.Process(pid).children(recursive=True)
+    return [child for child in children if "ray::MapWorker" in cmdline(child)]
+
+
+def cmdline(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def wait_for(number: int, process: subprocess.Popen) -> None:
     """Waits until so many results are there."""
     until = time.monotonic() + 120
@@ -69,19 +85,21 @@ def wait_for(number: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def without_progress(err: str) -> str:
-    """Lines on standard error but those of slow machines."""
-    lines = err.splitlines(keepends=True)
-    return "".join(li for li in lines if not li.startswith("tfstyle: picture "))
-
-
 def assert_whole_results() -> None:
     for name in results():
         assert load_image(f"out/{name}").shape == (1, SIDE, SIDE, 3)
 
 
-def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, tmp_path):
-    bad, before = photos(120), set(Path("/tmp").glob("tmp*"))
+@pytest.fixture(params=["", pytest.param("x" * 60, marks=pytest.mark.slow)])
+def temporary(request):
+    """A folder for temporary files, whose name may be too long for sockets in it."""
+    with tempfile.TemporaryDirectory(prefix=request.param, dir="/tmp") as folder:
+        yield folder
+
+
+def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, temporary, monkeypatch):
+    bad = photos(120)
+    monkeypatch.setenv("TMPDIR", temporary)
     with begun() as process:
         wait_for(5, process)
         family = psutil.Process(process.pid).children(recursive=True)
@@ -117,7 +135,7 @@ def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, tmp_path):
     lines = Path("out/unreadable.jsonl").read_text().splitlines()
     assert len({json.loads(line)["path"] for line in lines}) == bad
     assert not Path("out/.tfstyle-batch").exists()
-    assert set(Path("/tmp").glob("tmp*")) <= before | set(tmp_path.parents)
+    assert not any(Path(temporary).iterdir())
 
 
 @pytest.mark.slow
@@ -133,8 +151,69 @@ def test_batch_leaves_no_process_behind(photos, number, code):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
     assert without_progress(err).count("\n") == (number == signal.SIGTERM)
-    assert not psutil.wait_procs(family, timeout=20)[1]
+    assert not psutil.wait_procs(family, timeout=60)[1]  # Ray's agents take their time
     assert_whole_results()
+
+
+@pytest.mark.slow
+def test_batch_gives_a_picture_up_that_kills_its_workers(photos, monkeypatch, tmp_path):
+    photos(21)
+    Path("sitecustomize.py").write_text(
+        "import os, tfstyle.batch.run as run\n"
+        "real = run.load_image\n"
+        "def load_image(source, size):\n"
+        "    if str(source).endswith('/3.png'):\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return real(source, size)\n"
+        "run.load_image = load_image\n"
+    )
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    with begun() as process:
+        out, _ = process.communicate(timeout=240)
+    assert "out: 21 pictures found, 19 stylized, 0 done before, 2 unreadable" in out
+    failed = Path("out/unreadable.jsonl").read_text()
+    assert "/3.png" in failed and "2 workers that tried have died" in failed
+
+
+@pytest.mark.slow
+def test_batch_of_ten_thousand_survives_five_kills(photos):
+    bad = photos(10_000)
+    with begun() as process:
+        for number in range(500, 5500, 1000):
+            wait_for(number, process)
+            random.choice(working(process.pid)).kill()
+        out, err = process.communicate(timeout=1200)
+    assert (process.returncode, without_progress(err)) == (0, "")
+    said = f"{10_000 - bad} stylized, 0 done before, {bad} unreadable"
+    assert f"out: 10000 pictures found, {said}" in out
+    assert len(results()) == 10_000 - bad
+    assert_whole_results()
+
+
+@pytest.mark.slow
+def test_batch_waits_for_an_object_store_that_is_away(photos, monkeypatch):
+    bad = photos(100)
+    with object_store(monkeypatch.setenv) as store:
+        with begun("--output=s3://bucket/out") as process:
+            puts = re.compile("PUT .*png")
+            until = time.monotonic() + 120
+            while len([*filter(puts.match, store.requests)]) < 20:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            store.fails = 1.0
+            time.sleep(10)
+            store.fails = 0.0
+            out, err = process.communicate(timeout=300)
+        assert (process.returncode, without_progress(err)) == (0, "")
+        assert f"{100 - bad} stylized, 0 done before, {bad} unreadable" in out
+        there = store_of("s3://bucket")
+        names = [name for name in there.list("s3://bucket/out") if "png" in name]
+        assert len(names) == 100 - bad
+        for name in names:
+            picture = there.picture(f"s3://bucket/out/{name}")
+            assert load_image(picture).shape == (1, SIDE, SIDE, 3)
 
 
 @pytest.fixture
@@ -164,13 +243,7 @@ def test_batch_survives_a_killed_worker_and_a_killed_node(photos, cluster):
     chance = random.Random(seed)
     with begun(f"--address={cluster.address}") as process:
         wait_for(chance.randrange(5, 60), process)
-        workers = [
-            child
-            for child in psutil.Process().children(recursive=True)
-            if re.match("ray::MapWorker", " ".join(child.cmdline()))
-        ]
-        assert len(workers) == 2
-        chance.choice(workers).kill()
+        chance.choice(working(os.getpid())).kill()
         wait_for(chance.randrange(60, 120), process)
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         family = [raylet, *raylet.children(recursive=True)]

@@ -254,9 +254,9 @@ def test_each_scale_begins_in_bfloat16(
 ):
     dtypes, minimize = [], Problem.minimize
 
-    def spied(self, *args):
+    def spied(self, *args, **options):
         dtypes.append(self.engine.features.dtype)
-        return minimize(self, *args)
+        return minimize(self, *args, **options)
 
     monkeypatch.setattr(Problem, "minimize", spied)
     options = {"optimizer": "lbfgs", "precision": "auto", "scales": 2}

@@ -1,3 +1,4 @@
+from . import batch as batch
 from . import losses as losses
 from .backbones.feature_extractor import FeatureExtractor as FeatureExtractor
 from .errors import ImageError as ImageError

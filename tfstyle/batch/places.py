@@ -120,11 +120,13 @@ class Places:
         return f"{self.output}/{_SCRATCH}"
 
     def check(self) -> None:
-        """Looks for a picture.
+        """Looks for a picture, and whether results can be written.
 
         Raises:
-          UsageError: If there is none.
+          UsageError: If there is no picture, or a folder cannot be written to.
         """
+        for path in (self.output, self.dead_letter.rpartition("/")[0]):
+            store_of(path).check_folder(path)
         for _, names, problem in self.walk():
             if problem:
                 raise UsageError(f"{problem.path}: {problem.reason}")

@@ -38,6 +38,10 @@ MOST_OF_PART = 32
 """Pictures of a part at most: what a worker that dies leaves unfinished."""
 MOST_DEATHS = 2
 """Workers that may die over one picture before it is given up."""
+PARTS_IN_FLIGHT = 8
+"""Parts that Ray hands to a worker ahead, or more."""
+LONGEST_TEMPORARY = 30
+"""Characters of a folder in which the names of Ray's sockets are short enough."""
 BYTES_PER_WORKER = 2e9
 """Memory of this machine that there should be for each worker."""
 READ_AHEAD = 4
@@ -177,6 +181,7 @@ class _Worker:
 
     def __init__(self, task: _Task):
         self._places, self._begun, self._stylize = task.places, task.begun, task.stylize
+        self._suspicious = PARTS_IN_FLIGHT if _restarted() else 0
         self._problem: TfstyleError | None = None
         try:
             self._stylize.check()
@@ -197,7 +202,8 @@ class _Worker:
     def _finished(self, part: Part) -> _Outcome:
         names, failures, done = list(part.names), list(part.failures), 0
         at_once, read = self._stylize.batch_size, self._picture
-        if names and _attempts():  # a worker died over this part: one at a time now
+        if names and self._suspicious:  # the worker may have died over them
+            self._suspicious -= 1
             written = self._places.written(part.folder, self._begun)
             names = [name for name in names if not written.get(saved_as(name))]
             at_once, read, done = 1, self._marked_picture, len(part.names) - len(names)
@@ -266,10 +272,10 @@ def _in_order(
         yield futures.popleft().result()
 
 
-def _attempts() -> int:
-    """How often Ray has begun this task before."""
-    worker = import_extra("ray", extra="batch")._private.worker.global_worker
-    return worker.core_worker.get_current_task_attempt_number()
+def _restarted() -> bool:
+    """Whether Ray has begun this worker again, which then gets the same parts again."""
+    context = import_extra("ray", extra="batch").get_runtime_context()
+    return bool(context.was_current_actor_reconstructed)
 
 
 def default_workers() -> int:
@@ -294,7 +300,11 @@ def _ray(address: str | None, workers: int) -> Iterator[Any]:
         variables = dict(_ENVIRONMENT)
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if not address:
-            temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+            place = tempfile.gettempdir()
+            temporary = tempfile.TemporaryDirectory(
+                dir=place if len(place) <= LONGEST_TEMPORARY else "/tmp",
+                ignore_cleanup_errors=True,
+            )
             folder = stack.enter_context(temporary)
             variables |= {**_LOCAL, "TMPDIR": folder}
             options |= {"num_cpus": workers, "include_dashboard": False}

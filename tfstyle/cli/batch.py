@@ -16,6 +16,7 @@ was interrupted, and makes no result again.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -121,7 +122,13 @@ def run(values: flags.FlagValues) -> int:
     places = Places.of(arguments.picture_paths(source), output, values.dead_letter)
     places.check()
     try:
-        with _exiting_on_sigterm(), _bar(places) as show:
+        # Ray's messages about workers that die go to standard output.
+        with (
+            _exiting_on_sigterm(),
+            _bar(places) as show,
+            open(os.devnull, "w") as nowhere,  # noqa: PTH123
+            contextlib.redirect_stdout(nowhere),
+        ):
             counts = stylize_folder(
                 arguments.picture_paths(source),
                 output,
