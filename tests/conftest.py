@@ -158,6 +158,10 @@ def tiny_features() -> TinyFeatures:
 
 @pytest.fixture
 def tiny_backbone(monkeypatch):
+    return use_tiny_backbone(monkeypatch)
+
+
+def use_tiny_backbone(monkeypatch):
     """Makes every run use a random VGG of three convolutions."""
     from tfstyle.backbones import base, vgg
     from tfstyle.losses import from_options

@@ -29,8 +29,7 @@ from tfstyle.batch import run as runs
 from tfstyle.batch.places import Places
 from tfstyle.errors import MissingExtraError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS
-from tfstyle.networks.apply import apply_style
-from tfstyle.networks.style_net import save_network
+from tfstyle.networks.style_net import apply_style, save_network
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "batch"]
 """With Ray; everything else runs in this process, see ``here``."""

@@ -20,7 +20,7 @@ from object_store import object_store
 
 from tfstyle import load_image, save_image
 from tfstyle.batch.stores import store_of
-from tfstyle.networks.apply import apply_style
+from tfstyle.networks.style_net import apply_style
 
 pytest.importorskip("ray")
 

@@ -56,6 +56,10 @@ def test_train_writes_a_network_that_apply_takes(run, photos, tiny_backbone):
     assert out.startswith("run: 3 steps, loss ")
     assert load_network("run").style_names == ["style"]
     assert list(Path("logs").iterdir())
+    samples = ["step_000002_style.png", "step_000003_style.png"]
+    assert names_in("run/samples") == samples
+    assert load_image("run/progress.png").shape[1] > 100
+    assert load_image("run/loss.png").shape[2] > 600
     code, out, err = run(
         "apply", "--model=run", "--input=content.png", "--output=o.png"
     )

@@ -1,8 +1,9 @@
-"""Tests of tfstyle/export.py."""
+"""Tests of tfstyle/networks/export.py and export_optimizer.py."""
 
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +13,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 import tfstyle
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.networks import export
-from tfstyle.networks.export import export_network, export_optimizer
+from tfstyle.networks.export import export_network
+from tfstyle.networks.export_optimizer import export_optimizer
 from tfstyle.networks.style_net import load_network
 
 
@@ -37,9 +39,15 @@ def in_new_process(program: str, *words) -> np.ndarray:
     return np.load(words[-1])
 
 
-def test_saved_model_runs_where_there_is_only_tensorflow(network, tmp_path):
-    difference = export_network(network, tmp_path / "m", style_name="a:1,b:3")
-    assert difference < 1 / 255
+@pytest.fixture(scope="module")
+def served(network, tmp_path_factory):
+    """The first version of a SavedModel, of a blend."""
+    folder = tmp_path_factory.mktemp("served")
+    assert export_network(network, folder, style_name="a:1,b:3") < 1 / 255
+    return folder / "1"
+
+
+def test_saved_model_runs_where_there_is_only_tensorflow(network, served, tmp_path):
     np.save(tmp_path / "picture.npy", PICTURE)
     program = """
 import sys
@@ -58,7 +66,7 @@ assert levels.dtype == np.uint8, levels.dtype
 np.save(sys.argv[3], np.concatenate([plain, levels / 255, blends]))
 """
     results = in_new_process(
-        program, tmp_path / "m" / "1", tmp_path / "picture.npy", tmp_path / "out.npy"
+        program, served, tmp_path / "picture.npy", tmp_path / "out.npy"
     )
     blend, first = network.blend("a:1,b:3"), network.blend("a")
     wanted = network(PICTURE, blend).numpy()[0]
@@ -68,17 +76,26 @@ np.save(sys.argv[3], np.concatenate([plain, levels / 255, blends]))
     np.testing.assert_allclose(results[3], network(PICTURE, first)[0], atol=1e-4)
 
 
-def test_each_saved_model_is_the_next_version(network, tmp_path):
-    for _ in range(2):
-        export_network(network, tmp_path / "m")
-    (tmp_path / "m" / "10").mkdir()
-    export_network(network, tmp_path / "m")
-    assert {child.name for child in (tmp_path / "m").iterdir()} == {
-        *("1", "2", "10", "11")
-    }
+def test_saved_model_is_a_function_of_pictures_and_a_layer_of_keras(network, served):
+    images = np.concatenate([PICTURE, 1 - PICTURE])
+    wanted = network(images, network.blend("a:1,b:3"))
+    loaded = tf.saved_model.load(str(served))
+    np.testing.assert_allclose(loaded(images), wanted, atol=1e-4)
+    np.testing.assert_allclose(loaded.serve(tf.constant(images)), wanted, atol=1e-4)
+    layer = keras.layers.TFSMLayer(served)
+    inputs = keras.Input([None, None, 3])
+    model = keras.Model(inputs, layer(inputs))
+    np.testing.assert_allclose(model.predict(images, verbose=0), wanted, atol=1e-4)
 
 
-def test_keras_files_have_all_styles(network, tmp_path):
+def test_export_network_writes_the_next_version(network, tmp_path):
+    (tmp_path / "9").mkdir()
+    (tmp_path / "10").mkdir()
+    export_network(network, tmp_path)
+    assert {child.name for child in tmp_path.iterdir()} == {"9", "10", "11"}
+
+
+def test_export_network_to_keras_has_all_styles(network, tmp_path):
     assert export_network(network, tmp_path / "m.keras", "keras") == 0
     loaded = load_network(tmp_path / "m.keras")
     np.testing.assert_array_equal(
@@ -89,7 +106,9 @@ def test_keras_files_have_all_styles(network, tmp_path):
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-4), ("float16", 0.01), ("int8", 0.15)]
 )
-def test_litert_runs_odd_sizes(network, tmp_path, precision, tolerance):
+def test_export_network_to_litert_takes_odd_sizes(
+    network, tmp_path, precision, tolerance
+):
     pytest.importorskip("ai_edge_litert")
     path = tmp_path / "m.tflite"
     options = {"style_name": "b", "precision": precision}
@@ -117,7 +136,7 @@ np.save(sys.argv[3], interpreter.get_tensor(result))
     np.testing.assert_allclose(result, wanted, atol=tolerance)
 
 
-def test_onnx_runs_any_batch_and_size(network, tmp_path):
+def test_export_network_to_onnx_takes_any_batch_and_size(network, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
     path = tmp_path / "m.onnx"
@@ -138,7 +157,7 @@ np.save(sys.argv[3], result)
     np.testing.assert_allclose(result, network(images, network.blend("b")), atol=1e-4)
 
 
-def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
+def test_export_network_writes_nothing_that_differs(network, tmp_path, monkeypatch):
     monkeypatch.setitem(export.TOLERANCES, "float32", -1.0)
     (tmp_path / "m.keras").write_bytes(b"an earlier one")
     for format, name in (("savedmodel", "m"), ("keras", "m.keras")):
@@ -149,7 +168,7 @@ def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_wrong_requests_are_refused(network, tmp_path):
+def test_export_network_refuses(network, tmp_path):
     with pytest.raises(UsageError, match="format='coreml': choose one of savedmodel, "):
         export_network(network, tmp_path / "m", "coreml")
     with pytest.raises(UsageError, match="precision='int4': choose one of float32, "):
@@ -161,14 +180,16 @@ def test_wrong_requests_are_refused(network, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_library_is_named(network, tmp_path, monkeypatch):
+def test_export_network_names_a_missing_library(network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(UsageError, match=r"pip install 'tfstyle\[export\]'"):
         export_network(network, tmp_path / "m.onnx", "onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_optimiser_runs_in_the_graph(tmp_path, tiny_backbone, content, style):
+def test_export_optimizer_gives_what_stylize_gives_in_float32(
+    tmp_path, tiny_backbone, bfloat16_cpu, content, style
+):
     options = {"tv_weight": 0.1, "normalization": "mean", "learning_rate": 0.005}
     assert export_optimizer(tmp_path / "m", **options) < 1 / 255
     stylize = tf.saved_model.load(str(tmp_path / "m" / "1")).signatures["stylize"]
@@ -183,6 +204,7 @@ def test_the_optimiser_runs_in_the_graph(tmp_path, tiny_backbone, content, style
         content,
         style,
         **options,
+        precision="float32",
         optimizer="adam",
         scales=1,
         margin=0,
@@ -194,13 +216,6 @@ def test_the_optimiser_runs_in_the_graph(tmp_path, tiny_backbone, content, style
     np.testing.assert_allclose(found["stylized"], wanted.images, atol=2e-3)
     np.testing.assert_allclose(found["losses"], wanted.history["total"], rtol=2e-3)
     assert found["losses"][-1] < 0.9 * found["losses"][0]
-
-
-def test_the_optimiser_is_not_in_the_precision_of_this_cpu(
-    tmp_path, tiny_backbone, monkeypatch
-):
-    monkeypatch.setattr("tfstyle.backbones.precision.multiplies_bfloat16", lambda: True)
-    export_optimizer(tmp_path / "m")
     text = (tmp_path / "m" / "1" / "saved_model.pb").read_bytes()
     saved = saved_model_pb2.SavedModel.FromString(text)
     nodes = [

@@ -263,8 +263,8 @@ def test_memory_that_never_is_enough(
         ("stylize", "tfstyle.stylizer.pictures.load_image"),
         ("stylize", "tfstyle.losses.from_options.FeatureExtractor"),
         ("stylize", "tfstyle.stylizer.run.Run._begin"),
-        ("apply", "tfstyle.networks.apply.load_image"),
-        ("apply", "tfstyle.networks.apply._whole"),
+        ("apply", "tfstyle.networks.style_net.load_image"),
+        ("apply", "tfstyle.networks.style_net.Passes"),
     ],
 )
 def test_full_memory_is_told_with_a_way_out(

@@ -1,26 +1,26 @@
-"""Tests of tfstyle/training.py."""
+"""Tests of tfstyle/networks/training.py."""
 
 import csv
 import json
+import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import draw
+from conftest import draw, use_tiny_backbone
 
 import tfstyle
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import NonFiniteLossError, TfstyleError, UsageError
 from tfstyle.networks import training
 from tfstyle.networks.style_net import load_network
 from tfstyle.networks.training import train
-from tfstyle.optimizers.loop import NonFiniteLossError
 
 TINY = {
     "size": 32,
@@ -31,51 +31,82 @@ TINY = {
     "warmup_steps": 0,
     "sample_steps": (),
 }
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Eight small pictures in a folder."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(8):
-        picture = draw(48, 60, (40 - 3 * i, 20 + 2 * i, 30 + i))
-        tfstyle.save_image(picture, folder / f"{i}.png")
-    return folder
-
-
+STEPS = {"steps": 120, "checkpoint_every": 50, "learning_rate": 0.01}
 STYLES = {"fine": draw(40, 40, (4, 5, 7)), "wide": draw(40, 40, (20, 30, 9)) ** 2}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tiny_backbone():
+    with pytest.MonkeyPatch.context() as patch:
+        yield use_tiny_backbone(patch)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Eight small pictures in a folder, one of them damaged."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(8):
+        picture = draw(48, 60, (40 - 3 * i, 20 + 2 * i, 30 + i))
+        tfstyle.save_image(picture, folder / f"{i}.png")
+    (folder / "5.png").write_bytes(b"no picture")
+    return folder
+
+
 def run(photos, output, **options):
-    keras.utils.set_random_seed(0)
-    tf.config.experimental.enable_op_determinism()
     return train(photos, STYLES, output, **{**TINY, **options})
 
 
-def unstarted(photos, output, **options):
-    chosen = tfstyle.TrainingOptions(**{**TINY, **options})
-    strategy = tf.distribute.get_strategy()
-    return training._Training(photos, STYLES, output, (), strategy, chosen)
+class Finished:
+    """A finished training, its folder, what it reported, and what it logged."""
+
+    def __init__(self, photos, output):
+        handler = logging.Handler()
+        self.output, self.warnings, self.reported = output, [], []
+        handler.emit = lambda record: self.warnings.append(record.getMessage())
+        logging.getLogger("tfstyle").addHandler(handler)
+        try:
+            self.result = run(
+                photos,
+                output,
+                sample_steps=(2,),
+                callbacks=[self.reported.append],
+                **STEPS,
+            )
+        finally:
+            logging.getLogger("tfstyle").removeHandler(handler)
+
+    def copy(self, path):
+        return shutil.copytree(self.output, path)
 
 
-def test_a_network_learns(photos, tmp_path, tiny_backbone):
-    result = run(photos, tmp_path / "run", steps=60, learning_rate=0.01)
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    return Finished(photos, tmp_path_factory.mktemp("finished") / "run")
+
+
+def assert_same(result, wanted):
+    assert result.history == wanted.history
+    for a, b in zip(
+        result.network.get_weights(), wanted.network.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_train_learns_every_style(finished):
+    result = finished.result
     total = result.history["total"]
-    assert result.history["step"] == list(range(1, 61))
+    assert result.history["step"] == list(range(1, 121))
     assert np.mean(total[-5:]) < 0.6 * np.mean(total[:3])
     terms = [result.history[name] for name in list(result.history)[3:]]
     np.testing.assert_allclose(np.sum(terms, 0), total, rtol=1e-4)
     assert not result.stopped
-    # The styles have been told apart.
     picture = draw(40, 40, (20, 30, 25))
-    fine, wide = (tfstyle.apply_style(picture, s, model=result.network) for s in STYLES)
+    fine, wide = (result.network.stylize(picture, style) for style in STYLES)
     assert np.abs(fine - wide).mean() > 0.02
 
 
-def test_the_folder_has_all_that_was_promised(photos, tmp_path, tiny_backbone):
-    output = tmp_path / "run"
-    result = run(photos, output, steps=4, sample_steps=(2,), checkpoint_every=2)
+def test_train_fills_its_folder(finished):
+    output, result = finished.output, finished.result
     loaded = load_network(output)
     assert loaded.style_names == ["fine", "wide"]
     for a, b in zip(loaded.get_weights(), result.network.get_weights(), strict=True):
@@ -85,75 +116,94 @@ def test_the_folder_has_all_that_was_promised(photos, tmp_path, tiny_backbone):
     assert rows[0] == list(result.history)
     assert [float(row[2]) for row in rows[1:]] == result.history["total"]
     assert json.loads((output / "training.json").read_text())["styles"] == [*STYLES]
-    samples = sorted(file.name for file in (output / "samples").iterdir())
-    assert samples == [
-        f"step_{step:06d}_{name}.png" for step in (2, 4) for name in STYLES
-    ]
-    assert tfstyle.load_image(output / "progress.png").shape[1] > 100
-    assert not list(output.glob(".tfstyle*"))
+    names = {path.name for path in output.iterdir()}
+    assert names == {"model.keras", "checkpoint", "history.csv", "training.json"}
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(photos, tmp_path, tiny_backbone):
-    options = {"steps": 7, "checkpoint_every": 3}
-    whole = run(photos, tmp_path / "whole", **options)
-    first = run(
-        photos, tmp_path / "parts", callbacks=[lambda p: p.step >= 3], **options
-    )
+def test_train_reports_at_sample_steps_and_checkpoints(finished, photos):
+    reported = finished.reported
+    assert {2, 50, 100, 120} <= {progress.step for progress in reported}
+    last = reported[-1]
+    assert last.columns == tuple(finished.result.history)[2:]
+    steps = np.concatenate([progress.row_steps for progress in reported])
+    assert steps.tolist() == list(range(1, 121))
+    photo = tfstyle.load_image(photos / "0.png")  # the first, which is held out
+    wanted = [finished.result.network.stylize(photo, name) for name in STYLES]
+    np.testing.assert_array_equal(last.image(), wanted)
+
+
+def test_train_counts_unreadable_photographs(finished):
+    assert [file.name for file in finished.result.unreadable] == ["5.png"]
+    assert [line.split(":")[0] for line in finished.warnings] == ["skipped"]
+
+
+def test_train_goes_on_bit_for_bit_with_a_run_that_was_stopped(
+    finished, photos, tmp_path
+):
+    stop = {"callbacks": [lambda progress: progress.step >= 50]}
+    first = run(photos, tmp_path, **STEPS, **stop)
     assert first.stopped
-    assert first.history["step"][-1] < 7
-    second = run(photos, tmp_path / "parts", **options)
-    assert second.history == whole.history
-    for a, b in zip(
-        second.network.get_weights(), whole.network.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert 50 <= first.history["step"][-1] < 120
+    assert_same(run(photos, tmp_path, **STEPS), finished.result)
 
 
-def test_rows_after_the_checkpoint_are_not_kept(photos, tmp_path, tiny_backbone):
-    output, options = tmp_path / "run", {"steps": 4, "checkpoint_every": 2}
-    whole = run(photos, output, **options)
-    # As if it had been killed after step 3, in the middle of a line.
+def test_train_drops_rows_after_the_checkpoint(finished, photos, tmp_path):
+    output = finished.copy(tmp_path / "run")
+    # As if it had been killed after step 103, in the middle of a line.
     (output / "checkpoint" / "checkpoint").write_text(
-        'model_checkpoint_path: "ckpt-2"\nall_model_checkpoint_paths: "ckpt-2"\n'
+        'model_checkpoint_path: "ckpt-100"\nall_model_checkpoint_paths: "ckpt-100"\n'
     )
     lines = (output / "history.csv").read_text().splitlines()
-    (output / "history.csv").write_text("\n".join([*lines[:4], lines[4][:9]]))
-    assert run(photos, output, **options).history == whole.history
+    (output / "history.csv").write_text("\n".join([*lines[:104], lines[104][:9]]))
+    assert_same(run(photos, output, **STEPS), finished.result)
 
 
-def test_a_finished_run_has_nothing_left_to_do(photos, tmp_path, tiny_backbone):
-    first = run(photos, tmp_path / "run", steps=2)
-    again = run(photos, tmp_path / "run", steps=2)
-    assert again.history == first.history
+def test_train_has_nothing_to_do_where_a_run_is_finished(finished, photos, tmp_path):
+    output = finished.copy(tmp_path / "run")
+    assert_same(run(photos, output, **STEPS), finished.result)
 
 
-def test_more_steps_go_on_with_a_finished_run(photos, tmp_path, tiny_backbone):
-    first = run(photos, tmp_path / "run", steps=2)
-    more = run(photos, tmp_path / "run", steps=4)
-    assert more.history["step"] == [1, 2, 3, 4]
-    assert more.history["total"][:2] == first.history["total"]
+def test_train_goes_on_where_there_are_more_steps(finished, photos, tmp_path):
+    output = finished.copy(tmp_path / "run")
+    more = run(photos, output, **{**STEPS, "steps": 122})
+    assert more.history["step"] == list(range(1, 123))
+    assert more.history["total"][:120] == finished.result.history["total"]
 
 
-def test_other_options_are_refused(photos, tmp_path, tiny_backbone):
-    output = tmp_path / "run"
-    run(photos, output, steps=1)
-    with pytest.raises(UsageError, match=r"other settings: width \(4, now"):
-        run(photos, output, steps=1, width=5)
-    with pytest.raises(UsageError, match=r"\(styles was \['fine', 'wide'\] and is"):
-        train(photos, {"fine": STYLES["fine"]}, output, **TINY)
+def test_train_refuses_the_folder_of_other_options(finished, photos):
+    with pytest.raises(UsageError, match=r"other settings: width \(4, now 5"):
+        run(photos, finished.output, **STEPS, width=5)
+    with pytest.raises(UsageError, match=r"styles \(\['fine', 'wide'\], now \["):
+        train(photos, {"fine": STYLES["fine"]}, finished.output, **TINY, **STEPS)
 
 
-def test_a_foreign_checkpoint_is_refused(photos, tmp_path, tiny_backbone):
-    output = tmp_path / "run"
-    run(photos, output, steps=1)
+def test_train_refuses_a_foreign_checkpoint(finished, photos, tmp_path):
+    output = finished.copy(tmp_path / "run")
     (output / "training.json").unlink()
-    with pytest.raises(UsageError, match=r"ckpt-1: not a checkpoint of such a network"):
-        run(photos, output, steps=1, width=5)
+    with pytest.raises(UsageError, match=r"ckpt-120: not a checkpoint of such a netw"):
+        run(photos, output, **STEPS, width=5)
 
 
-def test_the_mean_of_weights_is_the_formula(photos, tmp_path, tiny_backbone):
-    made = unstarted(photos, tmp_path / "run", steps=3, ema=0.2)
-    batches = iter(made.strategy.distribute_datasets_from_function(made._dataset))
+def test_train_keeps_the_last_checkpoint_where_the_disk_is_full(
+    finished, photos, tmp_path, monkeypatch
+):
+    output = finished.copy(tmp_path / "run")
+
+    def full(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", full)
+    with pytest.raises(TfstyleError, match=r"step 121 could not be written \(No space"):
+        run(photos, output, **{**STEPS, "steps": 121})
+    assert load_network(output)
+    assert (output / "checkpoint" / "ckpt-120.index").exists()
+
+
+def test_train_averages_weights_by_the_formula(photos, tmp_path):
+    options = tfstyle.TrainingOptions(**TINY, steps=3, ema=0.2)
+    one_device = tf.distribute.get_strategy()
+    made = training._Training(photos, STYLES, tmp_path, None, one_device, options)
+    batches = iter(made._dataset())
     mean = made.averaged.get_weights()[0]
     for step in (1, 2, 3):
         made._train_step(next(batches))
@@ -162,69 +212,27 @@ def test_the_mean_of_weights_is_the_formula(photos, tmp_path, tiny_backbone):
         np.testing.assert_allclose(made.averaged.get_weights()[0], mean, atol=1e-6)
 
 
-def test_each_step_has_every_style_in_turns(photos, tmp_path, tiny_backbone):
-    made = unstarted(photos, tmp_path / "run", steps=3, batch_size=3)
-    batches = list(made.strategy.distribute_datasets_from_function(made._dataset))
-    assert [batch[2].numpy().tolist() for batch in batches] == [
-        [0, 1, 0],
-        [1, 0, 1],
-        [0, 1, 0],
-    ]
-    # The content that is wanted has the style's colours.
-    photo, content, style = (part[0].numpy() for part in batches[0])
-    wanted = tfstyle.images.color.match_colors(photo, STYLES[[*STYLES][style]])
-    np.testing.assert_allclose(content, wanted, atol=1e-6)
-    assert np.abs(content - photo).mean() > 0.01
-
-
-def test_unreadable_photographs_are_counted(photos, tmp_path, tiny_backbone, caplog):
-    (photos / "5.png").write_bytes(b"no picture")
-    result = run(photos, tmp_path / "run", steps=6)
-    assert [file.name for file in result.unreadable] == ["5.png"]
-    assert caplog.text.count("skipped: ") == 1
-
-
-def test_photographs_of_no_use_are_refused(photos, tmp_path, tiny_backbone):
-    files = sorted(photos.iterdir())
-    for file in files[1:]:
+def test_train_refuses_photographs_of_which_none_can_be_read(photos, tmp_path):
+    damaged = shutil.copytree(photos, tmp_path / "photos")
+    for file in sorted(damaged.iterdir())[1:]:
         file.write_bytes(b"no picture")
     with pytest.raises(UsageError, match="none of the 7 photographs can be read"):
-        run(photos, tmp_path / "first", steps=1)  # one is to look at
-    for file in files:
-        file.write_bytes(b"no picture")
+        run(damaged, tmp_path / "first", steps=1)  # one is to look at
+    (damaged / "0.png").write_bytes(b"no picture")
     with pytest.raises(UsageError, match="none of the 8 photographs can be read"):
-        run(photos, tmp_path / "other", steps=1)
+        run(damaged, tmp_path / "other", steps=1)
     style = STYLES["fine"]
     with pytest.raises(UsageError, match="none of the 8 photographs can be read"):
-        run(photos, tmp_path / "third", steps=1, test_photo=style)
+        run(damaged, tmp_path / "third", steps=1, test_photo=style)
 
 
-def test_a_loss_of_nan_ends_the_run(photos, tmp_path, tiny_backbone):
-    output = tmp_path / "run"
-    run(photos, output, steps=1)
+def test_train_ends_where_the_loss_is_nan(photos, tmp_path):
     with pytest.raises(NonFiniteLossError, match="the loss became NaN"):
-        run(photos, tmp_path / "other", steps=50, learning_rate=1e30)
-    assert not (tmp_path / "other" / "model.keras").exists()
+        run(photos, tmp_path, steps=50, learning_rate=1e30)
+    assert not (tmp_path / "model.keras").exists()
 
 
-def test_a_full_disk_is_told_and_the_last_checkpoint_kept(
-    photos, tmp_path, tiny_backbone, monkeypatch
-):
-    output = tmp_path / "run"
-    run(photos, output, steps=2)
-
-    def full(*args, **kwargs):
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
-
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", full)
-    with pytest.raises(TfstyleError, match=r"step 3 could not be written \(No space"):
-        run(photos, output, steps=3)
-    monkeypatch.undo()
-    assert load_network(output)
-    assert (output / "checkpoint" / "ckpt-2.index").exists()
-
-
-def test_wrong_requests_are_refused(photos, tmp_path, tiny_backbone):
+def test_train_refuses_no_style_and_no_photograph(photos, tmp_path):
     with pytest.raises(UsageError, match="no style picture: give at least one"):
         train(photos, {}, tmp_path / "run", **TINY)
     (tmp_path / "empty").mkdir()
@@ -232,10 +240,10 @@ def test_wrong_requests_are_refused(photos, tmp_path, tiny_backbone):
         train(tmp_path / "empty", STYLES, tmp_path / "run", **TINY)
 
 
-def test_bfloat16_trains_too(photos, tmp_path, tiny_backbone):
-    result = run(photos, tmp_path / "run", steps=2, precision="bfloat16")
+def test_train_in_bfloat16_writes_a_network_in_float32(photos, tmp_path):
+    result = run(photos, tmp_path, steps=1, blocks=0, precision="bfloat16")
     assert np.isfinite(result.history["total"]).all()
-    assert load_network(tmp_path / "run").compute_dtype == "float32"
+    assert load_network(tmp_path).compute_dtype == "float32"
 
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "train"]
@@ -267,7 +275,7 @@ def command(photos, tmp_path, output, steps, *words):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_with_the_same_curve(photos, tmp_path):
+def test_train_goes_on_with_the_same_curve_after_a_kill(photos, tmp_path):
     subprocess.run(command(photos, tmp_path, "whole", 40), check=True)
     killed = subprocess.Popen(command(photos, tmp_path, "killed", 40))
     while not list((tmp_path / "killed").glob("checkpoint/*-10.index")):
@@ -313,7 +321,7 @@ def start_workers(words):
 
 
 @pytest.mark.slow
-def test_two_workers_do_what_one_does_and_resume(photos, tmp_path):
+def test_train_on_two_workers_does_what_one_does_and_resumes(photos, tmp_path):
     subprocess.run(command(photos, tmp_path, "one", 20), check=True)
     words = command(photos, tmp_path, "two", 20)
     workers = start_workers(words)
@@ -336,7 +344,7 @@ def test_two_workers_do_what_one_does_and_resume(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_devices_do_what_one_does(photos, tmp_path):
+def test_train_on_two_devices_does_what_one_does(photos, tmp_path):
     program = f"""
 import sys
 import tensorflow as tf

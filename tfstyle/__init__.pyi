@@ -10,10 +10,10 @@ from .images import load_image as load_image
 from .images import resize_image as resize_image
 from .images import save_image as save_image
 from .losses import PerceptualLoss as PerceptualLoss
-from .networks.apply import apply_style as apply_style
 from .networks.export import export_network as export_network
-from .networks.export import export_optimizer as export_optimizer
+from .networks.export_optimizer import export_optimizer as export_optimizer
 from .networks.style_net import StyleNet as StyleNet
+from .networks.style_net import apply_style as apply_style
 from .networks.style_net import load_network as load_network
 from .networks.training import train as train
 from .optimizers.progress import Progress as Progress

@@ -235,8 +235,8 @@ class Stylize:
     def _network(self, memory: float) -> Any:
         import tensorflow as tf
 
-        from tfstyle.networks.apply import apply_network
-        from tfstyle.networks.style_net import LEAST_SIDE, load_network
+        from tfstyle.networks.apply import LEAST_SIDE, apply_network
+        from tfstyle.networks.style_net import load_network
         from tfstyle.stylizer.memory import GIGABYTE, RUNTIME
 
         network = load_network(self._path("model", "bundled"))

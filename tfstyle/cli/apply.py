@@ -79,7 +79,6 @@ def run(values: flags.FlagValues) -> int:
     check_backend()
     jobs = find_jobs(values)
     import_tensorflow()
-    from tfstyle.networks.apply import apply_style
     from tfstyle.networks.style_net import load_network
 
     failed = 0
@@ -90,10 +89,9 @@ def run(values: flags.FlagValues) -> int:
             if len(jobs) > 1:
                 bar.move_to(finished)
             try:
-                picture = apply_style(
+                picture = network.stylize(
                     source,
                     values.style_name,
-                    model=network,
                     size=values.size,
                     color=values.color,
                     protect=values.protect,

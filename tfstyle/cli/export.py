@@ -79,7 +79,8 @@ def run(values: flags.FlagValues) -> int:
     options = values_of(values, fields_of(LossOptions))
     check_weights(values)
     import_tensorflow()
-    from tfstyle.networks.export import export_network, export_optimizer
+    from tfstyle.networks.export import export_network
+    from tfstyle.networks.export_optimizer import export_optimizer
     from tfstyle.networks.style_net import load_network
 
     with quiet_libraries(), silent_stderr():

@@ -14,7 +14,8 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from absl import flags
 
@@ -26,9 +27,13 @@ from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.extras import import_extra
+from tfstyle.images.folder import picture_files
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import TrainingOptions, fields_of
 from tfstyle.options.fields import TRAINING
+
+if TYPE_CHECKING:
+    from tfstyle.monitoring.best_effort import BestEffort
 
 PRESETS = "training"
 
@@ -82,16 +87,13 @@ def run(values: flags.FlagValues) -> int:
     if values.log_dir:
         import_extra("tensorboard", extra="tensorboard")
     strategy = make_strategy(values.strategy)
-    from tfstyle.monitoring.best_effort import BestEffort
     from tfstyle.monitoring.reports import save_loss_plot
-    from tfstyle.monitoring.tensorboard import TensorBoard
-    from tfstyle.networks.training import train
+    from tfstyle.networks.training import is_chief, train
 
     with quiet_libraries(), StopOnSignal() as signals, contextlib.ExitStack() as stack:
         callbacks: list[Any] = [stack.enter_context(ProgressBar(lines=True)), signals]
-        if log_dir := values.log_dir:
-            board = BestEffort(TensorBoard(log_dir, image_every=500), "TensorBoard")
-            callbacks.append(stack.enter_context(board))
+        if is_chief(strategy):
+            callbacks += [stack.enter_context(view) for view in views(values, styles)]
         result = train(
             photos,
             styles,
@@ -103,7 +105,7 @@ def run(values: flags.FlagValues) -> int:
         )
     if result.unreadable:
         print(f"skipped {len(result.unreadable)} unreadable files", file=sys.stderr)
-    if result.history["step"]:
+    if is_chief(strategy):
         save_loss_plot(result.history, pathlib.Path(output) / "loss.png")
     step = int(result.history["step"][-1])
     if result.stopped:
@@ -112,6 +114,30 @@ def run(values: flags.FlagValues) -> int:
         return 128 + signals.received
     print(f"{output}: {step} steps, loss {result.history['total'][-1]:.4g}")
     return 0
+
+
+def views(values: flags.FlagValues, styles: Mapping[str, Any]) -> list[BestEffort]:
+    """Callbacks that show the training in files; it goes on where they cannot.
+
+    Args:
+      values: The flags.
+      styles: Style pictures by name.
+
+    Raises:
+      UsageError: If no photograph can be read.
+    """
+    from tfstyle.monitoring.best_effort import BestEffort
+    from tfstyle.monitoring.snapshots import SampleFigure
+    from tfstyle.monitoring.tensorboard import TensorBoard
+    from tfstyle.networks.training_data import sample_photo
+
+    photo, _ = sample_photo(picture_files(values.photos), values.test_photo)
+    figure = SampleFigure(values.output, photo, list(styles), values.sample_steps)
+    found = [BestEffort(figure, "progress.png")]
+    if values.log_dir:
+        board = TensorBoard(values.log_dir, image_every=500)
+        found.append(BestEffort(board, "TensorBoard"))
+    return found
 
 
 def style_files(text: str) -> dict[str, str]:

@@ -4,121 +4,48 @@ The image transformation network of Johnson, Alahi and Fei-Fei (2016): convoluti
 to a quarter of the size, residual blocks, and up again, with later improvements:
 reflected borders; instance normalisation (Ulyanov et al. 2016), with a scale and an
 offset for each style (Dumoulin et al. 2017), so that one network holds many styles and
-blends them; nearest-neighbour enlargement before a convolution in place of transposed
+blends them; nearest-neighbour enlargement before a convolution instead of transposed
 convolutions, which leave a checkerboard (Odena et al. 2016); and a sigmoid at the end,
 so that pictures are in [0, 1].
 """
 
 from __future__ import annotations
 
-import difflib
-import io
-import json
+import functools
 import os
 import pathlib
-import tempfile
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
+from tfstyle.images import load_image
+from tfstyle.images.color import keep_colors
+from tfstyle.images.masks import protected, read_protection
 from tfstyle.images.tiles import Field
-from tfstyle.raw_tensorflow import fused_instance_norm
+from tfstyle.losses.from_options import perceptual_loss
+from tfstyle.losses.perceptual import PerceptualLoss
+from tfstyle.networks.apply import Passes, apply_network
+from tfstyle.networks.blends import blend_weights
+from tfstyle.networks.layers import (
+    ConditionalInstanceNormalization,
+    convolution_to_rgb,
+    enlarged_convolution,
+    mirrored,
+)
+from tfstyle.networks.network_files import read_network, write_preset
+from tfstyle.networks.objective import Objective
+from tfstyle.options import APPLY_COLORS, TrainingOptions
 
 BUNDLED = "bundled"
 BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
-LEAST_SIDE = 6
-"""Sides below cannot be reflected at each convolution."""
-_MOST_BLOCKS = 200
 
 Normalize = Callable[[int, tf.Tensor], tf.Tensor]
-
-
-@keras.saving.register_keras_serializable("tfstyle")
-class ConditionalInstanceNormalization(keras.layers.Layer):
-    """Normalises each channel of each picture, then scales and shifts it by style.
-
-    Dumoulin, Shlens and Kudlur (2017), equation 5. A blend of styles has the same blend
-    of their scales and offsets.
-    """
-
-    EPSILON = 1e-5
-
-    def __init__(self, styles: int, **kwargs: Any):
-        """Makes a layer for a number of styles.
-
-        Args:
-          styles: How many.
-          **kwargs: Arguments of ``keras.layers.Layer``.
-        """
-        super().__init__(**kwargs)
-        self.styles = styles
-
-    def build(self, shape: Sequence[int | None]) -> None:
-        """Makes a scale of 1 and an offset of 0 for every style and channel."""
-        size = (self.styles, shape[-1])
-        self.scale = self.add_weight(
-            name="scale", shape=size, initializer="ones", autocast=False
-        )
-        self.offset = self.add_weight(
-            name="offset", shape=size, initializer="zeros", autocast=False
-        )
-        self.built = True
-
-    def call(self, x: tf.Tensor, blend: tf.Tensor) -> tf.Tensor:
-        """Normalises features by their own mean and variance.
-
-        Args:
-          x: Features ``[N, H, W, C]``.
-          blend: Weights of the styles, ``[N, styles]``.
-
-        Returns:
-          Features of the same shape.
-        """
-        if x.shape[0] is None:
-            return self.normalized(x, blend, *self.moments(x))
-        pictures = [
-            fused_instance_norm(picture, scale, offset, self.EPSILON)
-            for picture, scale, offset in zip(
-                tf.split(x, x.shape[0]),
-                *(tf.unstack(w, x.shape[0]) for w in self._blended(blend, x.shape[0])),
-                strict=True,
-            )
-        ]
-        return tf.concat(pictures, 0)
-
-    def _blended(self, blend: tf.Tensor, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scale and offset of each picture, ``[batch, C]`` float32."""
-        blend = tf.broadcast_to(tf.cast(blend, tf.float32), [batch, self.styles])
-        return tf.matmul(blend, self.scale), tf.matmul(blend, self.offset)
-
-    @staticmethod
-    def moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and variance of each channel of each picture, ``[N, 1, 1, C]``."""
-        wide = tf.cast(x, tf.float32)  # bfloat16 cannot add up a picture
-        mean = tf.reduce_mean(wide, [1, 2], keepdims=True)
-        squares = tf.math.squared_difference(wide, mean)
-        return mean, tf.reduce_mean(squares, [1, 2], keepdims=True)
-
-    def normalized(
-        self, x: tf.Tensor, blend: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor
-    ) -> tf.Tensor:
-        """Normalises features by a mean and a variance, such as a whole picture's."""
-        scale, offset = self._blended(blend, tf.shape(x)[0])
-        factor = scale[:, None, None] * tf.math.rsqrt(variance + self.EPSILON)
-        shift = offset[:, None, None] - mean * factor
-        return x * tf.cast(factor, x.dtype) + tf.cast(shift, x.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """What ``.keras`` files keep."""
-        return {**super().get_config(), "styles": self.styles}
 
 
 @keras.saving.register_keras_serializable("tfstyle")
@@ -126,20 +53,28 @@ class StyleNet(keras.Model):
     """A network that gives pictures the styles that it was trained on, in one pass.
 
     Example:
-      >>> network = load_network("bundled")
-      >>> stylized = network(images, network.blend("starry_night:0.7,the_scream:0.3"))
+      >>> network = tfstyle.StyleNet.from_preset("bundled")
+      >>> image = network.stylize("photo.jpg", "starry_night:0.7,the_scream:0.3")
 
     Attributes:
-      style_names: Names of the styles, in the order of a blend's weights.
+      presets: What ``from_preset`` knows by name, with a description.
+      style_names: Names of the styles, in the order of a blend's shares.
       width: Channels of the first convolution.
       blocks: Number of residual blocks.
     """
+
+    presets: ClassVar[Mapping[str, str]] = {
+        BUNDLED: "Five styles: starry_night, the_scream, composition_vii, waves and "
+        "stained_glass. Width 16, 5 blocks."
+    }
 
     def __init__(
         self,
         style_names: Sequence[str],
         width: int = 32,
         blocks: int = 5,
+        *,
+        seed: int | None = None,
         **kwargs: Any,
     ):
         """Builds the network with random weights.
@@ -149,6 +84,7 @@ class StyleNet(keras.Model):
           width: Channels of the first convolution, doubled at each halving of the
             size; 32 in the paper.
           blocks: Residual blocks; 5 in the paper.
+          seed: Seed of the weights; None for Keras's own.
           **kwargs: Arguments of ``keras.Model``; ``dtype`` is its policy.
         """
         super().__init__(**kwargs)
@@ -159,13 +95,14 @@ class StyleNet(keras.Model):
         residual = [(3, 1, 4 * width)] * (2 * blocks)
         up = [(3, 1, 2 * width), (3, 1, width)]
         self.convolutions, self.norms, channels = [], [], 3
+        seeds = _seeds(seed)
         for i, (size, stride, filters) in enumerate([*down, *residual, *up]):
-            # A bias would be taken off again with the mean.
             convolution = keras.layers.Conv2D(
                 filters,
                 size,
                 stride,
-                use_bias=False,
+                use_bias=False,  # the normalisation would subtract it with the mean
+                kernel_initializer=keras.initializers.GlorotUniform(next(seeds)),
                 dtype=self.dtype_policy,
                 name=f"convolution_{i}",
             )
@@ -181,15 +118,113 @@ class StyleNet(keras.Model):
         self.last = keras.layers.Conv2D(
             3,
             9,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=1e-3),
+            kernel_initializer=keras.initializers.RandomNormal(
+                stddev=1e-3, seed=next(seeds)
+            ),
             dtype=self.dtype_policy,
             name="last",
         )
         self.last.build([None, None, None, channels])
+        self._objective: Objective | None = None
         self.built = True
 
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike[str] = BUNDLED) -> StyleNet:
+        """Reads a trained network.
+
+        Only names, two sizes and numbers are taken from a file, so that a file from a
+        stranger can be tried.
+
+        Args:
+          preset: A name in ``presets``, a ``.keras`` file, a folder that
+            ``save_to_preset`` wrote, or the folder of a training.
+
+        Returns:
+          The network, in float32.
+
+        Raises:
+          UsageError: If the file does not exist, or is not such a network.
+        """
+        path = BUNDLED_FILE if str(preset) == BUNDLED else pathlib.Path(preset)
+        return read_network(path, functools.partial(cls, seed=0))
+
+    def save_to_preset(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the network, in float32, as a folder that ``from_preset`` reads.
+
+        The folder gets ``config.json``, ``model.weights.h5`` and ``metadata.json``, as
+        KerasHub's presets have them.
+
+        Args:
+          folder: The folder, which is made if there is none. An earlier preset is
+            replaced.
+
+        Raises:
+          TfstyleError: If it cannot be written; an earlier preset stays as it was.
+        """
+        write_preset(self._plain(), folder)
+
+    def stylize(
+        self,
+        content: Any,
+        style: str | Mapping[str, float] | None = None,
+        *,
+        size: int | None = None,
+        color: str = "style",
+        protect: Any = None,
+        max_memory: float = 0.0,
+    ) -> np.ndarray:
+        """Gives a picture one of the network's styles, or a blend of them.
+
+        Args:
+          content: Path, ``PIL.Image``, array or tensor, see ``load_image``.
+          style: A name, or a blend ``name:weight,...``, also as a mapping; None for
+            the first style.
+          size: Longest side of the result in pixels; None keeps the content's own.
+          color: ``style``, or ``content`` to keep the content's colours and stylize
+            its luminance only, see ``keep_colors``.
+          protect: A grey picture; where it is white, the picture stays as it is.
+          max_memory: Gigabytes that may be taken. A picture that needs more is
+            computed tile by tile, with the same result. 0: a safe share of what there
+            is.
+
+        Returns:
+          The picture, ``[H, W, 3]`` float32, RGB in [0, 1].
+
+        Raises:
+          UsageError: If the style does not exist, the picture is too small, or an
+            argument has a value that it cannot have.
+          ImageError: If the file is not a picture, or is damaged.
+        """
+        if color not in APPLY_COLORS:
+            raise UsageError(
+                f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}"
+            )
+        blend = self.blend(style)
+        picture = load_image(content, size, name="content")
+        kept = None if protect is None else read_protection(protect, picture.shape[1:3])
+        result = apply_network(self, picture, blend, max_memory)
+        if color == "content":
+            result = keep_colors(result, picture)
+        if kept is not None:
+            result = protected(result, picture, kept)
+        return result[0]
+
+    def blend(self, style: str | Mapping[str, float] | None = None) -> tf.Tensor:
+        """The share of each style, as ``call`` takes them.
+
+        Args:
+          style: Same as in ``stylize``.
+
+        Returns:
+          Shares ``[1, styles]``, float32, that add up to 1.
+
+        Raises:
+          UsageError: If a style does not exist, or a weight is not above 0.
+        """
+        return tf.constant(blend_weights(self.style_names, style))
+
     def build(self, shape: Any = None) -> None:
-        """Everything is built at once, whatever the pictures' size."""
+        """Does nothing: the weights exist from the beginning, for every size."""
 
     def call(self, images: tf.Tensor, blend: tf.Tensor | None = None) -> tf.Tensor:
         """Stylizes pictures.
@@ -197,8 +232,8 @@ class StyleNet(keras.Model):
         Args:
           images: Float tensor ``[N, H, W, 3]``, RGB in [0, 1], of any height and width
             from 6 pixels.
-          blend: Weights of the styles, ``[N, styles]`` or ``[1, styles]``, which
-            should add up to 1; None for the first style.
+          blend: Shares of the styles, ``[N, styles]`` or ``[1, styles]``, which should
+            add up to 1; None for the first style.
 
         Returns:
           Float32 tensor of the same shape, RGB in [0, 1].
@@ -208,21 +243,21 @@ class StyleNet(keras.Model):
         return self.run(images, lambda i, x: self.norms[i](x, blend))
 
     def run(self, images: tf.Tensor, normalize: Normalize) -> tf.Tensor:
-        """``call`` with another normalisation than by the pictures' own statistics.
+        """``call`` with another normalisation than by each picture's own statistics.
 
         Args:
           images: Same as in ``call``.
           normalize: ``normalize(i, x)`` takes the place of the i-th normalisation.
 
         Returns:
-          Same as ``call``.
+          Same as in ``call``.
         """
         stages = iter(range(len(self.convolutions)))
 
         def stage(x: tf.Tensor, activation: Callable = tf.nn.relu) -> tf.Tensor:
             i = next(stages)
             border = self.convolutions[i].kernel_size[0] // 2
-            return activation(normalize(i, self.convolutions[i](_mirrored(x, border))))
+            return activation(normalize(i, self.convolutions[i](mirrored(x, border))))
 
         x, sizes = tf.cast(images, self.compute_dtype), []
         for stride in (1, 2, 2):
@@ -232,37 +267,108 @@ class StyleNet(keras.Model):
         for _ in range(self.blocks):
             x += stage(stage(x), activation=tf.identity)
         for i in stages:
-            x = tf.nn.relu(normalize(i, self._enlarged(x, i, sizes.pop())))
-        return tf.sigmoid(tf.cast(self._to_rgb(x), tf.float32))
+            x = enlarged_convolution(x, self.convolutions[i].kernel, sizes.pop())
+            x = tf.nn.relu(normalize(i, x))
+        x = convolution_to_rgb(x, self.last.kernel, self.last.bias)
+        return tf.sigmoid(tf.cast(x, tf.float32))
 
-    def _enlarged(self, x: tf.Tensor, i: int, size: tf.Tensor) -> tf.Tensor:
-        """The i-th convolution of features twice as large, each taken four times.
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        *,
+        styles: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures the network for ``fit`` and ``evaluate``.
 
-        Where values repeat, the nine weights of a kernel meet but four values, so four
-        kernels of two by two on the small features give the same numbers.
+        With ``styles``, batches are ``(photos, numbers)``: photographs ``[N, H, W, 3]``
+        in [0, 1], and for each the number of its style, ``[N]`` integers. A network
+        with one style also takes batches of photographs alone. Without ``styles``, this
+        is Keras's own ``compile``. ``tfstyle.train`` does more: it reads photographs,
+        keeps checkpoints, and saves the running mean of the weights.
+
+        Example:
+          >>> network = tfstyle.StyleNet(["waves"])
+          >>> network.compile("adam", styles={"waves": "waves.jpg"})
+          >>> network.fit(photos.batch(4), epochs=2)
+
+        Args:
+          optimizer: Same as in ``keras.Model.compile``.
+          loss: With ``styles``, a ``PerceptualLoss``; None for that of the default
+            ``TrainingOptions``.
+          styles: A picture for each of ``style_names``, see ``load_image``.
+          **kwargs: Same as in ``keras.Model.compile``.
+
+        Raises:
+          UsageError: If ``styles`` has other names than the network, or a picture
+            cannot be used.
         """
-        kernel = tf.cast(self.convolutions[i].kernel, x.dtype)
-        quarters = [part for rows in _halves(kernel, 0) for part in _halves(rows, 1)]
-        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-        x = tf.nn.conv2d(x, tf.concat(quarters, -1), 1, "VALID")
-        return tf.nn.depth_to_space(x, 2)[:, 1 : size[0] + 1, 1 : size[1] + 1]
+        self._objective = None
+        if styles is not None:
+            if sorted(styles) != sorted(self.style_names):
+                raise UsageError(
+                    f"styles: has pictures for {', '.join(styles) or 'no style'}; give "
+                    f"one for each of {', '.join(self.style_names)}"
+                )
+            pictures = [load_image(styles[name]) for name in self.style_names]
+            if loss is None:
+                loss = perceptual_loss(TrainingOptions())
+            if not isinstance(loss, PerceptualLoss):
+                raise UsageError(f"loss={loss!r}: with styles, give a PerceptualLoss")
+            # Slashes stand between layers in the names of Keras.
+            self._means = {
+                name: keras.metrics.Mean(name.replace("/", "_"))
+                for name in ("loss", *loss.term_names)
+            }
+            self._objective, loss = Objective(loss, pictures), None
+            kwargs = {"jit_compile": False, "auto_scale_loss": False, **kwargs}
+        super().compile(optimizer, loss, **kwargs)
 
-    def _to_rgb(self, x: tf.Tensor) -> tf.Tensor:
-        """The last convolution, the same numbers four pixels at a time.
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of ``fit``, see ``compile``."""
+        if self._objective is None:
+            return super().train_step(data)
+        photos, styles = self._batch(data)
+        total, terms, gradients = self._objective.gradients(
+            self, photos, photos, styles
+        )
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return self._averages(total, terms, photos)
 
-        Three channels would leave most of a processor's vector idle: twelve, those of
-        two by two pixels, take a third of the time.
-        """
-        kernel, size = tf.cast(self.last.kernel, x.dtype), tf.shape(x)[1:3]
-        shifted = [
-            tf.pad(kernel, [[i, 1 - i], [j, 1 - j], [0, 0], [0, 0]])
-            for i in (0, 1)
-            for j in (0, 1)
-        ]
-        x = _mirrored(x, 4, more=1)  # where the size is odd, the last pixels need it
-        x = tf.nn.conv2d(x, tf.concat(shifted, -1), 2, "VALID")
-        x = tf.nn.depth_to_space(x, 2)[:, : size[0], : size[1]]
-        return x + tf.cast(self.last.bias, x.dtype)
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of ``evaluate``, see ``compile``."""
+        if self._objective is None:
+            return super().test_step(data)
+        photos, styles = self._batch(data)
+        targets = self._objective.targets(photos, styles)
+        losses = self._objective.evaluate(self, photos, styles, targets)
+        return self._averages(*losses, photos)
+
+    def _batch(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        photos, styles, _ = keras.utils.unpack_x_y_sample_weight(data)
+        photos = tf.convert_to_tensor(photos)
+        if styles is None:
+            if len(self.style_names) > 1:
+                raise UsageError(
+                    "the network has several styles: give batches (photos, numbers of "
+                    "their styles)"
+                )
+            styles = tf.zeros(tf.shape(photos)[:1], tf.int32)
+        return photos, tf.convert_to_tensor(styles)
+
+    def _averages(
+        self, total: tf.Tensor, terms: Mapping[str, tf.Tensor], photos: tf.Tensor
+    ) -> dict[str, Any]:
+        """Means of the losses over the epoch so far."""
+        for name, value in {"loss": total, **terms}.items():
+            self._means[name].update_state(value, sample_weight=tf.shape(photos)[0])
+        return {name: mean.result() for name, mean in self._means.items()}
+
+    @functools.cached_property
+    def passes(self) -> Passes:
+        """The traced functions with which the network is applied."""
+        return Passes(self)
 
     @property
     def field(self) -> Field:
@@ -278,45 +384,12 @@ class StyleNet(keras.Model):
 
     @property
     def bytes_per_pixel(self) -> float:
-        """What a pass takes at most, per pixel of the picture."""
-        # Two or three tensors of the first convolution's shape are held at a time;
-        # measured with TensorFlow 2.21 on a CPU.
+        """The most that a pass takes, per pixel of the picture."""
+        # Two or three tensors of the first convolution's shape are held at a time.
         return 2.75 * self.width * tf.as_dtype(self.compute_dtype).size
 
-    def blend(self, text: str | Mapping[str, float] | None = None) -> tf.Tensor:
-        """The weights of styles.
-
-        Args:
-          text: A name, or ``name:weight,...``, or a mapping; the weights are divided by
-            their sum. None for the first style.
-
-        Returns:
-          Weights ``[1, styles]``, float32, that add up to 1.
-
-        Raises:
-          UsageError: If a style does not exist, or a weight is not above 0.
-        """
-        parts = self.style_names[0] if text is None else text
-        weights = parts if isinstance(parts, Mapping) else parse_blend(parts)
-        blend = np.zeros([1, len(self.style_names)], "float32")
-        for name, weight in weights.items():
-            if not 0 < weight < np.inf:
-                raise UsageError(f"style {name}:{weight}: give a weight above 0")
-            blend[0, self._index(name)] += weight
-        return tf.constant(blend / blend.sum())
-
-    def _index(self, name: str) -> int:
-        if name not in self.style_names:
-            nearest = difflib.get_close_matches(name, self.style_names, 1, 0.4)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise UsageError(
-                f"there is no style {name!r}; {hint}the styles are "
-                f"{', '.join(self.style_names)}"
-            )
-        return self.style_names.index(name)
-
     def get_config(self) -> dict[str, Any]:
-        """What ``.keras`` files keep."""
+        """The arguments of ``__init__`` that ``.keras`` files and presets keep."""
         return {
             **super().get_config(),
             "style_names": self.style_names,
@@ -324,49 +397,59 @@ class StyleNet(keras.Model):
             "blocks": self.blocks,
         }
 
-
-def _mirrored(x: tf.Tensor, border: int, more: int = 0) -> tf.Tensor:
-    """With a border, which has ``more`` rows below and columns to the right."""
-    widths = [border, border + more]
-    return tf.pad(x, [[0, 0], widths, widths, [0, 0]], "REFLECT")
-
-
-def _halves(kernel: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """What a kernel of three does to repeated values at odd and at even places."""
-    first, middle, last = tf.split(kernel, 3, axis)
-    odd, even = [first + middle, last], [first, middle + last]
-    return tf.concat(odd, axis), tf.concat(even, axis)
+    def _plain(self) -> StyleNet:
+        """The same network in float32, as files hold it."""
+        plain = StyleNet(self.style_names, self.width, self.blocks, seed=0)
+        plain.set_weights(self.get_weights())
+        return plain
 
 
-def parse_blend(text: str) -> dict[str, float]:
-    """``a:0.7,b:0.3`` as a mapping; a name without weight has weight 1.
+def _seeds(seed: int | None) -> Iterator[int | None]:
+    """A seed for each initializer."""
+    numbers = random.Random(seed)
+    while True:
+        yield None if seed is None else numbers.randint(1, 10**9)
+
+
+def apply_style(
+    content: Any,
+    style: str | Mapping[str, float] | None = None,
+    *,
+    model: str | os.PathLike[str] | StyleNet = BUNDLED,
+    **options: Any,
+) -> np.ndarray:
+    """Gives a picture a style that a network was trained on, in one pass.
+
+    The bundled network is read once.
+
+    Example:
+      >>> image = tfstyle.apply_style("photo.jpg", "starry_night", size=1024)
+      >>> tfstyle.save_image(image, "out.png")
+
+    Args:
+      content: Same as in ``StyleNet.stylize``.
+      style: Same as in ``StyleNet.stylize``.
+      model: A network, or what ``StyleNet.from_preset`` reads.
+      **options: ``size``, ``color``, ``protect`` and ``max_memory``, same as in
+        ``StyleNet.stylize``.
+
+    Returns:
+      The picture, ``[H, W, 3]`` float32, RGB in [0, 1].
 
     Raises:
-      UsageError: If there is no name, or a weight is not a number.
+      UsageError: If the style or the model does not exist, the picture is too small,
+        or an argument has a value that it cannot have.
+      ImageError: If the file is not a picture, or is damaged.
     """
-    weights: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, weight = (text.strip() for text in part.partition(":"))
-        try:
-            weights[name] = weights.get(name, 0.0) + float(weight or 1)
-        except ValueError:
-            raise UsageError(
-                f"style {part!r}: {weight!r} is not a number; write name:weight,..."
-            ) from None
-    if not weights:
-        raise UsageError(f"style {text!r}: give the name of a style")
-    return weights
+    network = model if isinstance(model, StyleNet) else _loaded(model)
+    return network.stylize(content, style, **options)
 
 
 def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
-    """Reads a trained network.
-
-    Keras does not deserialise the file, because it would build whatever a file says:
-    only names, two sizes and numbers are taken from it.
+    """Reads a trained network: ``StyleNet.from_preset``.
 
     Args:
-      model: ``bundled`` for the styles that come with tfstyle, a ``.keras`` file, or
-        the folder of a training run.
+      model: Same as ``preset`` there.
 
     Returns:
       The network, in float32.
@@ -374,83 +457,11 @@ def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
     Raises:
       UsageError: If the file does not exist, or is not such a network.
     """
-    path = BUNDLED_FILE if str(model) == BUNDLED else pathlib.Path(model)
-    if path.is_dir():
-        path /= "model.keras"
-    if not path.is_file():
-        raise UsageError(
-            f"{path}: no such file; give 'bundled', a .keras file that tfstyle train "
-            "wrote, or the folder of its run"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            settings = json.loads(_member(archive, "config.json", 10**6))
-            if settings["registered_name"] != "tfstyle>StyleNet":
-                raise UsageError(
-                    f"{path}: a Keras model, but not one that tfstyle train wrote; "
-                    "give its model.keras"
-                )
-            weights = _member(archive, "model.weights.h5", 2**30)
-        network = _empty_network(settings["config"], len(weights))
-        _fill(network, weights, str(path))
-    except UsageError:
-        raise
-    except Exception as error:  # Keras raises whatever comes along
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"{path}: cannot be read as a .keras file of tfstyle train ({reason})"
-        ) from error
-    return network
-
-
-def _member(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
-    if archive.getinfo(name).file_size > most_bytes:
-        raise ValueError(f"{name} unpacks to more than {most_bytes} bytes")
-    return archive.read(name)
-
-
-def _empty_network(config: Mapping[str, Any], size: int) -> StyleNet:
-    """A network as a file describes it.
-
-    Args:
-      config: What the file says; anybody may have written it.
-      size: Bytes of its weights.
-
-    Raises:
-      ValueError: If it does not describe a network, or describes a larger one.
-    """
-    names, width, blocks = (config[key] for key in ("style_names", "width", "blocks"))
-    if not (
-        isinstance(names, list)
-        and names
-        and all(isinstance(name, str) and name.isprintable() for name in names)
-        and type(width) is type(blocks) is int
-        and width > 0
-        and 0 <= blocks <= _MOST_BLOCKS
-    ):
-        raise ValueError("no list of styles, or no width and blocks")
-    # Not all that it has: the third convolution, the blocks and a normalisation.
-    least = (2 + 8 * blocks) * (6 * width) ** 2 + 2 * len(names) * width
-    if 4 * least > size:
-        raise ValueError("fewer weights than the network has")
-    return StyleNet(names, width, blocks)
-
-
-def _fill(network: StyleNet, weights: bytes, source: str) -> None:
-    """Gives a network the weights of an HDF5 file, which Keras reads from disk only."""
-    check_heaps(weights)
-    with h5py.File(io.BytesIO(weights), "r") as file:
-        check_hdf5(file, source, len(weights))
-    with tempfile.TemporaryDirectory(prefix="tfstyle-") as folder:
-        file_name = pathlib.Path(folder) / "model.weights.h5"
-        file_name.write_bytes(weights)
-        network.load_weights(file_name)
-    if not all(np.isfinite(part).all() for part in network.get_weights()):
-        raise ValueError("weights that are NaN or infinite")
+    return StyleNet.from_preset(model)
 
 
 def save_network(network: StyleNet, path: str | os.PathLike[str]) -> None:
-    """Writes a network as a ``.keras`` file, in float32, over one that exists.
+    """Writes a network, in float32, as a ``.keras`` file, over one that exists.
 
     Args:
       network: The network.
@@ -459,7 +470,14 @@ def save_network(network: StyleNet, path: str | os.PathLike[str]) -> None:
     Raises:
       TfstyleError: If the file cannot be written.
     """
-    plain = StyleNet(network.style_names, network.width, network.blocks)
-    plain.set_weights(network.get_weights())
     with replaced(path) as temporary:
-        plain.save(temporary)
+        network._plain().save(temporary)
+
+
+def _loaded(model: str | os.PathLike[str]) -> StyleNet:
+    return _bundled() if str(model) == BUNDLED else load_network(model)
+
+
+@functools.lru_cache(1)
+def _bundled() -> StyleNet:
+    return load_network(BUNDLED)

@@ -8,13 +8,12 @@ number, so that a run that was killed goes on with the same losses.
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import pathlib
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,32 +23,35 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle.backbones.precision import dtype_policy
-from tfstyle.errors import ImageError, TfstyleError, UsageError
-from tfstyle.files import replaced
-from tfstyle.images import load_image, save_image
-from tfstyle.images.color import match_colors
+from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.images import load_image
 from tfstyle.images.folder import picture_files
-from tfstyle.images.sheet import contact_sheet
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.apply import apply_network
-from tfstyle.networks.photos import Photos
+from tfstyle.networks.objective import Objective
 from tfstyle.networks.style_net import StyleNet, save_network
+from tfstyle.networks.training_data import (
+    Photos,
+    batches,
+    none_readable,
+    sample_photo,
+)
+from tfstyle.networks.training_folder import TrainingFolder, read_history
 from tfstyle.optimizers.loop import SECONDS_BETWEEN_REPORTS, check_finite
 from tfstyle.optimizers.progress import Callback, Progress
 from tfstyle.options import TrainingOptions
-from tfstyle.options.identity import check_same
-
-SAMPLE_SIZE = 384
+from tfstyle.raw_tensorflow import deterministic_ops
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """What a training has come to.
+    """A network and how it was trained.
 
     Attributes:
-      network: With the running means of the weights.
-      history: ``step``, ``scale`` (always 0), ``total`` and every term.
-      seconds: Of this session.
+      network: The network, with the running means of its weights.
+      history: Columns ``step``, ``scale`` (always 0), ``total`` and one per term of the
+        loss; a row per step, those of earlier sessions included.
+      seconds: How long this session took.
       stopped: Whether a callback ended it before the last step.
       unreadable: Photographs that were skipped, with the reason.
     """
@@ -74,18 +76,20 @@ def train(
     """Trains one network to give pictures one of several styles (Johnson et al. 2016).
 
     A run that was interrupted goes on from its last checkpoint when it is started again
-    with the same options.
+    with the same options, and ends with the same weights. With ``jit_compile``, these
+    may differ by rounding.
 
     Args:
-      photos: Folder of photographs.
+      photos: Folder of photographs, searched to any depth.
       styles: Style pictures (see ``load_image``) by name.
-      output: Folder of the run. It gets ``model.keras`` (see ``load_network``),
-        ``checkpoint/``, ``history.csv``, ``progress.png`` and ``training.json``.
-      test_photo: A picture to show the progress with; None for the first of
-        ``photos``, which is then not trained on.
+      output: Folder of the run. It gets ``model.keras`` (see ``StyleNet.from_preset``),
+        ``checkpoint/``, ``history.csv`` and ``training.json``.
+      test_photo: The picture that callbacks are shown in each style; None for the first
+        of ``photos``, which is then not trained on.
       strategy: Distributes the steps; None for the first device.
-      callbacks: Called with a ``Progress`` about four times a second; one that returns
-        True ends the run.
+      callbacks: Called with a ``Progress`` about four times a second, and at each of
+        ``sample_steps``. Its ``image()`` has one picture for each style. A callback
+        that returns True ends the run.
       **options: The fields of ``tfstyle.TrainingOptions``.
 
     Returns:
@@ -100,9 +104,26 @@ def train(
     """
     chosen = TrainingOptions(**options)
     strategy = strategy or tf.distribute.get_strategy()
-    return _Training(photos, styles, output, test_photo, strategy, chosen).run(
-        callbacks
-    )
+    # XLA has no deterministic gradient of max pooling.
+    exact = contextlib.nullcontext() if chosen.jit_compile else deterministic_ops()
+    with exact:
+        training = _Training(photos, styles, output, test_photo, strategy, chosen)
+        return training.run(callbacks)
+
+
+def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
+    """Whether this process writes the files of a run.
+
+    Args:
+      strategy: The strategy of the run.
+
+    Returns:
+      False for all but one of several workers.
+    """
+    resolver = strategy.cluster_resolver if strategy else None
+    if resolver is None or not resolver.task_type:
+        return True
+    return (resolver.task_type, resolver.task_id) in (("worker", 0), ("chief", 0))
 
 
 class _Training:
@@ -120,30 +141,20 @@ class _Training:
         if not styles:
             raise UsageError("no style picture: give at least one")
         self.options, self.strategy = options, strategy
-        files = picture_files(photos)
-        if test_photo is not None:
-            self.test_photo = load_image(test_photo, SAMPLE_SIZE)
-        else:
-            self.test_photo, files = _held_out(files)
+        self.test_photo, files = sample_photo(picture_files(photos), test_photo)
         self.styles = {
             name: load_image(picture, options.style_size)
             for name, picture in styles.items()
         }
-        self.folder = _Folder(output, self._is_chief())
-        self.folder.check(self._description(len(files)))
+        self.folder = TrainingFolder(output, is_chief(strategy))
+        self.folder.check(self._settings(len(files)))
         warn = logging.getLogger("tfstyle").warning
         self.photos = Photos(files, options.size, options.seed, warn)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         with strategy.scope():
             self._build()
 
-    def _is_chief(self) -> bool:
-        resolver = self.strategy.cluster_resolver
-        if resolver is None or not resolver.task_type:
-            return True
-        return (resolver.task_type, resolver.task_id) in (("worker", 0), ("chief", 0))
-
-    def _description(self, photos: int) -> dict[str, Any]:
+    def _settings(self, photos: int) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         options = dataclasses.asdict(self.options)
         for later in ("steps", "sample_steps", "checkpoint_every", "jit_compile"):
@@ -153,28 +164,14 @@ class _Training:
 
     def _build(self) -> None:
         options = self.options
-        keras.utils.set_random_seed(options.seed)
         shape = list(self.styles), options.width, options.blocks
         policy = dtype_policy(options.precision)
-        self.network = StyleNet(*shape, dtype=policy)
-        self.averaged = StyleNet(*shape)
-        self.averaged.set_weights(self.network.get_weights())
-        self.optimizer = keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(
-                0.0 if options.warmup_steps else options.learning_rate,
-                max(options.steps - options.warmup_steps, 1),
-                options.final_learning_rate / options.learning_rate,
-                warmup_target=options.learning_rate if options.warmup_steps else None,
-                warmup_steps=options.warmup_steps,
-            )
-        )
+        self.network = StyleNet(*shape, seed=options.seed, dtype=policy)
+        self.averaged = StyleNet(*shape, seed=options.seed)
+        self.optimizer = keras.optimizers.Adam(_learning_rate(options))
         self.optimizer.build(self.network.trainable_variables)
-        self.loss = perceptual_loss(options)
-        styles = [self.loss.style_grams(s) for s in self.styles.values()]
-        self.grams = {
-            layer: tf.concat([style[layer] for style in styles], 0)
-            for layer in styles[0]
-        }
+        styles = list(self.styles.values())
+        self.objective = Objective(perceptual_loss(options), styles)
 
     def run(self, callbacks: Sequence[Callback]) -> TrainingResult:
         """Trains from the last checkpoint, if there is one, to the last step."""
@@ -183,38 +180,34 @@ class _Training:
         began, stopped = time.monotonic(), False
         try:
             for rows, row_steps in self._reported():
-                check_finite(row_steps, rows, self.loss.term_names)
+                check_finite(row_steps, rows, self.objective.loss.term_names)
                 self.folder.add_history(row_steps, rows)
                 progress = self._progress(rows, row_steps, began)
                 answers = [callback(progress) for callback in callbacks]
                 stopped = any(answers)
                 if self._due(progress.step) or stopped:
                     self._save(manager)
-                if self._sample_due(progress.step):
-                    self._sample(progress.step)
                 if stopped:
                     break
         except tf.errors.OpError as error:
             if len(self.photos.unreadable) < len(self.photos.files):
                 raise
-            raise UsageError(
-                f"none of the {len(self.photos.files)} photographs can be read"
-            ) from error
+            raise none_readable(self.photos.files) from error
         finally:
             self.folder.close()
         return TrainingResult(
             self.averaged,
-            self.folder.history(self._columns()),
+            read_history(self.folder.path),
             time.monotonic() - began,
             stopped,
             self.photos.unreadable,
         )
 
     def _columns(self) -> tuple[str, ...]:
-        return ("step", "scale", "total", *self.loss.term_names)
+        return ("step", "scale", "total", *self.objective.loss.term_names)
 
     def _checkpoints(self) -> tf.train.CheckpointManager:
-        """The checkpoints of the run, the last of which has been restored."""
+        """The checkpoints of the run, after the last one is restored."""
         state = tf.train.Checkpoint(
             step=self.step,
             network=_variables(self.network),
@@ -249,14 +242,11 @@ class _Training:
                 f"written ({' '.join(str(error).split())[:150]}); an earlier one is "
                 "kept"
             ) from error
-        if self._is_chief():
+        if is_chief(self.strategy):
             save_network(self.averaged, self.folder.path / "model.keras")
 
     def _due(self, step: int) -> bool:
         return step % self.options.checkpoint_every == 0 or step == self.options.steps
-
-    def _sample_due(self, step: int) -> bool:
-        return step in self.options.sample_steps or step == self.options.steps
 
     def _progress(
         self, rows: np.ndarray, row_steps: np.ndarray, began: float
@@ -271,97 +261,67 @@ class _Training:
             row_steps=row_steps,
             seconds=time.monotonic() - began,
             size=(self.options.size, self.options.size),
-            image=lambda: np.concatenate(self._samples()),
+            image=self._samples,
         )
 
-    def _samples(self) -> list[np.ndarray]:
-        """The first test photograph in each style."""
-        return [
-            apply_network(self.averaged, self.test_photo, self.averaged.blend(name))
-            for name in self.styles
-        ]
-
-    def _sample(self, step: int) -> None:
-        """Adds a row to the progress figure."""
-        if not self._is_chief():
-            return
-        folder = self.folder.path / "samples"
-        folder.mkdir(exist_ok=True)
-        for name, picture in zip(self.styles, self._samples(), strict=True):
-            save_image(picture, folder / f"step_{step:06d}_{name}.png")
-        figure = self.folder.path / "progress.png"
-        save_progress_figure(folder, self.test_photo, list(self.styles), figure)
+    def _samples(self) -> np.ndarray:
+        """The test photograph in each style, ``[styles, H, W, 3]``."""
+        network = self.averaged
+        return np.concatenate(
+            [
+                apply_network(network, self.test_photo, network.blend({name: 1.0}))
+                for name in self.styles
+            ]
+        )
 
     def _reported(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Trains, and yields the losses since the last report with their steps."""
-        batches = iter(
-            self.strategy.distribute_datasets_from_function(self._dataset)
-            if int(self.step) < self.options.steps
-            else ()
-        )
-        rows: list[tf.Tensor] = []
         step, reported = int(self.step), time.monotonic()
+        data = iter(self._dataset() if step < self.options.steps else ())
+        rows: list[tf.Tensor] = []
         while step < self.options.steps:
-            rows.append(self._train_step(next(batches)))
+            rows.append(self._train_step(next(data)))
             step += 1
             late = time.monotonic() - reported > SECONDS_BETWEEN_REPORTS
-            if late or self._due(step) or self._sample_due(step):
+            if late or self._due(step) or step in self.options.sample_steps:
                 values = np.stack([row.numpy() for row in rows])
                 yield values, np.arange(step - len(rows), step) + 1
                 rows, reported = [], time.monotonic()
 
-    def _dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        """Batches of one worker from the current step on."""
-        options = self.options
-        workers, worker = context.num_input_pipelines, context.input_pipeline_id
-        share = options.batch_size // workers
-        batch = options.batch_size // self.strategy.num_replicas_in_sync
-        if batch * self.strategy.num_replicas_in_sync != options.batch_size:
-            raise UsageError(
-                f"batch_size={options.batch_size}: give a multiple of the "
-                f"{self.strategy.num_replicas_in_sync} devices"
-            )
-        steps = tf.data.Dataset.range(int(self.step), options.steps)
-        first = tf.constant(worker * share, tf.int64)
-        numbers = steps.flat_map(
-            lambda step: tf.data.Dataset.range(share).map(
-                lambda i: step * options.batch_size + first + i
-            )
+    def _dataset(self) -> tf.distribute.DistributedDataset:
+        """Batches from the current step on."""
+        styles, done = list(self.styles.values()), int(self.step)
+        return self.strategy.distribute_datasets_from_function(
+            lambda context: batches(self.photos, styles, self.options, done, context)
         )
-        return (
-            numbers.map(self._example, tf.data.AUTOTUNE, deterministic=True)
-            .batch(batch, drop_remainder=True)
-            .prefetch(2)
-        )
-
-    def _example(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """A photograph, the content that is wanted of it, and its style's number."""
-        size, pictures = self.options.size, list(self.styles.values())
-
-        def load(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            photo = self.photos.crop(int(number))
-            if not self.options.recolor:
-                return photo, photo
-            return photo, match_colors(photo, pictures[int(number) % len(pictures)])
-
-        # What has no state may run in parallel even where every bit must repeat.
-        photo, content = tf.numpy_function(
-            load, [number], (tf.float32, tf.float32), stateful=False
-        )
-        photo, content = (tf.ensure_shape(x, [size, size, 3]) for x in (photo, content))
-        return photo, content, number % len(pictures)
 
     @tf.function(autograph=False)
     def _train_step(self, batch: Any) -> tf.Tensor:
         """One step on all devices; the total and the terms, means over the batch."""
         rows = self.strategy.run(self._replica_step, args=batch)
         self.step.assign_add(1)
+        self._update_averages()
+        return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, rows, axis=None)
+
+    def _replica_step(
+        self, photos: tf.Tensor, contents: tf.Tensor, styles: tf.Tensor
+    ) -> tf.Tensor:
+        total, terms, gradients = self.objective.gradients(
+            self.network, photos, contents, styles
+        )
+        self.optimizer.apply(gradients, self.network.trainable_variables)
+        return tf.stack([total, *terms.values()])
+
+    def _update_averages(self) -> None:
+        """Updates the running means of the weights.
+
+        Keras's optimizers have a mean of one decay, in which the random first weights
+        of a short run count for long. Here the decay rises with the number of steps.
+        """
+        decay = tf.constant(0.0)
         if self.options.ema:
-            # At first the mean is of the few steps that there are.
             steps = tf.cast(self.step, tf.float32)
             decay = tf.minimum(self.options.ema, (1 + steps) / (10 + steps))
-        else:
-            decay = tf.constant(0.0)
         for mean, variable in zip(
             _variables(self.averaged), _variables(self.network), strict=True
         ):
@@ -370,147 +330,17 @@ class _Training:
                 lambda m, v: m.assign(v + decay * (m - v)),
                 args=(variable,),
             )
-        return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, rows, axis=None)
-
-    def _replica_step(
-        self, photos: tf.Tensor, contents: tf.Tensor, styles: tf.Tensor
-    ) -> tf.Tensor:
-        blend = tf.one_hot(styles, len(self.styles))
-        total, terms, gradients = self._gradients(photos, contents, styles, blend)
-        self.optimizer.apply(gradients, self.network.trainable_variables)
-        return tf.stack([total, *terms.values()])
-
-    def _gradients(
-        self,
-        photos: tf.Tensor,
-        contents: tf.Tensor,
-        styles: tf.Tensor,
-        blend: tf.Tensor,
-    ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], list[tf.Tensor]]:
-        grams = {layer: tf.gather(gram, styles) for layer, gram in self.grams.items()}
-        size = (self.options.size, self.options.size)
-        targets = self.loss.assemble(size, *self.loss.content_targets(contents), grams)
-        variables = self.network.trainable_variables
-        with tf.GradientTape() as tape:
-            total, terms = self.loss(self.network(photos, blend), targets)
-            # Gradients of devices are added up.
-            share = total / self.strategy.num_replicas_in_sync
-        gradients = tape.gradient(share, [v.value for v in variables])
-        return total, terms, gradients
 
 
-class _Folder:
-    """The files of a run."""
-
-    def __init__(self, path: str | os.PathLike[str], chief: bool):
-        self.path, self._chief = pathlib.Path(path), chief
-        self.checkpoints = self.path / "checkpoint"
-        self._file: Any = None
-        if chief:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(
-                    f"{path}: the folder cannot be made ({error.strerror}); choose "
-                    "another --output"
-                ) from error
-        else:
-            # All workers must save at once, and only the chief's files are wanted.
-            self._temporary = tempfile.TemporaryDirectory(prefix="tfstyle-")
-            self.checkpoints = pathlib.Path(self._temporary.name)
-
-    def check(self, description: Mapping[str, Any]) -> None:
-        """Refuses a folder with a run of other options, and notes those of this one."""
-        file = self.path / "training.json"
-        if file.is_file():
-            earlier = json.loads(file.read_text())
-            way_out = "give the same ones, or another output"
-            check_same(self.path, earlier, description, way_out)
-        elif self._chief:
-            with replaced(file) as temporary:
-                temporary.write_text(json.dumps(description, indent=2) + "\n")
-
-    def open_history(self, columns: Sequence[str], step: int) -> None:
-        """Goes on with the history after a step; later rows were not kept."""
-        if not self._chief:
-            return
-        file, rows = self.path / "history.csv", []
-        if file.is_file():
-            with file.open(newline="") as lines:
-                # The last line may be cut off.
-                rows = [row for row in csv.reader(lines) if len(row) == len(columns)]
-                rows = [row for row in rows[1:] if int(row[0]) <= step]
-        with replaced(file) as temporary, temporary.open("w", newline="") as lines:
-            csv.writer(lines).writerows([columns, *rows])
-        self._file = file.open("a", newline="")
-
-    def add_history(self, steps: np.ndarray, rows: np.ndarray) -> None:
-        """Adds rows to the history."""
-        if self._file:
-            csv.writer(self._file).writerows(
-                [step, 0, *row] for step, row in zip(steps, rows.tolist(), strict=True)
-            )
-
-    def sync(self) -> None:
-        """The history must not be behind a checkpoint."""
-        if self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Closes the history."""
-        if self._file:
-            self._file.close()
-
-    def history(self, columns: Sequence[str]) -> dict[str, list[float]]:
-        """All rows by column."""
-        file = self.path / "history.csv"
-        if not file.is_file():
-            return {column: [] for column in columns}
-        values = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2)
-        if not values.size:
-            return {column: [] for column in columns}
-        return dict(zip(columns, values.T.tolist(), strict=True))
-
-
-def save_progress_figure(
-    folder: pathlib.Path, photo: np.ndarray, styles: Sequence[str], path: pathlib.Path
-) -> None:
-    """Puts samples together: a column for each style, a row for each step.
-
-    Args:
-      folder: Folder with files such as ``step_000100_NAME.png``.
-      photo: The test photograph that they were made of, ``[1, H, W, 3]``.
-      styles: Names of the styles.
-      path: The picture to write.
-
-    Raises:
-      TfstyleError: If it cannot be written.
-    """
-    steps = sorted({int(file.stem.split("_")[1]) for file in folder.glob("step_*.png")})
-    pictures, captions = [photo] * len(styles), list(styles)
-    for step in steps:
-        for name in styles:
-            file = folder / f"step_{step:06d}_{name}.png"
-            known = file.is_file()
-            pictures.append(load_image(file) if known else np.ones_like(photo))
-            captions.append(f"step {step}" if known else "")
-    sheet = contact_sheet(pictures, captions, len(styles))
-    save_image(sheet, path, metadata={"Software": "tfstyle"})
-
-
-def _held_out(
-    files: list[pathlib.Path],
-) -> tuple[np.ndarray, list[pathlib.Path]]:
-    """The first picture that can be read, and the files that are left to train on."""
-    for i, file in enumerate(files):
-        try:
-            photo = load_image(file, SAMPLE_SIZE)
-        except ImageError:
-            continue  # the training counts it
-        left = files[:i] + files[i + 1 :]
-        return photo, left or files
-    raise UsageError(f"none of the {len(files)} photographs can be read")
+def _learning_rate(options: TrainingOptions) -> keras.optimizers.schedules.CosineDecay:
+    warmup = options.warmup_steps
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else options.learning_rate,
+        max(options.steps - warmup, 1),
+        options.final_learning_rate / options.learning_rate,
+        warmup_target=options.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
 
 
 def _variables(owner: Any) -> list[tf.Variable]:

@@ -143,9 +143,9 @@ def _run(
 
 
 def _applied(job: Job, limits: Limits) -> np.ndarray:
-    from tfstyle.networks.apply import apply_style
+    from tfstyle.networks.style_net import apply_style
 
-    picture = apply_style(
+    return apply_style(
         job.single("input"),
         job.values["style_name"],
         size=job.values["size"],
@@ -153,7 +153,6 @@ def _applied(job: Job, limits: Limits) -> np.ndarray:
         protect=job.single("protect"),
         max_memory=limits.memory,
     )
-    return picture.reshape(picture.shape[-3:])
 
 
 def _optimized(job: Job, stop: threading.Event) -> Generator[Update, None, Result]:

@@ -1,0 +1,74 @@
+"""Blends of styles: ``a:0.7,b:0.3``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfstyle.errors import UsageError
+
+
+def parse_blend(text: str) -> dict[str, float]:
+    """Reads a blend from text.
+
+    Args:
+      text: ``name:weight,...``. A name without a weight has weight 1. The weights of a
+        name that stands twice are added up.
+
+    Returns:
+      Weights by name, as they are in the text.
+
+    Raises:
+      UsageError: If there is no name, or a weight is not a number.
+    """
+    weights: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, weight = (text.strip() for text in part.partition(":"))
+        try:
+            weights[name] = weights.get(name, 0.0) + float(weight or 1)
+        except ValueError:
+            raise UsageError(
+                f"style {part!r}: {weight!r} is not a number; write name:weight,..."
+            ) from None
+    if not weights:
+        raise UsageError(f"style {text!r}: give the name of a style")
+    return weights
+
+
+def blend_weights(
+    styles: Sequence[str], blend: str | Mapping[str, float] | None
+) -> np.ndarray:
+    """The share of each style in a blend.
+
+    Args:
+      styles: Names of all styles.
+      blend: A name, ``name:weight,...`` or a mapping; None for the first style.
+
+    Returns:
+      Shares in the order of ``styles``, ``[1, styles]`` float32, that add up to 1.
+
+    Raises:
+      UsageError: If a style does not exist, or a weight is not above 0.
+    """
+    blend = styles[0] if blend is None else blend
+    weights = blend if isinstance(blend, Mapping) else parse_blend(blend)
+    shares = np.zeros([1, len(styles)])
+    for name, weight in weights.items():
+        if not isinstance(weight, int | float | np.number) or not 0 < weight < np.inf:
+            raise UsageError(f"style {name}:{weight}: give a weight above 0")
+        shares[0, _index(styles, name)] += weight
+    if not weights:
+        raise UsageError(f"style {blend!r}: give the name of a style")
+    return (shares / shares.sum()).astype("float32")
+
+
+def _index(styles: Sequence[str], name: str) -> int:
+    if name not in styles:
+        nearest = difflib.get_close_matches(str(name), styles, 1, 0.4)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise UsageError(
+            f"there is no style {name!r}; {hint}the styles are {', '.join(styles)}"
+        )
+    return styles.index(name)

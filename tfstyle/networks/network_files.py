@@ -1,0 +1,180 @@
+"""Files and folders of trained networks, which may come from anybody.
+
+Keras does not deserialise them, because it would build whatever a file says: only
+names, two sizes and numbers are taken from a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import io
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import h5py
+import keras
+import numpy as np
+
+from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
+from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.files import beside, replaced
+from tfstyle.version import __version__
+
+CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+"""The files of a preset, as KerasHub names them."""
+TRAINED = "model.keras"
+"""The network in the folder of a training."""
+
+_REGISTERED_NAME = "tfstyle>StyleNet"
+_MOST_BLOCKS = 200
+_MOST_BYTES = {CONFIG: 10**6, WEIGHTS: 2**30}
+
+Network = TypeVar("Network", bound=keras.Model)
+
+
+def read_network(
+    path: pathlib.Path, build: Callable[[list[str], int, int], Network]
+) -> Network:
+    """Reads a trained network.
+
+    Args:
+      path: A ``.keras`` file, the folder of a preset, or the folder of a training.
+      build: Builds the network that gets the weights, from its style names, its width
+        and its number of blocks.
+
+    Returns:
+      The network.
+
+    Raises:
+      UsageError: If the file does not exist, or is not such a network.
+    """
+    if path.is_dir() and not (path / CONFIG).is_file():
+        path /= TRAINED
+    if not path.is_dir() and not path.is_file():
+        raise UsageError(
+            f"{path}: no such file; give 'bundled', a .keras file that tfstyle train "
+            "wrote, the folder of its run, or a folder of save_to_preset"
+        )
+    try:
+        settings, weights = _contents(path)
+        if settings["registered_name"] != _REGISTERED_NAME:
+            raise UsageError(
+                f"{path}: a Keras model, but not one that tfstyle train wrote; "
+                "give its model.keras"
+            )
+        names, width, blocks = _checked(settings["config"], len(weights))
+        network = build(names, width, blocks)
+        _fill(network, weights, str(path))
+    except UsageError:
+        raise
+    except Exception as error:  # zipfile, json, h5py and Keras raise all kinds
+        kind = "preset" if path.is_dir() else ".keras file of tfstyle train"
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path}: cannot be read as a {kind} ({reason})") from error
+    return network
+
+
+def write_preset(network: keras.Model, folder: str | os.PathLike[str]) -> None:
+    """Writes a network as a folder, in the place of an earlier one.
+
+    Args:
+      network: The network.
+      folder: The folder, which is made if there is none.
+
+    Raises:
+      TfstyleError: If it cannot be written; an earlier preset stays as it was.
+    """
+    facts = {
+        "keras_version": keras.__version__,
+        "tfstyle_version": __version__,
+        "parameter_count": network.count_params(),
+        "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
+    }
+    texts = {CONFIG: keras.saving.serialize_keras_object(network), METADATA: facts}
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TfstyleError(f"{folder}: cannot be made ({error.strerror})") from error
+    # The files appear when all of them are written.
+    with contextlib.ExitStack() as stack:
+        for name, content in texts.items():
+            file = stack.enter_context(replaced(folder / name))
+            file.write_text(json.dumps(content, indent=2) + "\n")
+        weights = stack.enter_context(beside(folder / WEIGHTS, ".weights.h5"))
+        network.save_weights(weights)
+
+
+def _contents(path: pathlib.Path) -> tuple[Any, bytes]:
+    """The configuration and the weights in a file or a folder."""
+    if path.is_dir():
+        read = {name: _limited(path / name, most) for name, most in _MOST_BYTES.items()}
+    else:
+        with zipfile.ZipFile(path) as archive:
+            read = {
+                name: _member(archive, name, most) for name, most in _MOST_BYTES.items()
+            }
+    return json.loads(read[CONFIG]), read[WEIGHTS]
+
+
+def _limited(path: pathlib.Path, most: int) -> bytes:
+    if not path.is_file():  # a pipe would block
+        raise ValueError(f"there is no file {path.name}")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path.name} has more than {most} bytes")
+    return content
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    if archive.getinfo(name).file_size > most:
+        raise ValueError(f"{name} unpacks to more than {most} bytes")
+    return archive.read(name)
+
+
+def _checked(config: Mapping[str, Any], size: int) -> tuple[list[str], int, int]:
+    """Style names, width and blocks of a network.
+
+    Args:
+      config: What the file says; anybody may have written it.
+      size: Bytes of its weights.
+
+    Raises:
+      ValueError: If it does not describe a network, or describes one that needs more
+        weights.
+    """
+    names, width, blocks = (config[key] for key in ("style_names", "width", "blocks"))
+    if not (
+        isinstance(names, list)
+        and names
+        and all(isinstance(name, str) and name.isprintable() for name in names)
+        and type(width) is type(blocks) is int
+        and width > 0
+        and 0 <= blocks <= _MOST_BLOCKS
+    ):
+        raise ValueError("no list of styles, or no width and blocks")
+    # At least the third convolution, the blocks and a normalisation.
+    least = (2 + 8 * blocks) * (6 * width) ** 2 + 2 * len(names) * width
+    if 4 * least > size:
+        raise ValueError("fewer weights than the network has")
+    return names, width, blocks
+
+
+def _fill(network: keras.Model, weights: bytes, source: str) -> None:
+    """Gives a network the weights of an HDF5 file, which Keras reads from disk only."""
+    check_heaps(weights)
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        check_hdf5(file, source, len(weights))
+    with tempfile.TemporaryDirectory(prefix="tfstyle-") as folder:
+        checked = pathlib.Path(folder) / WEIGHTS
+        checked.write_bytes(weights)
+        network.load_weights(checked)
+    if not all(np.isfinite(part).all() for part in network.get_weights()):
+        raise ValueError("weights that are NaN or infinite")

@@ -1,0 +1,98 @@
+"""What a network is trained to minimise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from tfstyle.losses.perceptual import PerceptualLoss, Targets
+
+if TYPE_CHECKING:
+    from tfstyle.networks.style_net import StyleNet
+
+
+class Objective:
+    """The perceptual loss of a network's pictures, each in one of several styles.
+
+    Attributes:
+      loss: The perceptual loss.
+    """
+
+    def __init__(self, loss: PerceptualLoss, styles: Sequence[np.ndarray]):
+        """Computes the Gram matrices of every style.
+
+        Args:
+          loss: The perceptual loss.
+          styles: Pictures ``[1, H, W, 3]`` in [0, 1], in the order of the network's
+            style names.
+        """
+        self.loss = loss
+        grams = [loss.style_grams(style) for style in styles]
+        self._grams = {
+            layer: tf.concat([of_one[layer] for of_one in grams], 0)
+            for layer in grams[0]
+        }
+
+    def targets(self, contents: tf.Tensor, styles: tf.Tensor) -> Targets:
+        """What the pictures of one batch are compared with.
+
+        Args:
+          contents: The pictures whose content is wanted, ``[N, H, W, 3]`` in [0, 1].
+          styles: Numbers of the styles, ``[N]`` integers.
+
+        Returns:
+          The targets.
+        """
+        grams = {layer: tf.gather(gram, styles) for layer, gram in self._grams.items()}
+        size = contents.shape[1:3]
+        if not size.is_fully_defined():
+            size = tf.unstack(tf.shape(contents)[1:3])
+        parts = self.loss.content_targets(contents)
+        return self.loss.assemble(tuple(size), *parts, grams)
+
+    def evaluate(
+        self, network: StyleNet, photos: tf.Tensor, styles: tf.Tensor, targets: Targets
+    ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
+        """The loss of one batch.
+
+        Args:
+          network: The network.
+          photos: What the network is given, ``[N, H, W, 3]`` in [0, 1].
+          styles: Same as in ``targets``.
+          targets: From ``targets``.
+
+        Returns:
+          The total and its terms, means over the batch.
+        """
+        blend = tf.one_hot(styles, len(network.style_names))
+        return self.loss(network(photos, blend), targets)
+
+    def gradients(
+        self,
+        network: StyleNet,
+        photos: tf.Tensor,
+        contents: tf.Tensor,
+        styles: tf.Tensor,
+    ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], list[tf.Tensor]]:
+        """The loss of one batch and its gradients.
+
+        Args:
+          network: Same as in ``evaluate``.
+          photos: Same as in ``evaluate``.
+          contents: Same as in ``targets``, of the shape of ``photos``.
+          styles: Same as in ``targets``.
+
+        Returns:
+          The total, its terms, and the gradients by the trainable variables of
+          ``network``, divided by the number of replicas of the distribution strategy:
+          Keras's optimizers add up those of all replicas.
+        """
+        targets = self.targets(contents, styles)
+        with tf.GradientTape() as tape:
+            total, terms = self.evaluate(network, photos, styles, targets)
+            share = total / tf.distribute.get_strategy().num_replicas_in_sync
+        variables = [variable.value for variable in network.trainable_variables]
+        return total, terms, tape.gradient(share, variables)
