@@ -17,7 +17,8 @@ from tfstyle.networks.export import (
     run_onnx,
     run_saved_model,
 )
-from tfstyle.networks.style_net import ConditionalInstanceNormalization, StyleNet
+from tfstyle.networks.layers import ConditionalInstanceNormalization
+from tfstyle.networks.style_net import StyleNet
 
 
 def runtimes(network: StyleNet, folder: pathlib.Path) -> dict[str, Run]:
