@@ -1,5 +1,6 @@
 """Tests of what an engine builds once: network, weights, graphs, targets."""
 
+import logging.handlers
 import random
 
 import numpy as np
@@ -72,6 +73,24 @@ def test_two_sizes_in_turn_are_traced_once_each(tiny_backbone, reads, content, s
         traces.append(stylizer.engine.traces)
     assert traces == [2, 4, 4, 4]
     assert len(reads) == 1
+
+
+def test_calls_of_many_sizes_print_no_warning(tiny_backbone, content, style):
+    lines = logging.handlers.BufferingHandler(100)
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # the command line has another
+    logger.addHandler(lines)
+    try:
+        stylizer = Stylizer(**OPTIONS)
+        for width in (40, 38, 36, 34, 32, 30):
+            picture = np.ascontiguousarray(content[:, :, :width])
+            stylizer(picture, style)
+            tfstyle.stylize(picture, style, steps=3, scales=1)
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(lines)
+    assert [record.getMessage() for record in lines.buffer] == []
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])

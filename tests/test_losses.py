@@ -602,6 +602,20 @@ def test_targets_without_a_picture_that_counts_are_refused(tiny_features):
         loss.targets(picture, None)
 
 
+@pytest.mark.parametrize("kind", ["content", "style"])
+def test_layers_that_the_features_lack_are_refused(tiny_features, kind):
+    picture = random((1, 12, 9, 3))
+    given = {"content_layers": {"b": 1.0}, "style_layers": {"b": 1.0}}
+    whole = PerceptualLoss(tiny_features, **given)
+    loss = PerceptualLoss(tiny_features, **{**given, f"{kind}_layers": {"z": 1.0}})
+    for call in (
+        lambda: loss.targets(picture, picture),
+        lambda: loss(picture, whole.targets(picture, picture)),
+    ):
+        with pytest.raises(UsageError, match=rf"{kind}_layers: 'z' .* a, b, c"):
+            call()
+
+
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_targets_without_a_size_are_refused_where_it_counts(
     tiny_features, normalization

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import typing
 
+import numpy as np
 import pytest
 
 from tfstyle.errors import UsageError
@@ -165,6 +166,25 @@ def test_a_choice_cannot_be_left_open(option):
 def test_a_value_at_the_edge_is_accepted(option, value):
     needed = {"optimizer": "adam"} if option == "final_learning_rate" else {}
     assert getattr(Options(**{option: value, **needed}), option) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "text"),
+    [
+        ("steps", np.int64(3), "3"),
+        ("steps", np.array([4, 2]), "4,2"),
+        ("steps", [np.int32(4), 2], "4,2"),
+        ("style_weight", np.float64(0.5), "0.5"),
+        ("style_scale", np.array([0.5, 2.0]), "0.5,2.0"),
+    ],
+)
+def test_numpys_numbers_are_as_pythons_own(option, given, text):
+    assert to_text(getattr(Options(**{option: given}), option)) == text
+
+
+def test_an_array_of_other_numbers_is_refused():
+    with pytest.raises(UsageError, match=r"^steps=.*give whole numbers"):
+        Options(steps=np.array([4.0, 2.5]))
 
 
 @pytest.mark.parametrize(("option", "choices"), CHOICES.items())

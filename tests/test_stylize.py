@@ -269,6 +269,15 @@ def test_cells_of_a_sweep_leave_no_graphs_behind(tiny_backbone, content, style):
     assert counts[1:] == counts[1:2] * 3
 
 
+@pytest.mark.parametrize("callbacks", [print, [print, 1], 3, None])
+def test_callbacks_that_cannot_be_called_are_refused(
+    content, style, no_tensorflow, callbacks
+):
+    for call in (tfstyle.stylize, tfstyle.Stylizer()):
+        with pytest.raises(UsageError, match=r"callbacks=.*give a list"):
+            call(content, style, callbacks=callbacks)
+
+
 def test_stylize_calls_back_and_counts(tiny_backbone, content, style):
     steps = []
     result = tfstyle.stylize(

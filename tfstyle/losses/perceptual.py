@@ -131,6 +131,9 @@ class PerceptualLoss:
         Returns:
           The total and the weighted terms that add up to it, scalars, each the mean
           over the batch.
+
+        Raises:
+          UsageError: If the features lack a layer.
         """
         features = self._features(images)
         picture = images if tv_images is None else tv_images
@@ -161,7 +164,7 @@ class PerceptualLoss:
 
         Raises:
           UsageError: If a picture is missing that a weight is about, or a size by
-            which a term is divided.
+            which a term is divided, or if the features lack a layer.
         """
         for name, picture, layers in (
             ("content", content, self.content_layers),
@@ -178,7 +181,7 @@ class PerceptualLoss:
         self, content: tf.Tensor | None
     ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         """Features of the content picture, and the sums of their squares, ``[N]``."""
-        features = self.features(content) if self.content_layers else {}
+        features = self._features(content) if self.content_layers else {}
         kept = {layer: features[layer] for layer in self.content_layers}
         return kept, {layer: sum_of_squares(f) for layer, f in kept.items()}
 
@@ -198,7 +201,7 @@ class PerceptualLoss:
             return {}
         guides = guides or {}
         targets = Targets({}, {}, {}, guides, guide_areas(guides))
-        return self.sums.grams(self.features(style), targets)
+        return self.sums.grams(self._features(style), targets)
 
     def assemble(
         self,
@@ -261,8 +264,18 @@ class PerceptualLoss:
         return picture_scale(_positions(size), 3, self.normalization)
 
     def _features(self, images: tf.Tensor) -> Features:
-        needed = self.content_layers or self.style_layers
-        return self.features(images) if needed else {}
+        wanted = {"content": self.content_layers, "style": self.style_layers}
+        if not any(wanted.values()):
+            return {}
+        found = self.features(images)
+        for name, layers in wanted.items():
+            for layer in layers:
+                if layer not in found:
+                    raise UsageError(
+                        f"{name}_layers: {layer!r} is none of the layers that the "
+                        f"features have, which are {', '.join(found)}"
+                    )
+        return found
 
 
 class LossSums:

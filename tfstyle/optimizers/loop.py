@@ -107,9 +107,10 @@ class Loop:
         end = self._steps if stop_at is None else min(stop_at, self._steps)
         while goes_on and not stop and (left := end - self._evaluations) > 0:
             traces, began = self.traces, time.monotonic()
-            row_steps, rows, goes_on = (
-                x.numpy() for x in self._call(tf.constant(min(per_call, left)), targets)
-            )
+            arguments = tf.constant(min(per_call, left)), targets
+            # Called directly, TensorFlow would warn that sizes and engines trace anew.
+            graph = self._call.get_concrete_function(*arguments)
+            row_steps, rows, goes_on = (x.numpy() for x in graph(*arguments))
             elapsed = time.monotonic() - began
             finite = np.isfinite(rows[:, 0])
             if finite.any():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+
+from tfstyle.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,3 +54,23 @@ class Progress:
 
 Callback = Callable[[Progress], bool | None]
 """Receives each report; returns True to stop the run and keep the picture so far."""
+
+
+def checked_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """Refuses callbacks that cannot be called.
+
+    Args:
+      callbacks: What a caller gave as a list of callbacks.
+
+    Returns:
+      The callbacks.
+
+    Raises:
+      UsageError: If it is no list, or holds something that is no function.
+    """
+    found = tuple(callbacks) if isinstance(callbacks, Iterable) else (None,)
+    if not all(map(callable, found)):
+        raise UsageError(
+            f"callbacks={callbacks!r}: give a list of functions, as [callback]"
+        )
+    return found

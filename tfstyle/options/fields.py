@@ -218,6 +218,9 @@ def fields_of(options: Any) -> tuple[OptionField, ...]:
 def check_options(options: Any) -> None:
     """Checks every option of a record, alone and beside the others.
 
+    NumPy's numbers and arrays become Python's own, which compare as one expects and
+    have the same texts wherever they come from.
+
     Args:
       options: An instance of a dataclass whose fields were declared by ``option``.
 
@@ -228,7 +231,11 @@ def check_options(options: Any) -> None:
     kind: Any = type(options)
     fields = fields_of(kind)
     for field in fields:
-        field.check(getattr(options, field.name))
+        given = getattr(options, field.name)
+        value = _without_numpy(given)
+        if value is not given:
+            object.__setattr__(options, field.name, value)
+        field.check(value)
     for field in fields:
         value = getattr(options, field.name)
         if value == field.default:
@@ -240,6 +247,12 @@ def check_options(options: Any) -> None:
                     f"{field.name}={value!r} has no effect with {other}={found!r}; "
                     f"leave it out, or give {other}={' or '.join(map(repr, values))}"
                 )
+
+
+def _without_numpy(value: Any) -> Any:
+    if isinstance(value, list | tuple) and any(hasattr(v, "tolist") for v in value):
+        return tuple(map(_without_numpy, value))
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
+from tfstyle.optimizers.progress import checked_callbacks
 from tfstyle.options import INVERT, STYLIZE, TEXTURE, Options, Recipe
 from tfstyle.options.presets import preset_names, preset_options
 from tfstyle.stylizer.film import FRAME_STEPS, TEMPORAL_WEIGHT
@@ -216,10 +217,10 @@ class Stylizer:
             checkpoint is of another run.
           NonFiniteLossError: If the loss became NaN or infinite.
         """
+        callbacks, kept = checked_callbacks(callbacks), None
         from tfstyle.stylizer.checkpoint import Checkpoint
         from tfstyle.stylizer.run import Run
 
-        kept = None
         if checkpoint:
             kept = Checkpoint(checkpoint, self.options, pictures, checkpoint_every)
         return Run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
+from tfstyle.optimizers.progress import checked_callbacks
 from tfstyle.options import STYLIZE, NetworkOptions, Options
 from tfstyle.options.text import to_text
 from tfstyle.stylizer.pictures import Pictures, read_pictures
@@ -82,6 +83,11 @@ def sweep(
         "style_mask": style_mask,
         "protect": protect,
     }
+    if not callable(callbacks):
+        raise UsageError(
+            f"callbacks={callbacks!r}: give a function that makes the callbacks of a "
+            "run from its settings, as lambda settings: [callback]"
+        )
     cells = _combinations(grid)
     chosen = [STYLIZE.options({**options, **settings}) for settings in cells]
     pictures: dict[str, Pictures] = {}
@@ -109,7 +115,9 @@ def _run_all(
             # Graphs and features of another network are no longer needed.
             engines = {key: Engine([o for o in options if _network_key(o) == key])}
         found = pictures[_picture_key(each)]
-        result = Run(engines[key], each, found, callbacks(settings)).finish()
+        result = Run(
+            engines[key], each, found, checked_callbacks(callbacks(settings))
+        ).finish()
         yield Cell(settings, result)
         if result.stopped:
             return
@@ -117,7 +125,7 @@ def _run_all(
 
 def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     for name, values in grid.items():
-        if isinstance(values, str) or not len(values):
+        if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
             raise UsageError(f"{name}: give a list of at least one value to go through")
     return [
         dict(zip(grid, values, strict=True))
