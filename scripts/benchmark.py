@@ -729,7 +729,7 @@ def measure_startup(book: Book) -> None:
     program = [sys.executable, "-m", "tfstyle.cli.main"]
     with tempfile.TemporaryDirectory() as folder:
         stylize = [f"--content={content}", f"--style={style}", "--size=256"]
-        applied = [f"--input={content}", "--size=256"]
+        applied = [f"--content={content}", "--size=256"]
         output = f"--output={folder}/out.png"
         commands = {
             "tfstyle --help": [*program, "--help"],

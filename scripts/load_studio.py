@@ -179,7 +179,7 @@ class User:
         response = self._client.get(f"/gradio_api/file={files[-1]}")
         response.raise_for_status()
         record = json.loads(Image.open(io.BytesIO(response.content)).text["tfstyle"])
-        sources = record["pictures"].get("input") or record["pictures"]["content"]
+        sources = record["pictures"]["content"]
         own = hashlib.sha256(content).hexdigest()
         return kind if sources[0]["sha256"] == own else "mixed up"
 

@@ -110,7 +110,7 @@ def measure(folder: pathlib.Path) -> dict[str, tuple[Cost, Cost]]:
         for name in sizes:
             pictures, style = folder / name, f"--style_name={FLAGS.style_name}"
             commands = {
-                "apply": [f"--input={pictures}"],
+                "apply": [f"--content={pictures}"],
                 "batch": [f"--input={pictures}", f"--workers={FLAGS.workers}"],
             }
             for command, words in commands.items():

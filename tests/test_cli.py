@@ -1,4 +1,5 @@
 import fcntl
+import inspect
 import json
 import os
 import pty
@@ -16,10 +17,13 @@ import pytest
 from PIL import Image
 from test_callbacks import read_events
 
+import tfstyle
 from tfstyle import load_image, save_image
 from tfstyle.cli.main import COMMANDS, main
 from tfstyle.errors import TfstyleError
 from tfstyle.options.presets import preset_names
+from tfstyle.options.provenance import PICTURES
+from tfstyle.video.stylize import stylize_video
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main"]
 
@@ -118,6 +122,27 @@ def test_commands_have_the_flags_that_they_use(run):
     assert has("stylize", "content_layers") and has("stylize", "style_layers")
     assert has("invert", "layer") and not has("invert", "style_layers")
     assert has("texture", "width") and not has("texture", "content_layers")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("stylize", tfstyle.stylize),
+        ("invert", tfstyle.invert_features),
+        ("texture", tfstyle.synthesize_texture),
+        ("sweep", tfstyle.sweep),
+        ("apply", tfstyle.apply_style),
+        ("video", stylize_video),
+    ],
+)
+def test_commands_name_pictures_as_the_functions_do(run, command, function):
+    names = {*inspect.signature(function).parameters}
+    if command == "apply":  # on the command line, a style is a picture
+        names = names - {"style"} | {"style_name"}
+    pictures = {*PICTURES, "layer", "style_name", "model", "width", "height"}
+    flags = re.findall(r"^  --(\w+)", run(command, "--help")[1], re.MULTILINE)
+    assert pictures & names <= {*flags} and {"content", "style"} & names
 
 
 @pytest.mark.fast
@@ -615,6 +640,8 @@ def test_folder_that_may_not_be_written_to(refused, folder, no_tensorflow, monke
         ("stylise", "did you mean stylize?"),
         ("stylize content.png style.png o.png --output=p.png", "'o.png' is one"),
         ("apply content.png out", "--output=out: the name has no extension"),
+        ("video content.png out", "--output=out: the name has no extension"),
+        ("video content.png no/o.mp4", "--output=no/o.mp4: the folder no does not"),
         ("invert content.png out", "--output=out: the name has no extension"),
         ("info content.png o.png", "'o.png' is one argument too many"),
         ("presets gatys", "'gatys' is no flag"),
@@ -644,10 +671,12 @@ def test_bad_command(refused, folder, no_tensorflow, words, problem):
         "texture style.png style.png",
         "sweep content.png style.png . --steps=1,2 --protect=02_steps=2.png",
         "sweep content.png sheet.png . --steps=1,2",
+        "sweep content.png style.png . --init=noise,sheet.png",
         "apply content.png content.png",
         "apply styles styles",
         "apply content.png,style.png .",
         "apply content.png same.png --protect=same.png",
+        "video film.mp4 film.mp4",
         "export --format=keras --model=m.keras --output=m.keras",
     ],
 )
@@ -656,7 +685,7 @@ def test_a_file_that_is_read_is_never_overwritten(
 ):
     (folder / "styles").mkdir()
     names = ("same", "styles/a", "step_00050", "02_steps=2", "sheet")
-    for path in (*(f"{name}.png" for name in names), "m.keras"):
+    for path in (*(f"{name}.png" for name in names), "m.keras", "film.mp4"):
         (folder / path).write_bytes((folder / "content.png").read_bytes())
     (folder / "link.png").symlink_to("content.png")
     before = {p: p.read_bytes() for p in folder.rglob("*.*") if p.is_file()}

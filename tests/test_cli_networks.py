@@ -61,7 +61,7 @@ def test_train_writes_a_network_that_apply_takes(run, photos, tiny_backbone):
     assert load_image("run/progress.png").shape[1] > 100
     assert load_image("run/loss.png").shape[2] > 600
     code, out, err = run(
-        "apply", "--model=run", "--input=content.png", "--output=o.png"
+        "apply", "--model=run", "--content=content.png", "--output=o.png"
     )
     assert (code, out, err) == (0, "o.png: 1 picture\n", "")
     assert load_image("o.png").shape == load_image("content.png").shape
@@ -120,7 +120,7 @@ def test_the_preset_is_the_paper():
 
 def test_apply_takes_styles_and_blends(run, folder, model):
     def brightness(*words):
-        code, _, err = run("apply", model, "--input=content.png", *words)
+        code, _, err = run("apply", model, "--content=content.png", *words)
         assert (code, err) == (0, "")
         return load_image("out.png").mean()
 
@@ -137,11 +137,11 @@ def test_apply_keeps_names_and_folders(run, folder, model):
         save_image(picture, name)
     save_image(picture, "c.png")
     Path("c.png").rename("in/c.bmp")
-    code, out, err = run("apply", model, "--input=in", "--output=out", "--size=20")
+    code, out, err = run("apply", model, "--content=in", "--output=out", "--size=20")
     assert (code, out, err) == (0, "out: 4 pictures\n", "")
     assert names_in("out") == ["a.png", "b.jpg", "c.png", "more/a.webp"]
     assert load_image("out/more/a.webp").shape == (1, 16, 20, 3)
-    code, out, _ = run("apply", model, "--input=in/a.png,in/b.jpg", "--output=two")
+    code, out, _ = run("apply", model, "--content=in/a.png,in/b.jpg", "--output=two")
     assert (code, out) == (0, "two: 2 pictures\n")
     assert names_in("two") == ["a.png", "b.jpg"]
 
@@ -150,7 +150,7 @@ def test_apply_goes_on_after_an_unreadable_picture(run, folder, model):
     Path("in").mkdir()
     save_image(load_image("content.png"), "in/a.png")
     (folder / "in" / "b.png").write_bytes(b"no picture")
-    code, out, err = run("apply", model, "--input=in", "--output=out")
+    code, out, err = run("apply", model, "--content=in", "--output=out")
     assert code == 1
     assert out == ""
     first, last = err.splitlines()
@@ -162,16 +162,16 @@ def test_apply_goes_on_after_an_unreadable_picture(run, folder, model):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--input=none.png",), "none.png: no such file"),
-        (("--input=",), "--input is missing"),
+        (("--content=none.png",), "none.png: no such file"),
+        (("--content=",), "--content is missing"),
         (("--style_name=lihgt",), "no style 'lihgt'; did you mean light? the styles"),
         (("--style_name=light:x",), "'x' is not a number; write name:weight"),
         (("--model=none",), "none: no such file; give 'bundled'"),
         (("--model=content.png",), "content.png: cannot be read as a .keras file"),
-        (("--input=content.png,style.png",), "2 pictures need a folder"),
-        (("--input=photos",), "photos: there is no picture in this folder"),
+        (("--content=content.png,style.png",), "2 pictures need a folder"),
+        (("--content=photos",), "photos: there is no picture in this folder"),
         (
-            ("--input=content.png,sub/content.png", "--output=o"),
+            ("--content=content.png,sub/content.png", "--output=o"),
             "two pictures would both be written as o/content.png",
         ),
         (("--output=none/out.png",), "none"),
@@ -181,7 +181,7 @@ def test_apply_goes_on_after_an_unreadable_picture(run, folder, model):
 )
 def test_apply_refuses(refused, folder, model, words, message):
     Path("photos").mkdir()
-    apply = ("apply", model, "--input=content.png", "--output=out.png")
+    apply = ("apply", model, "--content=content.png", "--output=out.png")
     code, err = refused(*apply, *words)
     assert code == 2
     assert message in err
@@ -242,5 +242,5 @@ def test_ctrl_c_keeps_a_training(photos):
 
 
 def test_a_list_without_pictures_is_refused(refused, folder, no_tensorflow):
-    code, line = refused("apply", "--input=,", "--output=out")
-    assert (code, line) == (2, "tfstyle: --input=,: names no picture\n")
+    code, line = refused("apply", "--content=,", "--output=out")
+    assert (code, line) == (2, "tfstyle: --content=,: names no picture\n")

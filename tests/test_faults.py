@@ -153,8 +153,8 @@ WRITTEN = ["--steps=8", "--snapshot_every=1", "--checkpoint_every=0"]
         )
     ]
     + [
-        ["apply", "--input=photo.png", "--output=sealed/new.png"],
-        ["apply", "--input=photo.png,art.png", "--output=sealed/new"],
+        ["apply", "--content=photo.png", "--output=sealed/new.png"],
+        ["apply", "--content=photo.png,art.png", "--output=sealed/new"],
         ["batch", "--input=*.png", "--output=sealed/new"],
         ["batch", "--input=*.png", "--dead_letter=sealed/new/bad.jsonl"],
         ["export", "--output=sealed"],
@@ -274,7 +274,7 @@ def test_full_memory_is_told_with_a_way_out(
         raise no_memory()[which]
 
     monkeypatch.setattr(place, full)
-    words = SHORT if command == "stylize" else ["--input=photo.png"]
+    words = SHORT if command == "stylize" else ["--content=photo.png"]
     assert cli.main([command, *words, "--output=o.png"]) == 1
     error = capsys.readouterr().err
     assert error == (

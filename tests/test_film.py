@@ -222,7 +222,7 @@ def test_film_refuses_bad_options(style):
 
 # The command, on frames too small for slim19's deep layers.
 SHALLOW = ("--style_layers=relu1_1,relu2_1", "--content_layers=relu2_1", "--scales=1")
-COMMAND = ("video", "--input=clip.mp4", "--style=style.png", "--steps=8", *SHALLOW)
+COMMAND = ("video", "--content=clip.mp4", "--style=style.png", "--steps=8", *SHALLOW)
 
 
 @pytest.fixture

@@ -147,7 +147,11 @@ def test_apply_command_makes_all_pictures_that_can_be_read(corpus, folder, tmp_p
         place = tmp_path / "in" / path.suffix.removeprefix(".")
         place.mkdir(parents=True, exist_ok=True)
         (place / path.name).symlink_to(path)
-    words = ["--size=16", f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}"]
+    words = [
+        "--size=16",
+        f"--content={tmp_path / 'in'}",
+        f"--output={tmp_path / 'out'}",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "tfstyle.cli.main", "apply", *words],
         capture_output=True,

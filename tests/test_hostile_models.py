@@ -498,7 +498,7 @@ def test_the_commands_refuse_in_one_line(folder, secret, model, refused):
     assert code == 2 and ELSEWHERE in line
     path = model(weights=set_kernel(external_link(secret)))
     code, line = refused(
-        "apply", "--input=content.png", f"--model={path}", "--output=out.png"
+        "apply", "--content=content.png", f"--model={path}", "--output=out.png"
     )
     assert code == 2 and ELSEWHERE in line
     assert not (folder / "out.png").exists()

@@ -222,7 +222,7 @@ def test_a_picture_of_another_program_is_refused(tmp_path, capsys):
 def test_a_trained_style_is_applied_again(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     save_image(content, "photo.png")
-    words = ["--input=photo.png", "--style_name=waves", "--size=32"]
+    words = ["--content=photo.png", "--style_name=waves", "--size=32"]
     assert run("apply", *words, "--output=out.png") == 0
     assert run("apply", "--from_image=out.png", "--output=again.png") == 0
     again = np.asarray(Image.open("again.png"))

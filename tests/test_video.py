@@ -233,7 +233,7 @@ def test_stylize_video_refuses_frames_of_another_run(place):
         stylize_video("silent.mp4", "o.mp4", unchanged, settings=two, size=60)
     message = str(refusal.value)
     assert message.startswith("o.mp4.frames: ")
-    differences = "input, size (64×48, now 60×44), style_name (a, now b), model; give"
+    differences = "content, size (64×48, now 60×44), style_name (a, now b), model; give"
     assert differences in message and "temporal" not in message
     assert "delete the folder, or choose another output" in message
     assert len(kept("o.mp4")) == 2
@@ -267,7 +267,7 @@ def test_follow_motion_halves_flicker(place):
         follow_motion(network, temporal=1.5)
 
 
-VIDEO = ("video", "--input=clip.mp4", "--output=out.mp4", "--model=model.keras")
+VIDEO = ("video", "--content=clip.mp4", "--output=out.mp4", "--model=model.keras")
 
 
 def test_command_stylizes_a_film(run, place):
@@ -321,17 +321,17 @@ def test_command_goes_on_with_the_same_flags_only(run, run_interrupted, place):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--input=",), 2, "--input is missing"),
-        (("--input=none.mp4",), 2, "none.mp4: no such file; give a film file"),
-        (("--input=.",), 2, ".: is not a regular file; give a film file"),
-        (("--input=text.mp4",), 1, "(Invalid data found when processing input); "),
-        (("--input=empty.mp4",), 1, "empty.mp4: cannot be read as a film ("),
-        (("--input=cut.mp4",), 1, "cut.mp4: cannot be read as a film ("),
-        (("--input=sound.mp4",), 1, "(there are no frames in it)"),
-        (("--input=picture.mp4",), 1, "is a single picture; tfstyle apply is for"),
+        (("--content=",), 2, "--content is missing"),
+        (("--content=none.mp4",), 2, "none.mp4: no such file; give a film file"),
+        (("--content=.",), 2, ".: is not a regular file; give a film file"),
+        (("--content=text.mp4",), 1, "(Invalid data found when processing input); "),
+        (("--content=empty.mp4",), 1, "empty.mp4: cannot be read as a film ("),
+        (("--content=cut.mp4",), 1, "cut.mp4: cannot be read as a film ("),
+        (("--content=sound.mp4",), 1, "(there are no frames in it)"),
+        (("--content=picture.mp4",), 1, "is a single picture; tfstyle apply is for"),
         (("--output=out.avi",), 2, "not supported; use .mp4, .mov or .mkv"),
         (("--output=none/out.mp4",), 2, "the folder none does not exist"),
-        (("--output=clip.mp4",), 2, "clip.mp4: is the film to read; give another"),
+        (("--output=clip.mp4",), 2, "--output: clip.mp4 is an input"),
         (("--temporal=1.1",), 2, "--temporal=1.1: give"),
         (("--size=0",), 2, "--size=0: give"),
     ],

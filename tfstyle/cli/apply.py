@@ -1,4 +1,4 @@
-"""A network that was trained on a style gives it to a picture at once.
+"""A trained network stylizes a picture in one pass.
 
 tfstyle apply photo.jpg out.png --style_name=starry_night
 
@@ -32,7 +32,7 @@ from tfstyle.options import APPLY_COLORS, fields_of
 from tfstyle.options.fields import COLOR, MEMORY
 from tfstyle.options.options import MemoryOptions
 
-POSITIONAL = ("input", "output")
+POSITIONAL = ("content", "output")
 
 Jobs = list[tuple[pathlib.Path, pathlib.Path]]
 
@@ -43,7 +43,7 @@ def define_flags(values: flags.FlagValues) -> None:
         values,
         [
             argument(
-                "input", "A picture, several with commas between them, or a folder."
+                "content", "A picture, several with commas between them, or a folder."
             ),
             arguments.STYLE_NAME,
             arguments.PROTECT,
@@ -51,20 +51,20 @@ def define_flags(values: flags.FlagValues) -> None:
             arguments.MODEL,
             argument(
                 "output",
-                "Picture to write; for several pictures or a folder, the folder that "
-                "gets them under their names.",
+                "Picture to write. For several pictures or a folder: a folder, where "
+                "each result is named like its picture.",
                 OUTPUT,
             ),
             argument(
                 "color",
-                "Whose colours; 'content' stylizes luminance only.",
+                "Whose colours the result has; 'content' stylizes the luminance only.",
                 COLOR,
                 hint=Literal[APPLY_COLORS],
                 default="style",
             ),
             argument(
                 "size",
-                "Longest side of the results in pixels. Default: the picture's.",
+                "Longest side of the results in pixels. Default: the picture's own.",
                 MEMORY,
                 hint=int,
                 at_least=1,
@@ -75,7 +75,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    """Stylizes every picture; those that cannot be read are told of and skipped."""
+    """Stylizes every picture; those that cannot be read are skipped with a message."""
     check_backend()
     jobs = find_jobs(values)
     import_tensorflow()
@@ -113,11 +113,11 @@ def run(values: flags.FlagValues) -> int:
 
 def _metadata(values: flags.FlagValues, source: pathlib.Path) -> dict[str, str]:
     """How one of the pictures is made."""
-    return origin("apply", values, {"input": str(source)}).metadata()
+    return origin("apply", values, {"content": str(source)}).metadata()
 
 
 def find_jobs(values: flags.FlagValues) -> Jobs:
-    """Every picture with the file that its result goes to; folders are made.
+    """Every picture with the file for its result; makes the folders of these files.
 
     Args:
       values: The flags of the command.
@@ -129,14 +129,14 @@ def find_jobs(values: flags.FlagValues) -> Jobs:
       UsageError: If there is nothing to read or nowhere to write, if two results would
         have one name, or if one would overwrite a picture.
     """
-    source, output = required(values, "input", "output")
+    source, output = required(values, "content", "output")
     path, folder = pathlib.Path(source), pathlib.Path(output)
     if path.is_dir():
         pictures = [(file, file.relative_to(path)) for file in picture_files(path)]
     else:
         files = [pathlib.Path(file) for file in arguments.picture_paths(source)]
         if not files:
-            raise UsageError(f"--input={source}: names no picture")
+            raise UsageError(f"--content={source}: names no picture")
         if len(files) == 1:
             check_output("output", output, tuple(SAVE_FORMATS), pictures_read(values))
             return [(files[0], folder)]
@@ -144,11 +144,12 @@ def find_jobs(values: flags.FlagValues) -> Jobs:
     check_folder_name(output, f"{len(pictures)} pictures")
     jobs = [(file, folder / saved_as(str(name))) for file, name in pictures]
     results = [str(result) for _, result in jobs]
-    check_originals("output", results, pictures_read(values))
+    read = [*pictures_read(values), *(str(file) for file, _ in pictures)]
+    check_originals("output", results, read)
     if len(set(results)) < len(results):
         twice = next(result for result in results if results.count(result) > 1)
         raise UsageError(
-            f"--input: two pictures would both be written as {twice}; rename one"
+            f"--content: two pictures would both be written as {twice}; rename one"
         )
     for parent in sorted({result.parent for _, result in jobs}):
         make_folder("output", parent)

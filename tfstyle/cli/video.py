@@ -1,4 +1,4 @@
-"""A film in a style, without flicker and with its sound.
+"""Gives a film a style, without flicker, and keeps its sound.
 
 tfstyle video film.mp4 out.mp4 --style_name=starry_night
 
@@ -22,6 +22,7 @@ from absl import flags
 from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
+from tfstyle.cli.outputs import check_output
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
@@ -34,6 +35,7 @@ from tfstyle.options.fields import MEMORY, OPTIMIZATION
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
 from tfstyle.stylizer.film import FRAME_STEPS, TEMPORAL_WEIGHT
+from tfstyle.video.film_files import EXTENSIONS
 from tfstyle.video.stylize import (
     TEMPORAL,
     check_video,
@@ -44,7 +46,7 @@ from tfstyle.video.stylize import (
 if TYPE_CHECKING:
     from tfstyle.video.stylize import FilmResult, StylizeFrame
 
-POSITIONAL = ("input", "output")
+POSITIONAL = ("content", "output")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -52,14 +54,14 @@ def define_flags(values: flags.FlagValues) -> None:
     define(
         values,
         [
-            argument("input", "A film, of whatever kind ffmpeg reads."),
+            argument("content", "A film in any format that ffmpeg reads."),
             argument("output", "Film to write: .mp4, .mov or .mkv.", OUTPUT),
             arguments.STYLE_NAME,
             arguments.STYLE,
             arguments.MODEL,
             argument(
                 "size",
-                "Longest side of the result in pixels. Default: the film's.",
+                "Longest side of the result in pixels. Default: the film's own.",
                 MEMORY,
                 hint=int,
                 at_least=1,
@@ -77,7 +79,8 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "temporal_weight",
-                "With --style: weight of the difference to the frame before.",
+                "With --style: weight of the difference to the frame before. More is "
+                "steadier.",
                 OPTIMIZATION,
                 hint=float,
                 default=TEMPORAL_WEIGHT,
@@ -85,8 +88,7 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "frame_steps",
-                "With --style: evaluations of the loss at each frame but the first, "
-                "which has 'steps'.",
+                "With --style: steps at each frame after the first, which has 'steps'.",
                 OPTIMIZATION,
                 hint=int,
                 default=FRAME_STEPS,
@@ -98,10 +100,11 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    """Stylizes the film, or goes on with it."""
+    """Stylizes the film, or goes on with a run that was interrupted."""
     check_backend()
-    source, output = required(values, "input", "output")
-    check_video(source, output)
+    content, output = required(values, "content", "output")
+    check_output("output", output, EXTENSIONS, [content])
+    check_video(content, output)
     if values.style and values.style_name:
         raise UsageError("--style and --style_name: give one of them")
     stylizer = Stylizer.for_recipe(FRAMES, values_of(values, FRAMES.fields))
@@ -111,7 +114,7 @@ def run(values: flags.FlagValues) -> int:
     with quiet_libraries(), StopOnSignal() as signals, bar:
         stylize_frame, settings = _stylizer(values, stylizer)
         film = stylize_video(
-            source,
+            content,
             output,
             stylize_frame,
             size=values.size,
@@ -140,7 +143,7 @@ def _frames(film: FilmResult) -> str:
 def _stylizer(
     values: flags.FlagValues, stylizer: Stylizer
 ) -> tuple[StylizeFrame, dict[str, Any]]:
-    """What stylizes frames, and what decides how they look, by the names of flags."""
+    """What stylizes frames, and the settings that decide how they look."""
     if values.style:
         return _optimizer(values, stylizer)
     from tfstyle.networks.style_net import load_network
@@ -182,7 +185,7 @@ def _check_styles(values: flags.FlagValues) -> None:
 
 
 def _digests(styles: list[tuple[str, float]]) -> list[str]:
-    """Digests and weights of style pictures, those of folders too."""
+    """Digests and weights of style pictures, including those in folders."""
     found = []
     for picture, weight in styles:
         path = pathlib.Path(picture)

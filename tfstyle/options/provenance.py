@@ -27,7 +27,7 @@ RECORDED = {field.name for field in fields_of(Options)} | {
 Nothing else is read from a picture, which may come from a stranger: no option that
 names a file to write.
 """
-PICTURES = ("content", "style", "content_mask", "style_mask", "protect", "input")
+PICTURES = ("content", "style", "content_mask", "style_mask", "protect")
 """Arguments that name pictures."""
 
 _KEY = "tfstyle"

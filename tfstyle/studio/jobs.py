@@ -146,7 +146,7 @@ def _applied(job: Job, limits: Limits) -> np.ndarray:
     from tfstyle.networks.style_net import apply_style
 
     return apply_style(
-        job.single("input"),
+        job.single("content"),
         job.values["style_name"],
         size=job.values["size"],
         color=job.values["color"],

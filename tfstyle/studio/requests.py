@@ -105,8 +105,7 @@ class Job:
     @property
     def name(self) -> str:
         """A name for the result."""
-        parts = [*self.pictures.get("input", self.pictures.get("content", []))]
-        parts += self.pictures.get("style", [])
+        parts = self.pictures.get("content", []) + self.pictures.get("style", [])
         if self.command == "apply" and self.values["style_name"]:
             parts.append(self.values["style_name"])
         parts += [self.command] if self.command in ("texture", "invert") else []
@@ -255,8 +254,7 @@ def _pictures(request: Request, folder: pathlib.Path) -> dict[str, list[str]]:
         raise UsageError("choose a style picture first")
     pictures: dict[str, list[str]] = {}
     if takes_content and request.content:
-        flag = "input" if request.command == "apply" else "content"
-        pictures[flag] = [request.content]
+        pictures["content"] = [request.content]
     if takes_style:
         pictures["style"] = list(request.styles)
     if request.mask is not None and request.command in ("stylize", "apply"):

@@ -19,7 +19,7 @@ import numpy as np
 from tfstyle.errors import UsageError
 from tfstyle.files import sha256
 from tfstyle.images import check_writable
-from tfstyle.optimizers.progress import Callback, Progress
+from tfstyle.optimizers.progress import Callback, Progress, checked_callbacks
 from tfstyle.version import __version__
 from tfstyle.video.film_files import (
     EXTENSIONS,
@@ -85,7 +85,7 @@ class FilmResult:
 
 
 def stylize_video(
-    source: str | os.PathLike[str],
+    content: str | os.PathLike[str],
     output: str | os.PathLike[str],
     stylize_frame: StylizeFrame,
     *,
@@ -104,7 +104,7 @@ def stylize_video(
       >>> stylize_video("film.mp4", "out.mp4", follow_motion(network, "starry_night"))
 
     Args:
-      source: A film in any format that ffmpeg reads.
+      content: A film in any format that ffmpeg reads.
       output: A .mp4, .mov or .mkv file, in a folder that exists.
       stylize_frame: Called for each frame.
       size: Longest side in pixels; None keeps the film's own. Sides become even.
@@ -121,15 +121,15 @@ def stylize_video(
     Raises:
       UsageError: If ``check_video`` refuses the files, or ``OUTPUT.frames`` has frames
         of another run.
-      VideoError: If the source is not a film or is damaged, or the output cannot be
+      VideoError: If the content is not a film or is damaged, or the output cannot be
         written.
     """
-    began = time.monotonic()
-    film, output = check_video(source, output), pathlib.Path(output)
+    began, callbacks = time.monotonic(), checked_callbacks(callbacks)
+    film, output = check_video(content, output), pathlib.Path(output)
     height, width = film.scaled_size(size)
     decisive = {
         "tfstyle": __version__,
-        "input": sha256(film.path),
+        "content": sha256(film.path),
         "size": f"{width}×{height}",
         **(settings or {}),
     }
@@ -161,27 +161,27 @@ def stylize_video(
 
 
 def check_video(
-    source: str | os.PathLike[str], output: str | os.PathLike[str]
+    content: str | os.PathLike[str], output: str | os.PathLike[str]
 ) -> FilmFile:
     """Refuses files that cannot be read or written, before any work is done.
 
     Args:
-      source: The film to read.
+      content: The film to read.
       output: The film to write.
 
     Returns:
       The film to read.
 
     Raises:
-      UsageError: If the source does not exist or is the output, or if the output has
+      UsageError: If the content does not exist or is the output, or if the output has
         another extension or cannot be written to.
       MissingExtraError: If a library of ``tfstyle[video]`` is not installed.
-      VideoError: If the source is not a film, or is damaged.
+      VideoError: If the content is not a film, or is damaged.
     """
     check_libraries()
     check_writable(output, extensions=EXTENSIONS)
-    film = open_film(source)
-    if os.path.realpath(source) == os.path.realpath(output):
+    film = open_film(content)
+    if os.path.realpath(content) == os.path.realpath(output):
         raise UsageError(f"{output}: is the film to read; give another name")
     return film
 
