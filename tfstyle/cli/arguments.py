@@ -14,26 +14,26 @@ from tfstyle.options.fields import NETWORK
 
 STYLE = argument(
     "style",
-    "Style picture; several with commas between them, with weights as "
-    "picture:weight,... or none; a folder stands for all its pictures.",
+    "The picture that gives its style. Several are blended: a.jpg,b.jpg, or with "
+    "weights a.jpg:0.7,b.jpg:0.3. A folder stands for all pictures in it.",
 )
 STYLE_NAME = argument(
     "style_name",
-    "A trained style, or a blend as name:weight,... Default: the first of the network.",
+    "A trained style, or a blend as name:weight,... Default: the network's first.",
 )
 STYLE_MASK = argument(
     "style_mask",
-    "Picture of the style picture's regions, or one for each style with commas between "
-    "them; without content_mask, what is white counts.",
+    "The same for the style picture; for several styles, one for each with commas "
+    "between them. Without content_mask, only what is white counts.",
 )
 CONTENT_MASK = argument(
     "content_mask",
-    "Picture of the content picture's regions: white, grey and black, or several of "
-    f"the colours {', '.join(LABELS)}. Each region takes the style at its place in "
-    "that order, or what has its colour in style_mask. With one style and no "
-    "style_mask, black stays as it is.",
+    "A picture that divides the content picture into regions, in greys from white to "
+    f"black or in the colours {', '.join(LABELS)}. In that order, the first region "
+    "takes the first style, and so on; with style_mask, a region takes what has its "
+    "colour there. With one style and no style_mask, black stays as it is.",
 )
-PROTECT = argument("protect", "Grey picture; what is white stays as it is.")
+PROTECT = argument("protect", "A grey picture: what is white in it stays as it is.")
 MASKS = (CONTENT_MASK, STYLE_MASK, PROTECT)
 MODEL = argument(
     "model",
@@ -43,19 +43,19 @@ MODEL = argument(
 )
 FROM_IMAGE = argument(
     "from_image",
-    "A picture that tfstyle wrote: takes the pictures and flags that it was made with; "
-    "other flags override them.",
+    "A picture that tfstyle wrote, to make it again with its pictures and flags. Other "
+    "flags override them.",
 )
 PRESET = argument(
-    "preset", "A published experiment, see tfstyle presets; other flags override it."
+    "preset", "A published experiment, see tfstyle presets. Other flags override it."
 )
 LOG_DIR = argument(
-    "log_dir", "Folder for TensorBoard: every term, and pictures.", OUTPUT
+    "log_dir", "Folder for TensorBoard: every term of the loss, and pictures.", OUTPUT
 )
 
 
 def masks(values: flags.FlagValues) -> dict[str, Any]:
-    """The masks that are given, as ``tfstyle.stylize`` takes them."""
+    """The masks that the flags name, as ``tfstyle.stylize`` takes them."""
     return {
         "content_mask": values.content_mask,
         "style_mask": picture_paths(values.style_mask) or None,
@@ -64,7 +64,7 @@ def masks(values: flags.FlagValues) -> dict[str, Any]:
 
 
 def parse_styles(text: str | None) -> list[tuple[str, float]] | None:
-    """``a.jpg:0.7,b.jpg:0.3`` as pictures with weights; names alone weigh 1 each.
+    """Reads ``a.jpg:0.7,b.jpg:0.3``; pictures without weights weigh 1 each.
 
     Args:
       text: The text of ``--style``.
@@ -100,7 +100,7 @@ def _weighted(path: str) -> tuple[str, float]:
 
 
 def picture_paths(text: str | None) -> list[str]:
-    """The pictures that a flag names; a single one may have commas in its name."""
+    """The pictures that a flag names. A single one may have commas in its name."""
     if not text or "," not in text or pathlib.Path(text).exists():
         return [text] if text else []
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -31,6 +31,7 @@ from tfstyle.batch.places import Places
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.outputs import check_folder_name
+from tfstyle.cli.quiet import announce_loading
 from tfstyle.errors import UsageError
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import FRAMES, Options
@@ -121,6 +122,7 @@ def run(values: flags.FlagValues) -> int:
     options = _options(values)
     places = Places.of(arguments.picture_paths(source), output, values.dead_letter)
     places.check()
+    announce_loading("Ray", "ray")
     try:
         # Ray's messages about workers that die go to standard output.
         with (

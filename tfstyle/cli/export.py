@@ -1,4 +1,4 @@
-"""A network, or the optimisation itself, for runtimes that know no tfstyle.
+"""Writes a network, or the optimisation itself, for programs that do not use tfstyle.
 
 tfstyle export --style_name=starry_night --format=litert --output=starry_night.tflite
 
@@ -40,13 +40,13 @@ def define_flags(values: flags.FlagValues) -> None:
             arguments.MODEL,
             argument(
                 "style_name",
-                "The style or blend (name:weight,...) that is built in. Default: the "
-                "first.",
+                "The style or blend (name:weight,...) to build in. Default: the "
+                "network's first.",
             ),
             argument(
                 "output",
-                "A folder for a SavedModel, which gets the next version in it; else a "
-                "file.",
+                "Folder for a SavedModel, in which each export is a new version; for "
+                "other formats, a file.",
                 OUTPUT,
             ),
             argument(
@@ -69,7 +69,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    """Writes one export, and says how it differs from the original."""
+    """Writes one export, and prints how it differs from the original."""
     check_backend()
     output, what = required(values, "output")[0], values.what
     format = values.format

@@ -57,7 +57,7 @@ class OptionFlag(flags.Flag):
         )
 
     def take(self, text: str) -> None:
-        """Sets the flag to one value, of which the user may know nothing.
+        """Sets the flag to one value that does not come from the command line.
 
         Args:
           text: From a preset, or from a picture.

@@ -1,4 +1,4 @@
-"""Shows what TensorFlow really sees here, and which weights are on this machine.
+"""Shows versions, the devices that TensorFlow sees, and the weights on this machine.
 
 tfstyle info --image=out.png
 """
@@ -26,7 +26,7 @@ POSITIONAL = ("image",)
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """What to show instead."""
+    """The picture to read."""
     text = (
         "A picture that tfstyle wrote: show the command, version and flags that made "
         "it, and the SHA-256 of the pictures that it was made from."
@@ -35,7 +35,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    """Prints versions, devices and weights, or a picture's flags."""
+    """Prints versions, devices and weights, or how a picture was made."""
     if image := values.image:
         print("\n".join(_made_by(read_origin(image))))
         return 0
@@ -52,7 +52,7 @@ def run(values: flags.FlagValues) -> int:
 
 
 def _made_by(origin: Origin) -> list[str]:
-    """The lines of a file for ``--flagfile``, with comments for its reader."""
+    """How a picture was made, in lines that ``--flagfile`` can read."""
     sources = [source for listed in origin.pictures.values() for source in listed]
     return [
         f"# tfstyle {origin.command}, version {origin.version}",
@@ -62,7 +62,7 @@ def _made_by(origin: Origin) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of tfstyle and of what it stands on."""
+    """Versions of tfstyle and of the packages that it uses."""
     tf = import_tensorflow()
     import keras
 

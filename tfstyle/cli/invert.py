@@ -1,4 +1,6 @@
-"""What a layer still knows of a picture: noise is optimised until its features agree.
+"""Shows what a layer still knows of a picture.
+
+Noise is optimised until its features agree with those of the picture.
 
 tfstyle invert photo.jpg out.png --layer=relu3_1
 """

@@ -1,4 +1,4 @@
-"""Files that a command writes: checked before any work, and never lost."""
+"""The files that a command writes, which are checked before any work begins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from tfstyle.cli.arguments import parse_styles, picture_paths
+from tfstyle.cli.arguments import LOG_DIR, parse_styles, picture_paths
 from tfstyle.cli.flags import OUTPUT, argument, recorded_texts
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.extras import import_extra
@@ -30,11 +30,11 @@ RUN_OUTPUTS = (
     argument(
         "report", "JSON to write: flags, versions, the loss of every step.", OUTPUT
     ),
-    argument("log_dir", "Folder for TensorBoard: every term, and pictures.", OUTPUT),
+    LOG_DIR,
     argument(
         "checkpoint",
-        "Folder that keeps the state of the run: the same command goes on after Ctrl-C "
-        "or a power loss and ends with the same picture.",
+        "Folder that keeps the state of the run. After Ctrl-C or a power loss, the "
+        "same command goes on from there and ends with the same picture.",
         OUTPUT,
     ),
     argument(
@@ -50,7 +50,7 @@ RUN_OUTPUTS = (
         "Film of the run: .gif, .webp, or .mp4 (pip install 'tfstyle[video]').",
         OUTPUT,
     ),
-    argument("snapshot_dir", "Folder for pictures of the run so far.", OUTPUT),
+    argument("snapshot_dir", "Folder for pictures of the run as it goes on.", OUTPUT),
     argument(
         "snapshot_every",
         "Steps between snapshots.",
@@ -63,15 +63,15 @@ RUN_OUTPUTS = (
 
 
 def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
-    """Refuses files that cannot be read or written, and makes the folders.
+    """Refuses files that cannot be written, and makes the folders.
 
     Args:
       values: The flags of a run.
       outputs: The pictures that it writes.
 
     Raises:
-      UsageError: If a file cannot be read or written, or would be overwritten though
-        it is read.
+      UsageError: If a file cannot be written, or is also read or written by another
+        flag, or if the weights do not exist.
     """
     read = pictures_read(values)
     written = [
@@ -98,15 +98,18 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
 
 
 def pictures_read(values: flags.FlagValues) -> list[str]:
-    """The paths of all pictures that the flags name, those in folders too."""
+    """The paths of all pictures that the flags name, also those in style folders."""
     paths: list[str] = []
     for name in {*PICTURES, "init"}.intersection(values):
+        value = values[name].value
         if name == "style":
-            found = [path for path, _ in parse_styles(values[name].value) or []]
+            found = [path for path, _ in parse_styles(value) or []]
+        elif isinstance(value, list):  # in a sweep, over several starts
+            found = value
         else:
-            found = picture_paths(values[name].value)
+            found = picture_paths(value)
         for path in found:
-            folder = name in ("style", "input") and pathlib.Path(path).is_dir()
+            folder = name == "style" and pathlib.Path(path).is_dir()
             paths += map(str, picture_files(path)) if folder else [path]
     return paths
 
@@ -114,16 +117,16 @@ def pictures_read(values: flags.FlagValues) -> list[str]:
 def check_output(
     name: str, path: str, extensions: Sequence[str], read: Iterable[str]
 ) -> None:
-    """Refuses a file that cannot be written, or that is to stay.
+    """Refuses a file that cannot be written, or that must not be overwritten.
 
     Args:
       name: The flag that names the file.
       path: The file.
       extensions: Those it may have; empty allows any.
-      read: The files that are to stay.
+      read: The files that must not be overwritten.
 
     Raises:
-      UsageError: If the file cannot be written, or is to stay.
+      UsageError: If the file cannot be written, or is one of them.
     """
     try:
         check_writable(path, extensions=extensions)
@@ -133,12 +136,12 @@ def check_output(
 
 
 def check_originals(name: str, outputs: Iterable[str], read: Iterable[str]) -> None:
-    """Refuses to overwrite files that are to stay.
+    """Refuses to overwrite inputs, or other outputs, of the same command.
 
     Args:
       name: The flag that names the files to write.
       outputs: The files to write.
-      read: The files that are to stay.
+      read: The files that must not be overwritten.
 
     Raises:
       UsageError: If an output is one of them.
@@ -233,7 +236,7 @@ def origin(
 
 
 def save_or_rescue(picture: np.ndarray, file: str, metadata: Mapping[str, str]) -> None:
-    """Saves a picture, elsewhere if need be: it may have taken a night.
+    """Saves a picture, in a temporary folder if its own file cannot be written.
 
     Args:
       picture: Float32 ``[H, W, 3]`` in [0, 1].

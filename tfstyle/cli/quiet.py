@@ -1,4 +1,4 @@
-"""Keeps to itself what TensorFlow, Keras and matplotlib print of their own."""
+"""Hides what TensorFlow, Keras and matplotlib print of their own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from tfstyle.extras import silent_stderr
 def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
     """Imports TensorFlow and looks for devices, without their messages.
 
-    At a terminal, a line says what takes these seconds.
-
     Args:
-      find_devices: Whether to; several machines must know of each other before that.
+      find_devices: Whether to look for devices. Several machines must be connected
+        first.
 
     Returns:
       TensorFlow.
@@ -31,12 +30,11 @@ def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     check_backend()
-    if "tensorflow" not in sys.modules and sys.stderr.isatty():
-        print("tfstyle: loading TensorFlow …", file=sys.stderr, flush=True)
+    announce_loading("TensorFlow", "tensorflow")
     with silent_stderr():
         import tensorflow as tf
 
-        # Each run has a graph of its own, of which TensorFlow would warn.
+        # Its warnings are for programmers.
         tf.get_logger().setLevel("ERROR")
         for gpu in tf.config.list_physical_devices("GPU"):
             with contextlib.suppress(RuntimeError):  # it is in use already
@@ -45,6 +43,17 @@ def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
             tf.zeros([1])  # the first tensor makes the devices, and their messages
     check_interrupts()
     return tf
+
+
+def announce_loading(name: str, module: str) -> None:
+    """Tells a person at a terminal what takes the next seconds.
+
+    Args:
+      name: The library, for the message.
+      module: Its module; nothing is printed if it is imported already.
+    """
+    if module not in sys.modules and sys.stderr.isatty():
+        print(f"tfstyle: loading {name} …", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do: none is lost, and no picture with it."""
+"""Ctrl-C and SIGTERM: neither is missed, and the picture so far is kept."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _interrupts: list[int] = []
 
 @contextlib.contextmanager
 def remembering_interrupts() -> Iterator[None]:
-    """Lets Ctrl-C raise KeyboardInterrupt as ever, and remembers it for the check.
+    """Lets Ctrl-C raise KeyboardInterrupt as usual, and remembers that it came.
 
-    Python drops an exception that comes up in a destructor or a native callback, of
-    which the import of large libraries has many.
+    Python drops an exception that is raised in a destructor or a native callback, and
+    the import of a large library runs many of these. ``check_interrupts`` raises it
+    again.
     """
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not usual or threading.current_thread() is not threading.main_thread():
@@ -40,7 +41,7 @@ def remembering_interrupts() -> Iterator[None]:
 
 
 def check_interrupts() -> None:
-    """Raises what Python has dropped.
+    """Raises the interrupt that Python may have dropped.
 
     Raises:
       KeyboardInterrupt: If Ctrl-C has come.

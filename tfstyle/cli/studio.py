@@ -17,7 +17,7 @@ from absl import flags
 
 from tfstyle.backend import check_backend
 from tfstyle.cli.flags import ADDRESS, argument, define
-from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
+from tfstyle.cli.quiet import announce_loading, import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import check_interrupts
 from tfstyle.errors import UsageError
 from tfstyle.options import fields_of
@@ -46,10 +46,16 @@ def define_flags(values: flags.FlagValues) -> None:
                 at_least=1,
                 at_most=65535,
             ),
-            argument("browser", "Open the page.", ADDRESS, hint=bool, default=True),
+            argument(
+                "browser",
+                "Open the page in a browser.",
+                ADDRESS,
+                hint=bool,
+                default=True,
+            ),
             argument(
                 "max_size",
-                "Longest side in pixels of pictures that the page may ask for.",
+                "Largest size that the page offers: the longest side in pixels.",
                 MEMORY,
                 hint=int,
                 default=Limits.size,
@@ -57,7 +63,7 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "max_upload",
-                "Megabytes of a picture file at most.",
+                "Megabytes of the largest picture file that it takes.",
                 MEMORY,
                 hint=int,
                 default=50,
@@ -80,6 +86,7 @@ def run(values: flags.FlagValues) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["HF_HUB_OFFLINE"] = "1"
+        announce_loading("Gradio", "gradio")
         try:
             import gradio  # noqa: F401
         except ImportError as error:

@@ -28,9 +28,9 @@ POSITIONAL = ("content", "style", "output")
 
 CONTENT = argument(
     "content",
-    "Content picture; or several of one size with commas between them, which are "
-    "optimised as one batch (each as if alone with --optimizer=adam) and written to "
-    "the folder --output as .png.",
+    "The picture that keeps its shapes. Several of one size, with commas between them, "
+    "are optimised as one batch and written to the folder --output as .png. With "
+    "--optimizer=adam, each comes out as if it were alone.",
 )
 
 
@@ -63,7 +63,7 @@ def run(values: flags.FlagValues) -> int:
 
 
 def output_files(folder: str, contents: list[str]) -> list[str]:
-    """Where the pictures of a batch go; the folder is made.
+    """Makes the folder for the pictures of a batch, and names their files.
 
     Args:
       folder: The value of ``--output``.

@@ -1,14 +1,14 @@
-"""Every flag of an option takes several values with commas between them.
+"""Runs tfstyle stylize with every combination of the values of its options.
 
-The pictures of all combinations go into a folder, beside a contact sheet of them and a
-table of their losses.
+An option takes several values with commas between them. The pictures go into a folder,
+with a contact sheet and a table of their losses.
 
 tfstyle sweep photo.jpg painting.jpg folder --style_weight=1,10,100
 
 tfstyle sweep --content=photo.jpg --style=art.jpg --content_layers=relu3_1,relu4_2
 --output=folder
 
-A value that has commas itself is written with + instead: --steps=100+60+40,50+30+20
+Inside a value that has commas itself, write + for them: --steps=100+60+40,50+30+20
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def define_flags(values: flags.FlagValues) -> None:
     """Pictures, folder, and every option as a list of values."""
     pictures = [argument("content", "Content picture."), arguments.STYLE]
     pictures += [*arguments.MASKS, arguments.PRESET]
-    output = argument("output", "Folder for pictures, sheet and table.", OUTPUT)
+    output = argument(
+        "output", "Folder for the pictures, the sheet and the table.", OUTPUT
+    )
     define(values, [*pictures, output])
     define(values, STYLIZE.fields, several=True)
 
@@ -124,7 +126,7 @@ def _grid(values: flags.FlagValues) -> tuple[dict[str, list[Any]], dict[str, Any
 
 
 def _origin(shared: Origin, chosen: Mapping[str, Any]) -> Origin:
-    """How one of the pictures is made, from what all have in common."""
+    """How one of the pictures is made."""
     texts = STYLIZE.texts(STYLIZE.options(chosen))
     own = origin_of(shared.command, texts, {}).options
     return dataclasses.replace(shared, options=own)

@@ -1,4 +1,6 @@
-"""A new picture of any size is made from noise with the Gram matrices of another.
+"""Makes a new picture of any size.
+
+Noise is optimised until its Gram matrices agree with those of the picture.
 
 tfstyle texture painting.jpg out.png --width=768 --height=512
 """
@@ -29,8 +31,8 @@ SIDES = tuple(
 )
 STYLE_MASK = argument(
     "style_mask",
-    "Grey picture, or one for each style with commas between them: what is white "
-    "counts.",
+    "A grey picture: only what is white counts. For several styles, one for each with "
+    "commas between them.",
 )
 
 

@@ -2,9 +2,9 @@
 
 tfstyle train --photos=photos --style=a.jpg,b.jpg --output=run
 
-tfstyle apply --model=run --style_name=a --input=photo.jpg --output=out.png
+tfstyle apply photo.jpg out.png --model=run --style_name=a
 
-A run that was interrupted goes on where it was when the same command is given again.
+The same command goes on with a run that was interrupted.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def define_flags(values: flags.FlagValues) -> None:
     define(
         values,
         [
-            argument("photos", "Folder of photographs, searched to any depth."),
+            argument("photos", "Folder of photographs, with all folders in it."),
             argument(
                 "style",
-                "Style pictures with commas between them; each style is named like its "
-                "file.",
+                "Style pictures with commas between them. Each style is named like its "
+                "file, without the extension.",
             ),
             argument(
                 "test_photo",
-                "Picture to show the progress with. Default: the first of the "
-                "photographs, which is not trained on.",
+                "Photograph that shows the progress. Default: the first one of the "
+                "folder, which is then not trained on.",
             ),
             argument("preset", "A published training, see tfstyle presets."),
             argument(
@@ -74,7 +74,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    """Trains, or goes on with it."""
+    """Trains a network, or goes on with a run that was interrupted."""
     check_backend()
     photos, style, output = required(values, "photos", "style", "output")
     styles = style_files(style)

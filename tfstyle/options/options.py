@@ -48,9 +48,9 @@ class NetworkOptions:
     )
     precision: Precision = option(
         "auto",
-        "Precision of the network; losses and picture are always float32. 'auto' is "
-        "'bfloat16' on CPUs that multiply it, and 'float32' for the last steps, where "
-        "rounding would hide what is left to gain.",
+        "Precision of the network. Losses and picture are always float32. 'auto' is "
+        "'bfloat16' on CPUs that can multiply it, and then 'float32' for the last "
+        "steps, for which bfloat16 is too coarse.",
         NETWORK,
     )
     jit_compile: bool = option(
@@ -61,7 +61,7 @@ class NetworkOptions:
     pooling: Literal["max", "avg"] = option("max", "Pooling of the network.", PAPERS)
     preprocessing: Literal["caffe", "torch"] | None = option(
         None,
-        "Input convention of a weights file that differs from the published one.",
+        "How a weights file expects its input, if not as the published one does.",
         PAPERS,
     )
 
@@ -112,7 +112,7 @@ class LossOptions(StyleOptions, ContentOptions, NetworkOptions):
     )
     normalization: Normalization = option(
         "relative",
-        "Convention of the losses. 'relative' divides each by the target's own size, "
+        "How the losses are scaled. 'relative' divides each by the target's own size, "
         "so that weights mean the same at every size and on every network.",
         PAPERS,
     )
@@ -162,8 +162,8 @@ class MemoryOptions:
 
     max_memory: float = option(
         0.0,
-        "Gigabytes of memory that a run may take. A larger picture is computed tile by "
-        "tile, with the same result. 0: a safe share of what there is.",
+        "Gigabytes of memory to use at most. A picture that needs more is computed "
+        "tile by tile, with the same result. 0: a safe share of what there is.",
         MEMORY,
         at_least=0,
     )
@@ -175,13 +175,13 @@ class StartOptions:
 
     init: Path = option(
         "content",
-        "First picture: content, style, noise (uniform), normal (Gaussian noise), or "
-        "a file.",
+        "The picture to start from: content, style, noise (uniform), normal (Gaussian "
+        "noise), or a file.",
         OPTIMIZATION,
     )
     noise: float = option(
         1.0,
-        "Share of noise in a first picture of noise; the rest is mid-grey.",
+        "How much of a start from noise is noise; the rest is mid-grey.",
         OPTIMIZATION,
         at_least=0,
         at_most=1,
@@ -195,8 +195,7 @@ class StopOptions:
 
     stop_at: int = option(
         0,
-        "Step after which the run ends, with the picture that Ctrl-C would keep there. "
-        "0: never.",
+        "Step after which the run ends, as it would by Ctrl-C. 0: never.",
         OPTIMIZATION,
         at_least=0,
     )
@@ -208,14 +207,17 @@ class StrokeOptions:
 
     style_scale: Sequence[float] = option(
         (1.0,),
-        "Size of the strokes, as a multiple of what style_size makes it; one number "
-        "for all styles, or one for each.",
+        "Size of the strokes: 2 makes them twice as large, by enlarging the style "
+        "picture. One number for all styles, or one for each.",
         STYLE,
         at_least=0.05,
         at_most=20,
     )
     style_size: int = option(
-        0, "Side of the style picture in pixels. 0: same as size.", STYLE, at_least=0
+        0,
+        "Longest side of the style picture in pixels. 0: same as size.",
+        STYLE,
+        at_least=0,
     )
 
 
@@ -227,12 +229,13 @@ class ColorOptions:
         "style",
         "'style': the content picture first takes the style's colours. 'content': the "
         "result keeps the content's colours, and only its luminance is stylized. "
-        "'match': the style picture first takes the content's. 'free': neither.",
+        "'match': the style picture first takes the content's colours. 'free': none of "
+        "these.",
         COLOR,
     )
     color_strength: float = option(
         1.0,
-        "How much of that.",
+        "How far the colours change so; 0 leaves them alone.",
         COLOR,
         at_least=0,
         at_most=1,
@@ -246,8 +249,8 @@ class ScaleOptions:
 
     steps: Sequence[int] | int = option(
         (100, 60, 40),
-        "Evaluations of the loss at each scale, coarse to fine. The last number also "
-        "stands for all further scales.",
+        "Steps at each scale, from coarse to fine, counted in evaluations of the loss. "
+        "The last number is for all further scales, too.",
         OPTIMIZATION,
         at_least=1,
     )
@@ -278,33 +281,33 @@ class OptimizerOptions:
     )
     learning_rate: float = option(
         0.03,
-        "First learning rate of Adam; length of the first step of L-BFGS.",
+        "Initial learning rate of Adam; length of the first step of L-BFGS.",
         OPTIMIZATION,
         above=0,
     )
     history: int = option(
         20,
-        "Pairs of vectors that L-BFGS remembers at most.",
+        "Largest number of past steps that L-BFGS remembers.",
         OPTIMIZATION,
         at_least=1,
         needs={"optimizer": ("auto", "lbfgs")},
     )
     schedule: Literal["constant", "cosine", "exponential", "piecewise"] = option(
         "cosine",
-        "How Adam's rate goes to final_learning_rate.",
+        "How Adam's learning rate falls to final_learning_rate.",
         PAPERS,
         needs=_ADAM,
     )
     final_learning_rate: float = option(
         0.0,
-        "Last learning rate of Adam.",
+        "Final learning rate of Adam.",
         PAPERS,
         at_least=0,
         needs={**_ADAM, "schedule": ("cosine", "exponential", "piecewise")},
     )
     decay_step: int = option(
         0,
-        "Step at which the rate drops.",
+        "Step at which the learning rate drops, with schedule=piecewise.",
         PAPERS,
         at_least=0,
         needs={**_ADAM, "schedule": ("piecewise",)},
@@ -331,12 +334,12 @@ class SpaceOptions:
     )
     clamp: Sequence[float] = option(
         (0.0, 1.0),
-        "Lowest and highest value while optimising; empty for none.",
+        "Lowest and highest value of a pixel while optimising; empty for no limits.",
         PAPERS,
     )
     clamp_until: int = option(
         0,
-        "Step after which nothing is clamped. 0: never.",
+        "Step after which values are no longer clamped. 0: they always are.",
         PAPERS,
         at_least=0,
         needs=_ADAM,
@@ -425,21 +428,21 @@ class TrainingOptions(SeedOptions, LossOptions):
         4, "Crops per step, over all devices and machines.", TRAINING, at_least=1
     )
     learning_rate: float = option(
-        0.001, "First learning rate of Adam.", TRAINING, above=0
+        0.001, "Initial learning rate of Adam.", TRAINING, above=0
     )
     final_learning_rate: float = option(
-        0.0001, "Last learning rate, reached along a cosine.", TRAINING, at_least=0
+        0.0001, "Final learning rate, reached along a cosine.", TRAINING, at_least=0
     )
     warmup_steps: int = option(
         200,
-        "Steps in which the rate rises to the first one. Without them, large first "
-        "steps can leave parts of the pictures black for good.",
+        "Steps over which the learning rate rises from 0 to learning_rate. Without "
+        "them, large first steps can leave parts of the pictures black for good.",
         TRAINING,
         at_least=0,
     )
     ema: float = option(
         0.998,
-        "Decay of the running mean of the weights, which is what is saved. 0: none.",
+        "Decay of the running mean of the weights; the mean is what is saved. 0: none.",
         TRAINING,
         at_least=0,
         below=1,
@@ -453,7 +456,7 @@ class TrainingOptions(SeedOptions, LossOptions):
     blocks: int = option(5, "Residual blocks of the network.", TRAINING, at_least=0)
     sample_steps: Sequence[int] = option(
         (100, 300, 1000, 3000, 10000, 30000),
-        "Steps after which the test photographs are stylized, besides the last.",
+        "Steps after which the test photographs are stylized, in addition to the last.",
         TRAINING,
         at_least=1,
     )
