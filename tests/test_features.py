@@ -402,7 +402,7 @@ def test_perceptual_loss_and_gradient_are_in_float32(tiny, precision):
     for tensor in (total, gradient, *terms.values()):
         assert tensor.dtype == tf.float32
         assert np.isfinite(tensor).all()
-    assert {gram.dtype for gram in targets.grams.values()} == {tf.float32}
+    assert {gram.dtype for gram in targets.statistics.values()} == {tf.float32}
     assert np.mean(gradient.numpy() != 0) > 0.9
 
 

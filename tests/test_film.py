@@ -140,7 +140,7 @@ def work(monkeypatch):
 
     counts = {"reads": [], "matches": 0, "grams": 0}
     load, match = pictures.load_image, pictures.match_colors
-    grams = PerceptualLoss.style_grams
+    grams = PerceptualLoss.style_statistics
 
     def spied_load(source, *words, **options):
         if isinstance(source, str | Path):
@@ -157,7 +157,7 @@ def work(monkeypatch):
 
     monkeypatch.setattr(pictures, "load_image", spied_load)
     monkeypatch.setattr(pictures, "match_colors", spied_match)
-    monkeypatch.setattr(PerceptualLoss, "style_grams", spied_grams)
+    monkeypatch.setattr(PerceptualLoss, "style_statistics", spied_grams)
     return counts
 
 

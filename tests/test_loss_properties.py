@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfstyle.losses import (
     PerceptualLoss,
-    blend_grams,
+    blend_styles,
     content_loss,
     gram_matrix,
     style_loss,
@@ -178,13 +178,13 @@ def test_blends_of_styles(styles, regions, channels, seed, normalization):
         for i in range(styles)
     ]
     weights = np.random.default_rng(seed).uniform(0.1, 1, (styles, regions))
-    blend = blend_grams(grams, weights, normalization)["a"].numpy()
+    blend = blend_styles(grams, weights, normalization)["a"].numpy()
     # In another order, with other units of weight, or of one style alone.
-    again = blend_grams(grams[::-1], 7 * weights[::-1], normalization)["a"]
+    again = blend_styles(grams[::-1], 7 * weights[::-1], normalization)["a"]
     assert_close(again, blend)
     alone = np.zeros_like(weights)
     alone[0] = 1
-    assert_close(blend_grams(grams, alone, normalization)["a"], grams[0]["a"])
+    assert_close(blend_styles(grams, alone, normalization)["a"], grams[0]["a"])
     # Between them.
     parts = np.stack([gram["a"].numpy() for gram in grams])
     assert np.all(blend <= parts.max(0) + 1e-12)
@@ -195,7 +195,7 @@ def test_blends_of_styles(styles, regions, channels, seed, normalization):
 def test_an_equal_blend_is_as_near_to_both(channels, factor, seed):
     one = gram_matrix(normal([seed, 0], 1, 4, 5, channels))[:, None]
     other = factor * gram_matrix(normal([seed, 1], 1, 4, 5, channels))[:, None]
-    blend = blend_grams([{"a": one}, {"a": other}], np.ones((2, 1)))["a"]
+    blend = blend_styles([{"a": one}, {"a": other}], np.ones((2, 1)))["a"]
     assert_close(
         style_loss(blend, one, "relative"),
         style_loss(blend, other, "relative"),
@@ -280,7 +280,7 @@ def test_the_gradient_of_everything_is_a_finite_difference(seed, size, normaliza
     targets = loss.assemble(
         size,
         *loss.content_targets(tf.constant(content)),
-        loss.style_grams(tf.constant(style), guides),
+        loss.style_statistics(tf.constant(style), guides),
         guides,
         warped=tf.constant(warped),
         consistency=tf.constant(rng.uniform(size=(1, *size, 1))),

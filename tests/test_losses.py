@@ -12,7 +12,7 @@ from tfstyle.images import load_image
 from tfstyle.losses import (
     PerceptualLoss,
     Targets,
-    blend_grams,
+    blend_styles,
     content_loss,
     functions,
     gram_matrix,
@@ -278,7 +278,7 @@ def test_a_blend_of_one_style_is_that_style():
         "y": tf.constant(random((2, 3, 2, 2))),
     }
     for normalization in NORMALIZATIONS:
-        blend = blend_grams([grams], np.full([1, 3], 0.3, "float32"), normalization)
+        blend = blend_styles([grams], np.full([1, 3], 0.3, "float32"), normalization)
         assert list(blend) == ["x", "y"]
         for layer, gram in grams.items():
             np.testing.assert_allclose(blend[layer], gram, rtol=1e-6)
@@ -481,7 +481,7 @@ def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalizat
         consistency=np.abs(random((2, 12, 9, 1), 4)),
     )
     features = tiny_features(tf.constant(images))
-    grams = loss.sums.grams(features, targets)
+    grams = loss.sums.statistics(features, targets)
     local = loss.sums.local(features, targets, images)
     positions = {layer: float(np.prod(f.shape[1:3])) for layer, f in features.items()}
 
@@ -507,7 +507,7 @@ def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalizat
         picture = images[:, y : y_end + 1, x : x_end + 1]  # one row and column beyond
         core = (y_end - y, x_end - x)
         return (
-            loss.sums.grams(own, here, positions),
+            loss.sums.statistics(own, here, positions),
             loss.sums.local(own, here, picture, core),
         )
 
@@ -553,9 +553,9 @@ def test_the_total_looks_at_scales_not_at_features(tiny_features):
     images, content, style = (random((1, 12, 9, 3), seed) for seed in range(3))
     targets = loss.targets(content, style)
     features = tiny_features(tf.constant(images))
-    grams = loss.sums.grams(features, targets)
+    grams = loss.sums.statistics(features, targets)
     local = loss.sums.local(features, targets, images)
-    without = Targets({}, targets.grams, targets.scales)
+    without = Targets({}, targets.statistics, targets.scales)
     total, _ = loss.sums.total(grams, local, without)
     np.testing.assert_allclose(total, loss(images, targets)[0], rtol=1e-6)
 
@@ -730,13 +730,13 @@ def test_gram_matrix_of_a_region_without_positions_is_zero():
     np.testing.assert_array_equal(gram, np.zeros((2, 4, 4)))
 
 
-def test_style_grams_with_guides_are_those_of_the_regions(tiny_features):
+def test_style_statistics_with_guides_are_those_of_the_regions(tiny_features):
     loss = style_only(tiny_features, {"a": 1.0})
     picture = tf.constant(np.random.default_rng(2).random((1, 8, 12, 3)), tf.float32)
     feature = tiny_features(picture)["a"]
     left = np.zeros((1, 8, 12, 2), "float32")
     left[:, :, :5, 0], left[:, :, 5:, 1] = 1.0, 1.0
-    grams = loss.style_grams(picture, {"a": tf.constant(left)})
+    grams = loss.style_statistics(picture, {"a": tf.constant(left)})
     assert grams["a"].shape == (1, 2, 4, 4)
     for region, part in enumerate((feature[:, :, :5], feature[:, :, 5:])):
         np.testing.assert_allclose(grams["a"][:, region], gram_matrix(part), rtol=1e-5)
@@ -774,12 +774,12 @@ def test_guide_areas_are_sums_over_positions():
 
 
 @pytest.mark.parametrize("normalization", ["relative", "sum"])
-def test_blend_grams_lies_between_the_styles(normalization):
+def test_blend_styles_lies_between_the_styles(normalization):
     random = np.random.default_rng(4)
     large = {"a": tf.constant(9 * random.random((1, 2, 5, 5)))}
     small = {"a": tf.constant(random.random((1, 2, 5, 5)))}
     shares = [[0.5, 0.2], [0.5, 0.8]]
-    blend = blend_grams([large, small], shares, normalization)["a"].numpy()
+    blend = blend_styles([large, small], shares, normalization)["a"].numpy()
 
     def distances(region):
         for style in (large, small):

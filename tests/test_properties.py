@@ -231,7 +231,7 @@ def test_tiles_are_the_whole(operations, size, tiles, normalization, keep, seed)
     theirs = loss.assemble(
         size,
         *tiled.content_targets(content, grid),
-        tiled.style_grams(style, grid),
+        tiled.style_statistics(style, grid),
         entries=tiled.entries(grid),
     )
     got, slope, parts = tiled.value_and_gradient(value, theirs, grid, lambda x: x)

@@ -299,7 +299,7 @@ def test_targets_are_computed_once_per_scale(
         monkeypatch.setattr(PerceptualLoss, name, counted)
 
     count("content_targets")
-    count("style_grams")
+    count("style_statistics")
     run(content, style, scales=2, steps=12)
     assert sizes == [(16, 20), (18, 14), (32, 40), (36, 28)]
 

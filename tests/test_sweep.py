@@ -44,7 +44,7 @@ def test_features_of_content_and_style_are_computed_once(
     tiny_backbone, content, style, monkeypatch
 ):
     seen = []
-    for name in ("content_targets", "style_grams"):
+    for name in ("content_targets", "style_statistics"):
         original = getattr(PerceptualLoss, name)
 
         def counted(self, picture, *rest, original=original):

@@ -146,7 +146,7 @@ def tiled_targets(tiled, content, style, grid, style_grid, **more):
     return tiled.loss.assemble(
         grid.size,
         *tiled.content_targets(content, grid),
-        tiled.style_grams(style, style_grid, more.get("guides")),
+        tiled.style_statistics(style, style_grid, more.get("guides")),
         entries=tiled.entries(grid),
         **more,
     )
@@ -346,18 +346,22 @@ def test_value_and_gradient_with_guides_edges_and_time(float64, tiny_backbone, k
     }
     whole_content, whole_norms = loss.content_targets(content)
     whole = loss.assemble(
-        (43, 49), whole_content, whole_norms, loss.style_grams(style, theirs), **rest
+        (43, 49),
+        whole_content,
+        whole_norms,
+        loss.style_statistics(style, theirs),
+        **rest,
     )
     parts = loss.assemble(
         grid.size,
         *tiled.content_targets(content, grid),
-        tiled.style_grams(style, style_grid, theirs),
+        tiled.style_statistics(style, style_grid, theirs),
         entries=tiled.entries(grid),
         **rest,
     )
-    for layer, gram in whole.grams.items():
+    for layer, gram in whole.statistics.items():
         assert gram.shape[1] == 2
-        np.testing.assert_allclose(parts.grams[layer], gram, rtol=1e-11)
+        np.testing.assert_allclose(parts.statistics[layer], gram, rtol=1e-11)
     for term, scale in whole.scales.items():
         np.testing.assert_allclose(parts.scales[term], scale, rtol=1e-11, err_msg=term)
     with tf.GradientTape() as tape:
@@ -377,7 +381,7 @@ def test_value_and_gradient_with_guides_edges_and_time(float64, tiny_backbone, k
 
 @pytest.mark.fast
 @pytest.mark.parametrize("keep", [True, False])
-def test_content_targets_and_style_grams_equal_those_of_whole_pictures(
+def test_content_targets_and_style_statistics_equal_those_of_whole_pictures(
     float64, tiny_backbone, keep
 ):
     loss = make_tiny_loss(tiny_backbone, precision="float64")
@@ -386,7 +390,7 @@ def test_content_targets_and_style_grams_equal_those_of_whole_pictures(
     grids = grid_of(tiled, (41, 46), (2, 2)), grid_of(tiled, (50, 39), (3, 1))
     ours = tiled_targets(tiled, content, style, *grids)
     theirs = loss.targets(content, style)
-    for part in ("scales", "grams"):
+    for part in ("scales", "statistics"):
         assert getattr(ours, part).keys() == getattr(theirs, part).keys()
         for layer, value in getattr(theirs, part).items():
             np.testing.assert_allclose(getattr(ours, part)[layer], value, rtol=1e-12)
@@ -400,7 +404,7 @@ def test_content_targets_and_style_grams_equal_those_of_whole_pictures(
 
 
 @pytest.mark.fast
-def test_style_grams_of_regions_of_a_single_layer(float64, tiny_backbone):
+def test_style_statistics_of_regions_of_a_single_layer(float64, tiny_backbone):
     layers = {"block2_conv1": 1.0}
     loss = PerceptualLoss(
         FeatureExtractor(tiny_backbone, [*layers], precision="float64"),
@@ -415,7 +419,10 @@ def test_style_grams_of_regions_of_a_single_layer(float64, tiny_backbone):
     made = {layer: tf.constant(guide, tf.float64) for layer, guide in made.items()}
     tiled = TiledLoss(loss)
     grid = grid_of(tiled, (50, 39), (2, 2))
-    ours, theirs = tiled.style_grams(style, grid, made), loss.style_grams(style, made)
+    ours, theirs = (
+        tiled.style_statistics(style, grid, made),
+        loss.style_statistics(style, made),
+    )
     assert ours.keys() == theirs.keys() == layers.keys()
     np.testing.assert_allclose(ours["block2_conv1"], theirs["block2_conv1"], rtol=1e-11)
 
@@ -429,7 +436,7 @@ def test_targets_of_losses_without_weight_are_empty(tiny_backbone):
     grid = grid_of(tiled, (38, 45), (2, 3))
     for picture in (None, random(1, 38, 45, 3, dtype="float32")):
         assert tiled.content_targets(picture, grid) == ({}, {})
-        assert tiled.style_grams(picture, grid) == {}
+        assert tiled.style_statistics(picture, grid) == {}
 
 
 @pytest.mark.fast

@@ -2,7 +2,7 @@
 
 from tfstyle.losses.functions import (
     Features,
-    blend_grams,
+    blend_styles,
     content_loss,
     gram_matrix,
     style_loss,
@@ -20,7 +20,7 @@ __all__ = [
     "Features",
     "PerceptualLoss",
     "Targets",
-    "blend_grams",
+    "blend_styles",
     "content_loss",
     "gram_matrix",
     "style_loss",

@@ -10,6 +10,10 @@ from tfstyle.backbones.laplacian import LAPLACIAN
 from tfstyle.losses.perceptual import PerceptualLoss
 from tfstyle.options import LossOptions, weighted_layers
 
+_FALL = 4
+"""How much less each deeper layer counts by default in the Wasserstein distance: fine
+layers carry colours and strokes."""
+
 
 def feature_extractor(options: Sequence[LossOptions]) -> FeatureExtractor:
     """The network that options ask for.
@@ -71,6 +75,7 @@ def perceptual_loss(
         tv_weight=options.tv_weight,
         temporal_weight=temporal_weight,
         normalization=options.normalization,
+        style_loss=options.style_loss,
     )
 
 
@@ -80,6 +85,10 @@ def _layers(options: LossOptions) -> tuple[dict[str, float], dict[str, float]]:
     content = weighted_layers(
         "content_layers", options.content_layers, backbone.content_layers
     )
-    style = weighted_layers("style_layers", options.style_layers, backbone.style_layers)
+    given = options.style_layers
+    if given is None and options.style_loss == "wasserstein":
+        given = {layer: _FALL**-i for i, layer in enumerate(backbone.style_layers)}
+        given = {layer: weight / sum(given.values()) for layer, weight in given.items()}
+    style = weighted_layers("style_layers", given, backbone.style_layers)
     content = {layer: options.content_weight * w for layer, w in content.items()}
     return content | {LAPLACIAN: options.laplacian_weight}, style

@@ -13,7 +13,8 @@ the published losses differ by a factor, the ``normalization``:
 ``mean``      Σ (F−P)² / (H·W·C)    Σ (G−A)² / C²             Σ d² / (H·W·C)
 ============ ===================== ========================= =======================
 
-The temporal loss is normalised like the total variation.
+The temporal loss is normalised like the total variation. The Wasserstein distance, the
+other style loss, compares means and covariances; see ``wasserstein_loss``.
 
 ``sum`` is the CS231n assignment's; ``gatys`` has equations 1, 4 and 5 of Gatys, Ecker
 and Bethge (2016), whose 1/(4·N²·M²) is in ``G``; ``mean`` is that of Johnson et al.
@@ -27,20 +28,22 @@ picture add up to that of the whole, and so do the Gram matrices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import tensorflow as tf
 
 from tfstyle.backbones.precision import multiplies_bfloat16
-from tfstyle.options.options import Normalization
+from tfstyle.options.options import Normalization, StyleLoss
 
 Features = Mapping[str, tf.Tensor]
 """Features, or something else, by layer."""
 
 _TINY = 1e-24  # far below the norm of any target that is not blank
 _PARTS = 16
+_COLUMNS = 128  # of the root of a covariance
+_LEAST_VARIANCE = 1e-13  # of their sum; below, slopes no longer grow
 
 
 def gram_matrix(
@@ -75,6 +78,33 @@ def gram_matrix(
     # A small region may have no position of a deep layer.
     positions = tf.maximum(tf.cast(positions, products.dtype), _TINY)
     return products / (positions * features.shape[-1])
+
+
+def moments(
+    features: tf.Tensor,
+    guide: tf.Tensor | None = None,
+    positions: tf.Tensor | float | None = None,
+) -> tf.Tensor:
+    """Second moments and means of channels: ``FᵀF / (H·W)`` beside ``ΣF / (H·W)``.
+
+    Args:
+      features: Same as in ``gram_matrix``.
+      guide: Same as in ``gram_matrix``.
+      positions: Same as in ``gram_matrix``.
+
+    Returns:
+      Tensor ``[N, C, C + 1]``, float32 or float64; the means are the last column.
+    """
+    features = tf.convert_to_tensor(features)
+    if positions is None:
+        positions = area(features) if guide is None else tf.reduce_sum(guide)
+    seconds = gram_matrix(features, guide, positions) * features.shape[-1]
+    wide = _at_least_float32(features)
+    if guide is not None:
+        wide *= tf.cast(guide, wide.dtype)
+    count = tf.maximum(tf.cast(positions, wide.dtype), _TINY)
+    means = tf.reduce_sum(wide, [1, 2]) / count
+    return tf.concat([seconds, means[..., None]], -1)
 
 
 def content_loss(
@@ -125,6 +155,56 @@ def style_loss(
     if scale is None:
         scale = style_scale(target, normalization)
     return scale * _matrix_squares(gram - target)
+
+
+def wasserstein_loss(
+    found: tf.Tensor,
+    target: tf.Tensor,
+    normalization: Normalization = "relative",
+    *,
+    scale: tf.Tensor | float | None = None,
+    root: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Squared 2-Wasserstein distance of two Gaussians to the style picture's.
+
+    ``‖μ−ν‖² + tr(Σ + A − 2 (A^½ Σ A^½)^½)`` with means μ, ν and covariances Σ, A
+    (Dowson and Landau 1982). As the last term depends on Σ only where A is not 0, a
+    factor ``A = RRᵀ`` of few columns gives ``tr (RᵀΣR)^½`` of a small matrix.
+
+    Args:
+      found: From ``moments``, ``[N, C, C + 1]``, or ``[N, R, C, C + 1]`` of regions.
+      target: Of the same shape, or with 1 for N.
+      normalization: ``relative`` divides by ``E‖f‖²`` of the style, ``mean`` by C.
+      scale: The factor of the distance, ``[N]`` or ``[N, R]``; None for the
+        normalization's.
+      root: From ``covariance_root`` of the target, where it is known.
+
+    Returns:
+      One loss per picture, ``[N]``, or per picture and region, ``[N, R]``.
+    """
+    if scale is None:
+        scale = wasserstein_scale(target, normalization)
+    if root is None:
+        root = covariance_root(target)
+    covariance, mean = _covariance(found), found[..., -1]
+    inner = tf.matmul(root, tf.matmul(covariance, root), transpose_a=True)
+    variances = tf.linalg.trace(covariance) + tf.linalg.trace(_covariance(target))
+    means = tf.reduce_sum(tf.square(mean - target[..., -1]), -1)
+    return scale * (means + variances - 2 * _trace_of_root(inner))
+
+
+def covariance_root(target: tf.Tensor) -> tf.Tensor:
+    """A factor R of the covariance of a style, ``A ≈ RRᵀ``, of at most 128 columns.
+
+    Args:
+      target: From ``moments``, ``[..., C, C + 1]``.
+
+    Returns:
+      Tensor ``[..., C, min(C, 128)]``; the largest variances, which are almost all.
+    """
+    variances, axes = tf.linalg.eigh(_covariance(target))
+    most = _COLUMNS
+    return axes[..., -most:] * tf.sqrt(tf.nn.relu(variances[..., None, -most:]))
 
 
 def total_variation(
@@ -219,6 +299,23 @@ def style_scale(target: tf.Tensor, normalization: Normalization) -> tf.Tensor:
     return factors[normalization] * tf.ones_like(squares)
 
 
+def wasserstein_scale(target: tf.Tensor, normalization: Normalization) -> tf.Tensor:
+    """The factor of ``wasserstein_loss``.
+
+    Args:
+      target: From ``moments``, ``[..., C, C + 1]``.
+      normalization: See ``wasserstein_loss``.
+
+    Returns:
+      One factor per style, ``[...]``.
+    """
+    energy = _energy(target)
+    if normalization == "relative":
+        return 1 / (energy + _TINY)
+    channels = float(target.shape[-2]) if normalization == "mean" else 1.0
+    return tf.ones_like(energy) / channels
+
+
 def picture_scale(positions: Any, channels: int, normalization: Normalization) -> Any:
     """The factor of ``total_variation`` and ``temporal_loss``.
 
@@ -231,31 +328,35 @@ def picture_scale(positions: Any, channels: int, normalization: Normalization) -
     return 1 / (positions * channels) if per_entry else 1.0
 
 
-def blend_grams(
-    grams: Sequence[Features],
+def blend_styles(
+    statistics: Sequence[Features],
     weights: npt.ArrayLike,
     normalization: Normalization = "relative",
+    style_loss: StyleLoss = "gram",
 ) -> dict[str, tf.Tensor]:
-    """The Gram matrices of a style between several styles, region by region.
+    """The statistics of a style between several styles, region by region.
 
-    A convex combination. With ``relative`` losses, each weight is divided by the norm
+    A convex combination. With ``relative`` losses, each weight is divided by the size
     of what it weighs, so that equal weights mean equal relative distances to two
-    styles, however much larger one Gram matrix is than the other.
+    styles, however much larger the features of one are than those of the other.
 
     Args:
-      grams: For each of S styles, ``[N, R, C, C]`` by layer.
+      statistics: For each of S styles, those of ``style_loss`` by layer,
+        ``[N, R, C, C]`` or ``[N, R, C, C + 1]``.
       weights: ``[S, R]``, by style and region.
       normalization: Of the loss.
+      style_loss: The loss.
 
     Returns:
-      Gram matrices like those of a single style.
+      Statistics like those of a single style.
     """
+    size = STYLE_DISTANCES[style_loss].size
     blend = {}
-    for layer in grams[0]:
-        found = tf.stack([style[layer] for style in grams])  # [S, N, R, C, C]
+    for layer in statistics[0]:
+        found = tf.stack([style[layer] for style in statistics])  # [S, N, R, ...]
         shares = tf.cast(tf.convert_to_tensor(weights)[:, None], found.dtype)
         if normalization == "relative":
-            shares /= tf.sqrt(_matrix_squares(found)) + _TINY
+            shares /= size(found) + _TINY
         shares /= tf.reduce_sum(shares, 0)
         blend[layer] = tf.reduce_sum(found * shares[..., None, None], 0)
     return blend
@@ -332,6 +433,34 @@ def _products_by_parts(features: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(products, tf.float32), 1)
 
 
+def _energy(moments: tf.Tensor) -> tf.Tensor:
+    """``E‖f‖²``."""
+    return tf.linalg.trace(moments[..., :-1])
+
+
+def _covariance(moments: tf.Tensor) -> tf.Tensor:
+    mean = moments[..., -1]
+    return moments[..., :-1] - mean[..., :, None] * mean[..., None, :]
+
+
+def _trace_of_root(matrix: tf.Tensor) -> tf.Tensor:
+    """``tr M^½`` of symmetric matrices, whose gradient is ``½ M^-½``.
+
+    That of an eigendecomposition is infinite where two eigenvalues are equal. The
+    smallest of ``RᵀΣR``, a product of two variances, are lost in float32.
+    """
+    fixed = tf.cast(tf.stop_gradient(matrix), tf.float64)
+    values, axes = tf.linalg.eigh((fixed + tf.linalg.matrix_transpose(fixed)) / 2)
+    least = _LEAST_VARIANCE * tf.linalg.trace(fixed)[..., None] + _TINY
+    roots = tf.sqrt(tf.maximum(values, least))
+    slope = tf.matmul(axes / roots[..., None, :], axes, transpose_b=True) / 2
+    change = matrix - tf.stop_gradient(matrix)
+    slope = tf.reduce_sum(tf.cast(slope, matrix.dtype) * change, [-2, -1])
+    # Below the least value, the root goes on as a straight line.
+    root = (roots + tf.maximum(values, 0) / roots) / 2
+    return tf.cast(tf.reduce_sum(root, -1), matrix.dtype) + slope
+
+
 def _variation(images: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
     rows, columns = tf.unstack(tf.shape(images)[1:3])
     tall = rows - 1, columns if width is None else width
@@ -346,3 +475,31 @@ def _variation(images: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
 def _matrix_squares(tensor: tf.Tensor) -> tf.Tensor:
     """Sums of the squares of matrices."""
     return tf.reduce_sum(tf.square(tensor), [-2, -1])
+
+
+class StyleDistance(NamedTuple):
+    """What a style loss is made of.
+
+    Attributes:
+      statistics: Of features, a function of sums over positions.
+      loss: The distance of statistics to those of the style.
+      scale: Its factor.
+      size: How large the statistics of a style are, ``[...]``.
+    """
+
+    statistics: Callable[..., tf.Tensor]
+    loss: Callable[..., tf.Tensor]
+    scale: Callable[[tf.Tensor, Normalization], tf.Tensor]
+    size: Callable[[tf.Tensor], tf.Tensor]
+
+
+STYLE_DISTANCES: dict[StyleLoss, StyleDistance] = {
+    "gram": StyleDistance(
+        gram_matrix,
+        style_loss,
+        style_scale,
+        lambda gram: tf.sqrt(_matrix_squares(gram)),
+    ),
+    "wasserstein": StyleDistance(moments, wasserstein_loss, wasserstein_scale, _energy),
+}
+"""By the option ``style_loss``."""

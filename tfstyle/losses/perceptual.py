@@ -9,19 +9,18 @@ import tensorflow as tf
 
 from tfstyle.errors import UsageError
 from tfstyle.losses.functions import (
+    STYLE_DISTANCES,
     Features,
     area,
     content_loss,
     content_scale,
-    gram_matrix,
+    covariance_root,
     picture_scale,
-    style_loss,
-    style_scale,
     sum_of_squares,
     temporal_loss,
     total_variation,
 )
-from tfstyle.options.options import Normalization
+from tfstyle.options.options import Normalization, StyleLoss
 
 TOTAL_VARIATION = "total_variation"
 TEMPORAL = "temporal"
@@ -41,24 +40,26 @@ class Targets(NamedTuple):
 
     Attributes:
       content: The content picture's features by content layer.
-      grams: The style's Gram matrices by style layer, ``[N, R, C, C]``, of R regions,
-        with 1 for R where there are none.
+      statistics: The style's by style layer, of R regions, with 1 for R where there
+        are none: Gram matrices ``[N, R, C, C]``, or ``moments`` ``[N, R, C, C + 1]``.
       scales: By term, the factor that its sum is multiplied with: the term's weight and
         what the normalization divides by. ``[N]`` for content, ``[N, R]`` for style, a
         scalar for the others.
       guides: How much of each position belongs to each region, ``[1, h, w, R]`` in
         [0, 1] by style layer; empty where the whole picture is one region.
       areas: Their sums over positions, ``[R]`` by style layer.
+      roots: From ``covariance_root`` by style layer, for the Wasserstein distance.
       warped: What the picture should be where ``consistency`` is 1, ``[N, H, W, 3]``,
         for the temporal term; else None.
       consistency: ``[N, H, W, 1]`` in [0, 1], or None.
     """
 
     content: Features
-    grams: Features
+    statistics: Features
     scales: Mapping[str, tf.Tensor]
     guides: Features = _NONE
     areas: Features = _NONE
+    roots: Features = _NONE
     warped: tf.Tensor | None = None
     consistency: tf.Tensor | None = None
 
@@ -74,6 +75,7 @@ class PerceptualLoss:
       content_layers: Weights by content layer.
       style_layers: Weights by style layer.
       normalization: Convention of the losses.
+      style_loss: Kind of the style loss.
       term_names: Names of the terms, in the order in which they are returned.
       sums: The same loss as sums over positions, for pictures in parts.
     """
@@ -89,6 +91,7 @@ class PerceptualLoss:
         tv_weight: float = 0.0,
         temporal_weight: float = 0.0,
         normalization: Normalization = "relative",
+        style_loss: StyleLoss = "gram",
     ):
         """Puts a loss together; terms of weight 0 are left out altogether.
 
@@ -102,17 +105,19 @@ class PerceptualLoss:
           tv_weight: Weight of the total variation.
           temporal_weight: Weight of the distance to ``Targets.warped``.
           normalization: See ``losses.functions``.
+          style_loss: Distance of Gram matrices, or Wasserstein distance of Gaussians.
         """
         self.features = features
         self.content_layers = _weighted(content_layers, content_weight)
         self.style_layers = _weighted(style_layers, style_weight)
         self.tv_weight, self.temporal_weight = tv_weight, temporal_weight
-        self.normalization = normalization
+        self.normalization, self.style_loss = normalization, style_loss
         self.sums = LossSums(
             tuple(self.content_layers),
             tuple(self.style_layers),
             total_variation=bool(tv_weight),
             temporal=bool(temporal_weight),
+            style_loss=style_loss,
         )
         self.term_names = self.sums.term_names
 
@@ -138,7 +143,7 @@ class PerceptualLoss:
         features = self._features(images)
         picture = images if tv_images is None else tv_images
         return self.sums.total(
-            self.sums.grams(features, targets),
+            self.sums.statistics(features, targets),
             self.sums.local(features, targets, picture),
             targets,
         )
@@ -175,7 +180,7 @@ class PerceptualLoss:
         if size is None and content is not None:
             size = tuple(tf.unstack(tf.shape(content)[1:3]))
         kept, norms = self.content_targets(content)
-        return self.assemble(size, kept, norms, self.style_grams(style))
+        return self.assemble(size, kept, norms, self.style_statistics(style))
 
     def content_targets(
         self, content: tf.Tensor | None
@@ -185,32 +190,48 @@ class PerceptualLoss:
         kept = {layer: features[layer] for layer in self.content_layers}
         return kept, {layer: sum_of_squares(f) for layer, f in kept.items()}
 
-    def style_grams(
+    def style_statistics(
         self, style: tf.Tensor | None, guides: Features | None = None
     ) -> dict[str, tf.Tensor]:
-        """Gram matrices of a style picture.
+        """Statistics of a style picture.
 
         Args:
           style: Same as in ``targets``.
           guides: Same as in ``Targets``, for the style picture.
 
         Returns:
-          ``[N, R, C, C]`` by style layer.
+          ``[N, R, C, C or C + 1]`` by style layer.
         """
         if not self.style_layers:
             return {}
         guides = guides or {}
         targets = Targets({}, {}, {}, guides, guide_areas(guides))
-        return self.sums.grams(self._features(style), targets)
+        return self.sums.statistics(self._features(style), targets)
+
+    def roots(self, statistics: Features) -> dict[str, tf.Tensor]:
+        """What the Wasserstein distance needs of a style besides; else nothing.
+
+        Args:
+          statistics: From ``style_statistics``.
+
+        Returns:
+          ``covariance_root`` by style layer.
+        """
+        if self.style_loss == "gram":
+            return {}
+        return {
+            layer: covariance_root(statistics[layer]) for layer in self.style_layers
+        }
 
     def assemble(
         self,
         size: Size | None,
         content: Features,
         norms: Features,
-        grams: Features,
+        statistics: Features,
         guides: Features | None = None,
         *,
+        roots: Features | None = None,
         entries: Mapping[str, Any] | None = None,
         warped: tf.Tensor | None = None,
         consistency: tf.Tensor | None = None,
@@ -222,8 +243,9 @@ class PerceptualLoss:
             where nothing is normalised by it.
           content: Features by content layer.
           norms: Sums of their squares, ``[N]`` by content layer.
-          grams: Gram matrices by style layer, ``[N, R, C, C]``.
+          statistics: By style layer, ``[N, R, C, C or C + 1]``.
           guides: See ``Targets``.
+          roots: From ``roots``, where they are known.
           entries: H·W·C by content layer, where ``content`` does not have features.
           warped: See ``Targets``.
           consistency: See ``Targets``.
@@ -236,13 +258,13 @@ class PerceptualLoss:
         """
         guides = guides or {}
         areas = guide_areas(guides)
-        scales = {}
+        scales, distance = {}, STYLE_DISTANCES[self.style_loss]
         for layer, weight in self.content_layers.items():
             count = entries[layer] if entries else _entries(content[layer])
             scale = content_scale(norms[layer], count, self.normalization)
             scales[f"content/{layer}"] = weight * scale
         for layer, weight in self.style_layers.items():
-            scale = weight * style_scale(grams[layer], self.normalization)
+            scale = weight * distance.scale(statistics[layer], self.normalization)
             scales[f"style/{layer}"] = scale * _shares(areas.get(layer), scale.dtype)
         for term, weight in (
             (TOTAL_VARIATION, self.tv_weight),
@@ -251,7 +273,11 @@ class PerceptualLoss:
             if weight:
                 factor = self._picture_scale(term, size)
                 scales[term] = tf.cast(weight * factor, tf.float64)
-        return Targets(content, grams, scales, guides, areas, warped, consistency)
+        if roots is None:
+            roots = self.roots(statistics)
+        return Targets(
+            content, statistics, scales, guides, areas, roots, warped, consistency
+        )
 
     def _picture_scale(self, term: str, size: Size | None) -> Any:
         if self.normalization in ("sum", "gatys"):
@@ -281,9 +307,9 @@ class PerceptualLoss:
 class LossSums:
     """A perceptual loss as a function of sums over positions.
 
-    ``total(grams, local, targets)`` is the loss; ``grams`` and ``local`` of the parts
-    of a picture add up to those of the whole, so that a picture can be evaluated in
-    parts. The loss is linear in ``local``, and not in ``grams``.
+    ``total(statistics, local, targets)`` is the loss; ``statistics`` and ``local`` of
+    the parts of a picture add up to those of the whole, so that a picture can be
+    evaluated in parts. The loss is linear in ``local``, and not in ``statistics``.
 
     Attributes:
       content_layers: The content layers.
@@ -298,6 +324,7 @@ class LossSums:
         *,
         total_variation: bool,
         temporal: bool,
+        style_loss: StyleLoss = "gram",
     ):
         """Names the terms.
 
@@ -306,9 +333,11 @@ class LossSums:
           style_layers: The style layers.
           total_variation: Whether there is a total-variation term.
           temporal: Whether there is a temporal term.
+          style_loss: See ``PerceptualLoss``.
         """
         self.content_layers, self.style_layers = content_layers, style_layers
         self._total_variation, self._temporal = total_variation, temporal
+        self._distance = STYLE_DISTANCES[style_loss]
         self.term_names = (
             *(f"content/{layer}" for layer in content_layers),
             *(f"style/{layer}" for layer in style_layers),
@@ -321,13 +350,13 @@ class LossSums:
         """The terms that ``local`` returns."""
         return tuple(name for name in self.term_names if not name.startswith("style/"))
 
-    def grams(
+    def statistics(
         self,
         features: Features,
         targets: Targets,
         positions: Mapping[str, float] | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Gram matrices of each region.
+        """Statistics of each region.
 
         Args:
           features: Features ``[N, h, w, C]`` by layer.
@@ -336,18 +365,20 @@ class LossSums:
             a part; None for that of ``features``.
 
         Returns:
-          ``[N, R, C, C]`` by style layer.
+          ``[N, R, C, C or C + 1]`` by style layer.
         """
         found = {}
         for layer in self.style_layers:
             feature, guide = features[layer], targets.guides.get(layer)
             if guide is None:
                 count = positions[layer] if positions else None
-                found[layer] = gram_matrix(feature, positions=count)[:, None]
+                found[layer] = self._distance.statistics(feature, positions=count)[
+                    :, None
+                ]
                 continue
             areas = targets.areas[layer]
             regions = [
-                gram_matrix(feature, guide[..., r : r + 1], areas[r])
+                self._distance.statistics(feature, guide[..., r : r + 1], areas[r])
                 for r in range(guide.shape[-1])
             ]
             found[layer] = tf.stack(regions, 1)
@@ -395,16 +426,16 @@ class LossSums:
 
     def total(
         self,
-        grams: Mapping[str, tf.Tensor],
+        statistics: Mapping[str, tf.Tensor],
         local: Mapping[str, tf.Tensor],
         targets: Targets,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss of a picture.
 
         Args:
-          grams: From ``grams``, of the whole picture.
+          statistics: From ``statistics``, of the whole picture.
           local: From ``local``, of the whole picture.
-          targets: Its ``grams`` and ``scales`` are used.
+          targets: Its ``statistics`` and ``scales`` are used.
 
         Returns:
           Same as ``PerceptualLoss.__call__``.
@@ -412,8 +443,12 @@ class LossSums:
         losses = dict(local)
         for layer in self.style_layers:
             term = f"style/{layer}"
-            loss = style_loss(
-                grams[layer], targets.grams[layer], scale=targets.scales[term]
+            root = {"root": targets.roots[layer]} if targets.roots else {}
+            loss = self._distance.loss(
+                statistics[layer],
+                targets.statistics[layer],
+                scale=targets.scales[term],
+                **root,
             )
             losses[term] = tf.reduce_sum(loss, 1)
         terms = {name: tf.reduce_mean(losses[name]) for name in self.term_names}

@@ -6,8 +6,8 @@ gradients. The features of a tile's halo are left out of the sums. The picture's
 border is padded by the network, as always. Hence loss and gradient equal those of the
 whole picture, seams and borders included, except for rounding.
 
-A first pass adds up the Gram matrices. A second pass propagates the derivative by them
-back through each tile.
+A first pass adds up the statistics of the style layers. A second pass propagates the
+derivative by them back through each tile.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class TiledLoss:
         kept, norms = self._content_features(content, grid)
         return kept if self._keep_content else {IMAGE: content}, norms
 
-    def style_grams(
+    def style_statistics(
         self, style: tf.Tensor, grid: Grid, guides: Features | None = None
     ) -> dict[str, tf.Tensor]:
-        """Same as ``PerceptualLoss.style_grams``, tile by tile."""
+        """Same as ``PerceptualLoss.style_statistics``, tile by tile."""
         guides = guides or {}
         targets = Targets({}, {}, {}, guides, guide_areas(guides))
-        return self._grams(style, grid, lambda crop: crop, targets)
+        return self._statistics(style, grid, lambda crop: crop, targets)
 
     def entries(self, grid: Grid) -> dict[str, float]:
         """H·W·C by layer of a picture that is cut by a grid."""
@@ -98,15 +98,15 @@ class TiledLoss:
         """
         sums = self.loss.sums
         batch = tf.shape(value)[:1]
-        grams = self._grams(value, grid, picture_of, targets)
+        statistics = self._statistics(value, grid, picture_of, targets)
         nothing = [tf.zeros(batch, self._dtype) for _ in sums.local_names]
         with tf.GradientTape() as tape:
-            tape.watch(grams)
-            # The slope by the Gram matrices does not depend on the local terms.
+            tape.watch(statistics)
+            # The slope by the statistics does not depend on the local terms.
             total, _ = sums.total(
-                grams, dict(zip(sums.local_names, nothing, strict=True)), targets
+                statistics, dict(zip(sums.local_names, nothing, strict=True)), targets
             )
-        slopes = tape.gradient(total, grams)
+        slopes = tape.gradient(total, statistics)
         positions = self._positions(grid)
         share = 1 / tf.cast(batch[0], self._dtype)  # losses are means over the batch
 
@@ -119,7 +119,7 @@ class TiledLoss:
                     features = tile.cores(self.extract(picture_of(crop)))
                     here = self._targets_of(tile, targets)
                     local = sums.local(features, here, *tile.framed_core(crop))
-                    own = sums.grams(features, here, positions)
+                    own = sums.statistics(features, here, positions)
                     slope = [share * tf.reduce_sum(term) for term in local.values()]
                     slope += [
                         tf.reduce_sum(slopes[layer] * gram)
@@ -138,17 +138,17 @@ class TiledLoss:
         start = [empty(tf.shape(value), value.dtype), *nothing]
         gradient, *added = self._over_tiles(grid, of_tile, start)
         local = dict(zip(sums.local_names, added, strict=True))
-        total, terms = sums.total(grams, local, targets)
+        total, terms = sums.total(statistics, local, targets)
         return total, gradient, terms
 
-    def _grams(
+    def _statistics(
         self,
         value: tf.Tensor,
         grid: Grid,
         picture_of: Callable[[tf.Tensor], tf.Tensor],
         targets: Targets,
     ) -> dict[str, tf.Tensor]:
-        """``LossSums.grams`` of a whole picture."""
+        """``LossSums.statistics`` of a whole picture."""
         layers = self.loss.sums.style_layers
         if not layers:
             return {}
@@ -157,14 +157,19 @@ class TiledLoss:
         def of_tile(tile: _Tile, *added: tf.Tensor) -> list[tf.Tensor]:
             features = tile.cores(self.extract(picture_of(tile.crop(value))))
             here = targets._replace(guides=tile.read_all(targets.guides))
-            grams = self.loss.sums.grams(features, here, positions)
-            return [a + grams[layer] for a, layer in zip(added, layers, strict=True)]
+            statistics = self.loss.sums.statistics(features, here, positions)
+            return [
+                a + statistics[layer] for a, layer in zip(added, layers, strict=True)
+            ]
 
         shapes, batch = self.extract.shapes(*grid.size), tf.shape(value)[0]
         channels = [shapes[layer][-1] for layer in layers]
         guides = targets.guides
         regions = guides[layers[0]].shape[-1] if guides else 1
-        nothing = [tf.zeros([batch, regions, c, c], self._dtype) for c in channels]
+        more = int(self.loss.style_loss == "wasserstein")  # a column of means
+        nothing = [
+            tf.zeros([batch, regions, c, c + more], self._dtype) for c in channels
+        ]
         added = self._over_tiles(grid, of_tile, nothing)
         return dict(zip(layers, added, strict=True))
 

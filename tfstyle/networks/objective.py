@@ -22,7 +22,7 @@ class Objective:
     """
 
     def __init__(self, loss: PerceptualLoss, styles: Sequence[np.ndarray]):
-        """Computes the Gram matrices of every style.
+        """Computes the statistics of every style.
 
         Args:
           loss: The perceptual loss.
@@ -30,11 +30,12 @@ class Objective:
             style names.
         """
         self.loss = loss
-        grams = [loss.style_grams(style) for style in styles]
-        self._grams = {
-            layer: tf.concat([of_one[layer] for of_one in grams], 0)
-            for layer in grams[0]
+        found = [loss.style_statistics(style) for style in styles]
+        self._statistics = {
+            layer: tf.concat([of_one[layer] for of_one in found], 0)
+            for layer in found[0]
         }
+        self._roots = loss.roots(self._statistics)
 
     def targets(self, contents: tf.Tensor, styles: tf.Tensor) -> Targets:
         """What the pictures of one batch are compared with.
@@ -46,12 +47,15 @@ class Objective:
         Returns:
           The targets.
         """
-        grams = {layer: tf.gather(gram, styles) for layer, gram in self._grams.items()}
+        statistics, roots = (
+            {layer: tf.gather(of_all, styles) for layer, of_all in parts.items()}
+            for parts in (self._statistics, self._roots)
+        )
         size = contents.shape[1:3]
         if not size.is_fully_defined():
             size = tf.unstack(tf.shape(contents)[1:3])
         parts = self.loss.content_targets(contents)
-        return self.loss.assemble(tuple(size), *parts, grams)
+        return self.loss.assemble(tuple(size), *parts, statistics, roots=roots)
 
     def evaluate(
         self, network: StyleNet, photos: tf.Tensor, styles: tf.Tensor, targets: Targets

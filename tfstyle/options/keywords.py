@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from tfstyle.options.fields import Layers, Path
-from tfstyle.options.options import BackboneName, Color, Normalization, Precision
+from tfstyle.options.options import (
+    BackboneName,
+    Color,
+    Normalization,
+    Precision,
+    StyleLoss,
+)
 
 
 class StylizeKeywords(TypedDict, total=False):
@@ -24,6 +30,7 @@ class StylizeKeywords(TypedDict, total=False):
     content_weight: float
     content_layers: Layers
     laplacian_weight: float
+    style_loss: StyleLoss
     style_weight: float
     style_layers: Layers
     tv_weight: float

@@ -28,6 +28,7 @@ from tfstyle.options.fields import (
 
 BackboneName = Literal["slim19", "vgg19", "vgg16", "squeezenet"]
 Normalization = Literal["relative", "sum", "gatys", "mean"]
+StyleLoss = Literal["gram", "wasserstein"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Color = Literal["style", "content", "match", "free"]
 
@@ -92,6 +93,13 @@ class ContentOptions:
 class StyleOptions:
     """What is taken from the style picture."""
 
+    style_loss: StyleLoss = option(
+        "gram",
+        "How far the picture is from the style: 'gram' compares Gram matrices (Gatys "
+        "et al.), 'wasserstein' means and covariances by the Wasserstein distance of "
+        "Gaussians.",
+        STYLE,
+    )
     style_weight: float = option(1.0, "Weight of the style loss.", STYLE, at_least=0)
     style_layers: Layers = option(
         None, "Style layers as name:weight,... Default: the network's own.", STYLE

@@ -21,6 +21,7 @@ from tfstyle.optimizers.adam import Adam, learning_rate_schedule
 from tfstyle.optimizers.lbfgs import LBFGS
 from tfstyle.optimizers.loop import Loop, Objective, differentiated
 from tfstyle.options import NetworkOptions, Options
+from tfstyle.options.text import to_text
 from tfstyle.stylizer.canvas import Canvas, favor_chroma
 from tfstyle.stylizer.memory import Cut
 
@@ -86,15 +87,14 @@ class Engine:
             self.features,
             content_layers={name: 1 for loss in losses for name in loss.content_layers},
             style_layers={name: 1 for loss in losses for name in loss.style_layers},
+            style_loss=options[0].style_loss,
         )
         self._programs: OrderedDict[Hashable, Program] = OrderedDict()
         self._known: OrderedDict[Hashable, dict[str, tf.Tensor]] = OrderedDict()
 
     def serves(self, options: Options) -> bool:
         """Whether runs with these options can use this network and its targets."""
-        names = [field.name for field in dataclasses.fields(NetworkOptions)]
-        ours = [getattr(self._options[0], name) for name in names]
-        if ours != [getattr(options, name) for name in names]:
+        if engine_key(options) != engine_key(self._options[0]):
             return False
         content, style = used_layers(options)
         loss = self.all_layers
@@ -192,6 +192,12 @@ class Engine:
         while self._programs and held > room:
             _, program = self._programs.popitem(last=False)
             held -= program.bytes
+
+
+def engine_key(options: Options) -> str:
+    """What decides the network and its targets: runs that agree share an engine."""
+    names = [field.name for field in dataclasses.fields(NetworkOptions)]
+    return " ".join(to_text(getattr(options, name)) for name in (*names, "style_loss"))
 
 
 def cut_objective(

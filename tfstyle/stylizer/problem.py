@@ -12,7 +12,7 @@ from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import is_full_memory
 from tfstyle.images import resize_image
 from tfstyle.images.tiles import Field, Grid
-from tfstyle.losses import Targets, blend_grams
+from tfstyle.losses import Targets, blend_styles
 from tfstyle.losses.perceptual import IMAGE
 from tfstyle.losses.tiled import TiledLoss
 from tfstyle.optimizers.loop import Loop, Report
@@ -146,13 +146,17 @@ class Problem:
         if pictures.content is not None:
             content = canvas.framed(resize_image(pictures.content, size))
         kept, norms = self._content_targets(content, cut)
-        grams = [
-            self._style_grams(style, style_size, cut, grid)
+        found = [
+            self._style_statistics(style, style_size, cut, grid)
             for style, style_size, grid in zip(
                 pictures.styles, self.style_sizes(size), cut.styles, strict=True
             )
         ]
-        blend = blend_grams(grams, pictures.shares, loss.normalization) if grams else {}
+        blend = (
+            blend_styles(found, pictures.shares, loss.normalization, loss.style_loss)
+            if found
+            else {}
+        )
         tiled = cut.tiles > 1
         entries = TiledLoss(loss).entries(cut.content) if tiled else None
         return loss.assemble(
@@ -217,10 +221,10 @@ class Problem:
         kept = {name: found[name] for name in (*layers, IMAGE) if name in found}
         return kept, {layer: found[f"norm {layer}"] for layer in layers}
 
-    def _style_grams(
+    def _style_statistics(
         self, style: StylePicture, size: Size, cut: Cut, grid: Grid
     ) -> dict[str, tf.Tensor]:
-        """Gram matrices of a style picture at a size."""
+        """What the loss knows of a style picture at a size."""
         if not self.loss.style_layers:
             return {}
         picture = resize_image(style.picture, size)
@@ -228,9 +232,9 @@ class Problem:
         def compute() -> dict[str, tf.Tensor]:
             loss, guides = self.engine.all_layers, self._guides(style.regions, size)
             if cut.tiles == 1:
-                return loss.style_grams(tf.convert_to_tensor(picture), guides)
+                return loss.style_statistics(tf.convert_to_tensor(picture), guides)
             tensor = tf.convert_to_tensor(picture)
-            return TiledLoss(loss).style_grams(tensor, grid, guides)
+            return TiledLoss(loss).style_statistics(tensor, grid, guides)
 
         regions = None if style.regions is None else digest(style.regions)
         found = self._known(f"style {regions}", picture, cut, compute)

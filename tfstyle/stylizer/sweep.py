@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
 from tfstyle.optimizers.progress import checked_callbacks
-from tfstyle.options import STYLIZE, NetworkOptions, Options
+from tfstyle.options import STYLIZE, Options
 from tfstyle.options.text import to_text
 from tfstyle.stylizer.pictures import Pictures, read_pictures
 
@@ -105,15 +105,15 @@ def _run_all(
     callbacks: Callable[[dict[str, Any]], Sequence[Callback]],
 ) -> Iterator[Cell]:
     check_backend()
-    from tfstyle.stylizer.engine import Engine
+    from tfstyle.stylizer.engine import Engine, engine_key
     from tfstyle.stylizer.run import Run
 
     engines: dict[str, Engine] = {}
     for settings, each in zip(cells, options, strict=True):
-        key = _network_key(each)
+        key = engine_key(each)
         if key not in engines:
             # Graphs and features of another network are no longer needed.
-            engines = {key: Engine([o for o in options if _network_key(o) == key])}
+            engines = {key: Engine([o for o in options if engine_key(o) == key])}
         found = pictures[_picture_key(each)]
         result = Run(
             engines[key], each, found, checked_callbacks(callbacks(settings))
@@ -131,12 +131,6 @@ def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
         dict(zip(grid, values, strict=True))
         for values in itertools.product(*grid.values())
     ]
-
-
-def _network_key(options: Options) -> str:
-    """What decides the network, and so what runs can share an engine."""
-    names = [field.name for field in dataclasses.fields(NetworkOptions)]
-    return " ".join(to_text(getattr(options, name)) for name in names)
 
 
 def _picture_key(options: Options) -> str:
