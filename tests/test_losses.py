@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tfstyle import losses
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image
 from tfstyle.losses import (
@@ -16,10 +17,12 @@ from tfstyle.losses import (
     content_loss,
     functions,
     gram_matrix,
+    moments,
     perceptual,
     style_loss,
     temporal_loss,
     total_variation,
+    wasserstein_loss,
 )
 from tfstyle.losses.perceptual import LossSums, guide_areas
 from tfstyle.options.options import Normalization
@@ -163,6 +166,90 @@ def test_style_loss_of_constant_grams_by_hand(normalization, expected):
     np.testing.assert_allclose(loss, [expected], rtol=1e-6)
 
 
+def numpy_root(matrix):
+    values, axes = np.linalg.eigh(matrix)
+    return axes * np.sqrt(np.maximum(values, 0)) @ axes.T
+
+
+def numpy_wasserstein(F, S):
+    """Of two matrices of features, by the definition."""
+    means = np.sum(np.square(F.mean(0) - S.mean(0)))
+    ours, theirs = np.cov(F.T, bias=True), np.cov(S.T, bias=True)
+    root = numpy_root(theirs)
+    both = numpy_root(root @ ours @ root)
+    return means + np.trace(ours + theirs - 2 * both)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_wasserstein_loss_equals_numpy(normalization):
+    picture, style = random(seed=1), random((1, 6, 5, 4), seed=2) * 0.7 + 0.2
+    loss = wasserstein_loss(moments(picture), moments(style), normalization)
+    flat = style.reshape(-1, 4).astype("float64")
+    expected = [numpy_wasserstein(F.reshape(-1, 4), flat) for F in picture]
+    energy = np.mean(np.sum(flat**2, 1))
+    divisor = {"relative": energy, "mean": 4}.get(normalization, 1)
+    np.testing.assert_allclose(loss, np.divide(expected, divisor), rtol=1e-4)
+
+
+def test_wasserstein_loss_of_one_channel_by_hand():
+    # Means 3 and 1, deviations 2 and 1.
+    ours, theirs = (
+        moments(np.reshape(np.array(values, "float64"), [1, 1, 2, 1]))
+        for values in ([1, 5], [0, 2])
+    )
+    loss = wasserstein_loss(ours, theirs, "sum")
+    np.testing.assert_allclose(loss, [(3 - 1) ** 2 + (2 - 1) ** 2], rtol=1e-6)
+
+
+def test_wasserstein_loss_is_zero_at_the_style_and_its_slope_too():
+    features = tf.Variable(random((1, 9, 8, 6), dtype="float64"))
+    target = moments(features.read_value())
+    with tf.GradientTape() as tape:
+        loss = wasserstein_loss(moments(features), target)
+    assert abs(loss[0]) < 1e-6
+    assert np.abs(tape.gradient(loss, features)).max() < 1e-6
+
+
+@pytest.mark.parametrize("blank", [False, True], ids=["", "blank channels"])
+def test_wasserstein_loss_has_the_slope_of_its_values(blank):
+    picture, style = random(dtype="float64"), random(seed=1, dtype="float64")
+    if blank:  # not the same ones
+        picture[..., 0], style[..., 1] = 0.5, 0.1
+    target, way = moments(style), random(seed=2, dtype="float64")
+    if blank:
+        way[..., 0] = 0
+    features = tf.Variable(picture)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(wasserstein_loss(moments(features), target))
+    slope = np.sum(tape.gradient(loss, features) * way)
+    there, back = (
+        np.sum(wasserstein_loss(moments(picture + h * way), target))
+        for h in (1e-5, -1e-5)
+    )
+    np.testing.assert_allclose(
+        slope, (there - back) / 2e-5, rtol=1e-3 if blank else 1e-6
+    )
+
+
+def test_wasserstein_loss_of_many_channels_needs_few_columns():
+    """Features that span 100 of 200 channels have a root of 128 columns at most."""
+    span = random((100, 200), dtype="float64")
+    picture, style = (
+        random((1, 20, 25, 100), seed, "float64") @ span for seed in (1, 2)
+    )
+    loss = wasserstein_loss(moments(picture), moments(style), "sum")
+    expected = numpy_wasserstein(picture.reshape(-1, 200), style.reshape(-1, 200))
+    np.testing.assert_allclose(loss, [expected], rtol=1e-4)
+
+
+def test_moments_of_a_region_are_those_of_its_positions():
+    features, guide = random((1, 6, 8, 4)), np.zeros([1, 6, 8, 1], "float32")
+    guide[:, :, :3] = 1
+    np.testing.assert_allclose(
+        moments(features, guide), moments(features[:, :, :3]), rtol=1e-5, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_total_variation_equals_numpy(normalization):
     images = random()
@@ -303,8 +390,8 @@ def test_relative_losses_of_a_blank_target_are_finite_and_positive():
     zeros = np.zeros(SHAPE, "float32")
     assert content_loss(zeros, zeros).numpy().tolist() == [0.0, 0.0]
     blank, gram = gram_matrix(zeros), gram_matrix(random())
-    for losses in (content_loss(random(), zeros), style_loss(gram, blank)):
-        assert np.isfinite(losses).all() and np.all(losses > 0)
+    for loss in (content_loss(random(), zeros), style_loss(gram, blank)):
+        assert np.isfinite(loss).all() and np.all(loss > 0)
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 33, 8), (2, 32, 32, 8), (1, 11, 9, 8)])
@@ -815,18 +902,14 @@ def test_perceptual_loss_has_a_temporal_term(tiny_features, normalization):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["gram_matrix", "content_loss", "style_loss", "total_variation", "temporal_loss"],
+    ("name", "count"),
+    [("content_loss", 2), ("total_variation", 1), ("temporal_loss", 1)],
 )
 def test_perceptual_loss_calls_the_published_functions(
-    tiny_features, monkeypatch, name
+    tiny_features, monkeypatch, name, count
 ):
-    import tfstyle
-
-    published = getattr(functions, name)
-    assert getattr(tfstyle.losses, name) is published
+    published, calls = getattr(losses, name), []
     assert getattr(perceptual, name) is published
-    calls = []
 
     def counted(*args, **kwargs):
         calls.append(name)
@@ -840,8 +923,37 @@ def test_perceptual_loss_calls_the_published_functions(
     )
     calls.clear()
     loss(images, targets)
-    layered = {"gram_matrix": 2, "content_loss": 2, "style_loss": 2}
-    assert len(calls) == layered.get(name, 1)
+    assert len(calls) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("gram", (gram_matrix, style_loss)),
+        ("wasserstein", (moments, wasserstein_loss)),
+    ],
+)
+def test_perceptual_loss_calls_the_published_functions_of_styles(
+    tiny_features, monkeypatch, name, published
+):
+    distance, calls = functions.STYLE_DISTANCES[name], []
+    assert (distance.statistics, distance.loss) == published
+
+    def counted(function):
+        return lambda *args, **kwargs: calls.append(1) or function(*args, **kwargs)
+
+    spied = map(counted, published)
+    monkeypatch.setitem(
+        functions.STYLE_DISTANCES,
+        name,
+        distance._replace(statistics=next(spied), loss=next(spied)),
+    )
+    loss = make_loss(tiny_features, style_loss=name)
+    images = random((1, 12, 9, 3))
+    targets = loss.targets(images, images)
+    calls.clear()
+    loss(images, targets)
+    assert len(calls) == 2 + 2
 
 
 def test_loss_sums_names_local_terms_in_order():

@@ -354,9 +354,11 @@ def test_texture_of_the_white_part_of_a_style(tiny_backbone, style):
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+@pytest.mark.parametrize(
+    ("optimizer", "style_loss"), [("adam", "gram"), ("lbfgs", "wasserstein")]
+)
 def test_mask_colour_blend_tiles_and_checkpoint_at_once(
-    tiny_backbone, tmp_path, content, style, optimizer, monkeypatch
+    tiny_backbone, tmp_path, content, style, optimizer, style_loss, monkeypatch
 ):
     other = np.ascontiguousarray(1 - style[:, ::-1])
     red, blue = labelled("red", "blue"), labelled("blue", "red")
@@ -375,6 +377,7 @@ def test_mask_colour_blend_tiles_and_checkpoint_at_once(
         "steps": 16,
         "margin": 4,
         "optimizer": optimizer,
+        "style_loss": style_loss,
     }
     whole = tfstyle.stylize(**arguments)
     np.testing.assert_array_equal(whole.images[:, :8, :8], content[:, :8, :8])

@@ -5,9 +5,11 @@ from tfstyle.losses.functions import (
     blend_styles,
     content_loss,
     gram_matrix,
+    moments,
     style_loss,
     temporal_loss,
     total_variation,
+    wasserstein_loss,
 )
 from tfstyle.losses.perceptual import (
     TOTAL_VARIATION,
@@ -23,7 +25,9 @@ __all__ = [
     "blend_styles",
     "content_loss",
     "gram_matrix",
+    "moments",
     "style_loss",
     "temporal_loss",
     "total_variation",
+    "wasserstein_loss",
 ]
