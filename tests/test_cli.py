@@ -414,6 +414,27 @@ def test_a_person_sees_a_bar(folder):
 
 
 @pytest.mark.parametrize(
+    ("words", "library"),
+    [
+        ("apply content.png out.png", "TensorFlow"),
+        ("batch content.png out", "Ray"),
+        ("studio --nobrowser", "Gradio"),
+    ],
+)
+def test_a_person_is_first_told_what_is_being_loaded(folder, words, library):
+    terminal, child = pty.openpty()
+    process = subprocess.Popen([*PROGRAM, *words.split()], stderr=child)
+    os.close(child)
+    try:
+        line = os.read(terminal, 99).decode()
+        assert line.strip() == f"tfstyle: loading {library} …"
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+
+
+@pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
 def test_signal_keeps_the_picture_so_far(folder, number, code):
