@@ -111,7 +111,7 @@ def measure(folder: pathlib.Path) -> dict[str, tuple[Cost, Cost]]:
             pictures, style = folder / name, f"--style_name={FLAGS.style_name}"
             commands = {
                 "apply": [f"--content={pictures}"],
-                "batch": [f"--input={pictures}", f"--workers={FLAGS.workers}"],
+                "batch": [f"--content={pictures}", f"--workers={FLAGS.workers}"],
             }
             for command, words in commands.items():
                 cost = run(command, pictures, [style, *words])

@@ -119,10 +119,10 @@ def assert_same(file, result: np.ndarray) -> None:
 
 
 def test_batch_stylizes_good_pictures_and_lists_bad_ones(run, place, here, network):
-    code, out, err = run(*batch("--input=photos/**", "--style_name=b"))
+    code, out, err = run(*batch("--content=photos/**", "--style_name=b"))
 
     said = "5 pictures found, 3 stylized, 0 done before, 2 unreadable"
-    assert (code, err) == (0, "")
+    assert (code, err) == (1, "")
     assert out == f"out: {said}, see {place}/out/unreadable.jsonl\n"
     assert files() == ["1.png", "3.png", "deep/2.PNG", "unreadable.jsonl"]
     failed = failures()
@@ -136,21 +136,21 @@ def test_batch_stylizes_good_pictures_and_lists_bad_ones(run, place, here, netwo
 
 
 def test_batch_does_nothing_twice(run, place, here):
-    run(*batch("--input=photos/*"))
+    run(*batch("--content=photos/*"))
     first = Path("out/1.png").stat().st_mtime_ns
     Path("out/.tfstyle-batch").mkdir()
     Path("out/.tfstyle-batch/left").touch()  # by a run that was killed
     save_image(picture(4), "photos/4.png")
     save_image(picture(5), "photos/text.png")
 
-    said = run(*batch("--input=photos/*"))[1]
+    said = run(*batch("--content=photos/*"))[1]
     assert "5 pictures found, 2 stylized, 2 done before, 1 unreadable" in said
     assert list(failures()) == ["photos/empty.jpg"]
     assert Path("out/1.png").stat().st_mtime_ns == first
     assert not Path("out/.tfstyle-batch").exists()
 
     Path("photos/empty.jpg").unlink()
-    code, out, _ = run(*batch("--input=photos/*"))
+    code, out, _ = run(*batch("--content=photos/*"))
     assert code == 0
     assert out == "out: 4 pictures found, 0 stylized, 4 done before, 0 unreadable\n"
     assert Path("out/unreadable.jsonl").read_bytes() == b""
@@ -163,32 +163,33 @@ def test_batch_does_nothing_twice(run, place, here):
         (("--size=16",), "size (None, now 16)"),
         (("--color=content",), "color (style, now content)"),
         (("--model=other.keras",), "model;"),
-        (("--input=photos/deep/*",), "pictures"),
+        (("--content=photos/deep/*",), "pictures"),
     ],
 )
 def test_batch_refuses_results_of_other_settings(
     run, refused, place, here, words, named
 ):
-    run(*batch("--input=photos/*"))
+    run(*batch("--content=photos/*"))
     save_network(lively_network(["a", "b", "c"]), "other.keras")
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
-    code, err = refused(*batch("--input=photos/*", *words))
+    code, err = refused(*batch("--content=photos/*", *words))
     assert code == 2
     assert named in err and "/out: " in err and ".tfstyle-batch.json" in err
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
 
 
 def test_batch_says_that_settings_are_damaged(run, refused, place, here):
-    run(*batch("--input=photos/*"))
+    run(*batch("--content=photos/*"))
     for text in ("{", "[1]"):
         Path("out/.tfstyle-batch.json").write_text(text)
         assert (
-            ".tfstyle-batch.json: is damaged" in refused(*batch("--input=photos/*"))[1]
+            ".tfstyle-batch.json: is damaged"
+            in refused(*batch("--content=photos/*"))[1]
         )
 
 
 def test_batch_leaves_results_out_of_a_pattern(run, place, here):
-    words = batch("--input=**.png,**.PNG", "--output=photos/out")
+    words = batch("--content=**.png,**.PNG", "--output=photos/out")
     words += ("--dead_letter=photos/bad.png",)
     for done in ("2 stylized, 0 done before", "0 stylized, 2 done before"):
         said = run(*words)[1]
@@ -201,7 +202,7 @@ def test_batch_leaves_results_out_of_a_pattern(run, place, here):
 
 def test_batch_lists_the_second_picture_of_a_name(run, place, here, network):
     save_image(picture(6), "photos/3.png")
-    assert "2 pictures found, 1 styl" in run(*batch("--input=photos/3.*"))[1]
+    assert "2 pictures found, 1 styl" in run(*batch("--content=photos/3.*"))[1]
     assert_same("out/3.png", apply_style("photos/3.png", model=network))
     reason = failures()["photos/3.bmp"]
     assert "/photos/3.png" in reason and "rename" in reason
@@ -210,7 +211,7 @@ def test_batch_lists_the_second_picture_of_a_name(run, place, here, network):
 def test_batch_keeps_sizes_colours_and_odd_names(run, place, here, network):
     odd = Path(os.fsdecode(os.fsencode("photos/ä") + b"\xff.png"))
     Path("photos/1.png").rename(odd)
-    words = ("--input=photos/*.png", "--color=content", "--size=16")
+    words = ("--content=photos/*.png", "--color=content", "--size=16")
     assert "2 pictures found, 1 stylized" in run(*batch(*words))[1]
     how = {"model": network, "size": 16}
     result = Path("out", odd.name)
@@ -224,7 +225,7 @@ def test_batch_lists_a_picture_that_its_format_cannot_hold(
     Image.new("RGB", (8, 6)).save("photos/wide.webp")
     wide = np.zeros([6, 16384, 3], "float32")
     monkeypatch.setattr(Stylize, "stylize", lambda self, pictures: iter([wide]))
-    run(*batch("--input=photos/wide.webp"))
+    run(*batch("--content=photos/wide.webp"))
     assert "could not be encoded as .webp" in failures()["photos/wide.webp"]
     assert files() == ["unreadable.jsonl"]
 
@@ -239,7 +240,7 @@ def test_batch_tells_of_a_full_disk_in_one_line(run, place, here, monkeypatch):
         return real(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", write)
-    code, out, err = run(*batch("--input=photos/1.png"))
+    code, out, err = run(*batch("--content=photos/1.png"))
     assert (code, out) == (1, "")
     assert err.startswith(f"tfstyle: {place}/out/1.png: could not be written: ")
     assert "No space left" in err and err.count("\n") == 1
@@ -276,7 +277,7 @@ def test_batch_makes_results_or_lines_of_hostile_pictures(run, corpus, here):
     # A run that hangs could not be told to end.
     faulthandler.dump_traceback_later(300, exit=True, file=sys.__stderr__)
     try:
-        code, out, err = run(*batch("--input=corpus/**", "--size=16"))
+        code, out, err = run(*batch("--content=corpus/**", "--size=16"))
     finally:
         faulthandler.cancel_dump_traceback_later()
     assert hostile._peak() - memory < 300  # megabytes
@@ -284,7 +285,7 @@ def test_batch_makes_results_or_lines_of_hostile_pictures(run, corpus, here):
     failed, results = failures(), files()
     results.remove("unreadable.jsonl")
     said = f"{len(results)} stylized, 0 done before, {len(failed)} unreadable"
-    assert (code, err) == (0, "")
+    assert (code, err) == (1, "")
     assert f"out: {len(results) + len(failed)} pictures found, {said}" in out
     left_out = []
     for path, outcome in corpus.items():
@@ -316,8 +317,8 @@ def test_batch_lists_a_picture_that_takes_too_much_memory(
         return image
 
     monkeypatch.setattr(apply, "apply_network", apply_network)
-    code, out, _ = run(*batch("--input=photos/**/*.png,photos/**/*.PNG"))
-    assert code == 0
+    code, out, _ = run(*batch("--content=photos/**/*.png,photos/**/*.PNG"))
+    assert code == 1
     assert "3 pictures found, 1 stylized, 0 done before, 2 unreadable" in out
     assert "not enough memory" in failures()["photos/deep/2.PNG"]
 
@@ -404,8 +405,8 @@ def test_batch_optimises_pictures_to_paintings(run, place, here, tiny_backbone):
     save_image(picture(8), "a.png")
     save_image(picture(9), "b.png")
     words = ("--style=a.png:1,b.png:3", *OPTIONS, "--max_memory=3")
-    code, out, _ = run("batch", "--input=photos/**", "--output=out", *words)
-    assert code == 0 and "5 pictures found, 3 stylized" in out
+    code, out, _ = run("batch", "--content=photos/**", "--output=out", *words)
+    assert code == 1 and "5 pictures found, 3 stylized" in out
     result = tfstyle.stylize(
         "photos/deep/2.PNG",
         {"a.png": 1, "b.png": 3},
@@ -629,14 +630,14 @@ def test_batch_works_from_bucket_to_bucket(run, place, here, bucket, store, netw
     store.requests.clear()
     store.fails = 0.1
     words = ("batch", "--model=model.keras", f"--output={bucket}/results")
-    words += (f"--input={bucket}/photos/**", "--style_name=b")
+    words += (f"--content={bucket}/photos/**", "--style_name=b")
     code, out, err = run(*words)
     store.fails = 0.0
     # Existence is asked once for a folder, and not for each picture.
     heads = [request for request in store.requests if request.startswith("HEAD")]
     assert not [request for request in heads if re.search("results/.*png", request)]
     said = "5 pictures found, 3 stylized, 0 done before, 2 unreadable"
-    assert (code, err) == (0, "")
+    assert (code, err) == (1, "")
     assert said in out and f"see {bucket}/results/unreadable.jsonl" in out
     assert sorted(there.list(f"{bucket}/results")) == [
         *(".tfstyle-batch.json", "1.png", "3.png", "deep", "unreadable.jsonl")
@@ -654,7 +655,7 @@ def test_batch_lists_objects_that_may_not_be_read(run, place, here, bucket, stor
     for name in ("1.png", "2.png"):
         there.write(f"{bucket}/in/{name}", Path("photos/1.png").read_bytes(), "")
     store.denied = "(GET|HEAD) /bucket/in/2.png"
-    words = ("batch", "--model=model.keras", f"--input={bucket}/in", "--output=out")
+    words = ("batch", "--model=model.keras", f"--content={bucket}/in", "--output=out")
     assert "2 pictures found, 1 stylized" in run(*words)[1]
     (line,) = Path("out/unreadable.jsonl").read_text().splitlines()
     assert json.loads(line)["path"] == f"{bucket}/in/2.png"
@@ -665,7 +666,7 @@ def test_batch_ends_where_results_may_not_be_written(
     refused, place, here, bucket, store
 ):
     store.denied = "PUT .*png"
-    code, err = refused(*batch("--input=photos/1.png", f"--output={bucket}/out"))
+    code, err = refused(*batch("--content=photos/1.png", f"--output={bucket}/out"))
     assert code == 1
     assert f"{bucket}/out/1.png: could not be written" in err and "DENIED" in err
 
@@ -676,7 +677,7 @@ def test_batch_refuses_stores_that_do_not_exist(refused, place, here, bucket):
         ("ftp://server/x/*.png", "ftp"),
         ("photos/*,s3://bucket/*", "one store"),
     ):
-        assert named in refused(*batch(f"--input={source}"))[1]
+        assert named in refused(*batch(f"--content={source}"))[1]
 
 
 # Workers that die
@@ -697,7 +698,7 @@ def test_batch_keeps_what_a_dead_worker_wrote(run, place, again, monkeypatch):
         return begun
 
     monkeypatch.setattr(Places, "begin", begin)
-    said = run(*batch("--input=photos/**"))[1]
+    said = run(*batch("--content=photos/**"))[1]
     assert "5 pictures found, 3 stylized, 0 done before, 2 unreadable" in said
     assert load_image("out/1.png").max() == 0
     assert not Path("out/.tfstyle-batch").exists()
@@ -714,28 +715,28 @@ def test_batch_gives_a_picture_up_that_workers_die_of(run, place, again, monkeyp
     monkeypatch.setattr(Places, "close", lambda self: None)
     marks = Path("out/.tfstyle-batch")
     for deaths in range(1, runs.MOST_DEATHS + 1):
-        assert run(*batch("--input=photos/*"))[0] == 143
+        assert run(*batch("--content=photos/*"))[0] == 143
         ((_, text),) = [
             (file, file.read_text()) for file in marks.iterdir() if file.name != "begun"
         ]
         assert int(text) == deaths
         monkeypatch.setattr(Places, "begin", lambda self, settings: 0)
-    assert "4 pictures found, 1 stylized" in run(*batch("--input=photos/*"))[1]
+    assert "4 pictures found, 1 stylized" in run(*batch("--content=photos/*"))[1]
     assert failures()["photos/1.png"] == "2 workers that tried have died"
 
 
 # What is refused, and what is shown
 
 
-PICTURES = "--input=photos/*"
+PICTURES = "--content=photos/*"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "--input is missing"),
-        (("--input=none/*.jpg",), "none/*.jpg: no picture matches"),
-        (("--input=none",), "none: no picture matches"),
+        ((), "--content is missing"),
+        (("--content=none/*.jpg",), "none/*.jpg: no picture matches"),
+        (("--content=none",), "none: no picture matches"),
         ((PICTURES, "--output=out.png"), "the results need a folder"),
         ((PICTURES, "--output=photos"), "photos: the pictures are in this folder"),
         ((PICTURES, "--output=model.keras/x"), "model.keras/x"),

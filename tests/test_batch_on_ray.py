@@ -124,7 +124,7 @@ def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, temporary, monke
     with begun() as process:
         out, err = process.communicate(timeout=120)
     done = f"{120 - bad - len(first)} stylized, {len(first)} done before"
-    assert (process.returncode, without_progress(err)) == (0, "")
+    assert (process.returncode, without_progress(err)) == (1, "")
     assert f"out: 120 pictures found, {done}, {bad} unreadable" in out
     last = results()
     assert len(last) == 120 - bad
@@ -184,7 +184,7 @@ def test_batch_of_ten_thousand_survives_five_kills(photos):
             wait_for(number, process)
             random.choice(working(process.pid)).kill()
         out, err = process.communicate(timeout=1200)
-    assert (process.returncode, without_progress(err)) == (0, "")
+    assert (process.returncode, without_progress(err)) == (1, "")
     said = f"{10_000 - bad} stylized, 0 done before, {bad} unreadable"
     assert f"out: 10000 pictures found, {said}" in out
     assert len(results()) == 10_000 - bad
@@ -206,7 +206,7 @@ def test_batch_waits_for_an_object_store_that_is_away(photos, monkeypatch):
             time.sleep(10)
             store.fails = 0.0
             out, err = process.communicate(timeout=300)
-        assert (process.returncode, without_progress(err)) == (0, "")
+        assert (process.returncode, without_progress(err)) == (1, "")
         assert f"{100 - bad} stylized, 0 done before, {bad} unreadable" in out
         there = store_of("s3://bucket")
         names = [name for name in there.list("s3://bucket/out") if "png" in name]
@@ -250,7 +250,7 @@ def test_batch_survives_a_killed_worker_and_a_killed_node(photos, cluster):
         for child in family:
             child.kill()
         out, err = process.communicate(timeout=120)
-    assert (process.returncode, without_progress(err)) == (0, "")
+    assert (process.returncode, without_progress(err)) == (1, "")
     said = f"{200 - bad} stylized, 0 done before, {bad} unreadable"
     assert f"out: 200 pictures found, {said}" in out
     assert len(results()) == 200 - bad

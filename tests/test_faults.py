@@ -155,8 +155,8 @@ WRITTEN = ["--steps=8", "--snapshot_every=1", "--checkpoint_every=0"]
     + [
         ["apply", "--content=photo.png", "--output=sealed/new.png"],
         ["apply", "--content=photo.png,art.png", "--output=sealed/new"],
-        ["batch", "--input=*.png", "--output=sealed/new"],
-        ["batch", "--input=*.png", "--dead_letter=sealed/new/bad.jsonl"],
+        ["batch", "--content=*.png", "--output=sealed/new"],
+        ["batch", "--content=*.png", "--dead_letter=sealed/new/bad.jsonl"],
         ["export", "--output=sealed"],
         ["export", "--format=keras", "--output=sealed/n.keras"],
         ["train", "--style=art.png", "--photos=.", "--output=sealed/new"],

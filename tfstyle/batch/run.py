@@ -75,7 +75,7 @@ class Counts:
 
 
 def stylize_folder(
-    input: str | Sequence[str],
+    content: str | Sequence[str],
     output: str,
     style: Any = None,
     *,
@@ -96,7 +96,7 @@ def stylize_folder(
     folder of results refuses other settings. One run at a time may write to a folder.
 
     Args:
-      input: A folder (all pictures in it, to any depth), a picture, a pattern with
+      content: A folder (all pictures in it, to any depth), a picture, a pattern with
         ``*``, ``?`` and ``[...]`` within a name and ``**`` for any number of folders,
         or a list of these; on this machine, or as ``s3://``, ``gs://`` or ``hdfs://``.
         As in Python and bash, no pattern matches names that begin with a dot.
@@ -121,7 +121,7 @@ def stylize_folder(
       MissingExtraError: If Ray is not installed.
       TfstyleError: If results cannot be written, or the cluster failed.
     """
-    places = Places.of(input, output, dead_letter)
+    places = Places.of(content, output, dead_letter)
     places.check()
     local = 0 if address else workers or default_workers()
     share = max(1, round(1 / gpus_per_worker)) if gpus_per_worker else local

@@ -9,8 +9,8 @@ tfstyle batch s3://bucket/photos s3://bucket/results --style_name=waves --addres
 With --style_name, a trained network stylizes each picture in one pass; with --style,
 each is optimised, with the flags of tfstyle stylize.
 
-Pictures that cannot be read are listed in a file. The same command goes on where it
-was interrupted, and makes no result again.
+Pictures that cannot be read are listed in a file, and make the exit code 1. The same
+command goes on where it was interrupted, and makes no result again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import FRAMES, Options
 from tfstyle.options.fields import MEMORY
 
-POSITIONAL = ("input", "output")
+POSITIONAL = ("content", "output")
 TRAINED_OPTIONS = ("model", "style_name", "batch_size")
 """What only trained styles have."""
 COMMON_OPTIONS = ("color", "max_memory", "size")
@@ -50,7 +50,7 @@ def define_flags(values: flags.FlagValues) -> None:
         values,
         [
             argument(
-                "input",
+                "content",
                 "A folder, or pictures by pattern: * within a name, **/ for any number "
                 "of folders; several with commas between them. On this machine, or "
                 "s3://, gs://, hdfs://.",
@@ -117,7 +117,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Stylizes what has no result yet."""
     check_backend()
-    source, output = required(values, "input", "output")
+    source, output = required(values, "content", "output")
     check_folder_name(output, "the results")
     options = _options(values)
     places = Places.of(arguments.picture_paths(source), output, values.dead_letter)
@@ -151,7 +151,7 @@ def run(values: flags.FlagValues) -> int:
         f"{counts.unreadable} unreadable"
     )
     print(line + f", see {places.dead_letter}" * bool(counts.unreadable))
-    return 0
+    return int(counts.unreadable > 0)
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
