@@ -149,8 +149,8 @@ def stylize_folder(
                 lines += [json.dumps(vars(failure)) for failure in outcome.failures]
                 if progress:
                     progress(done + skipped + len(lines))
-        lines = "".join(f"{line}\n" for line in lines).encode()
-        places.write(places.dead_letter, lines)
+        text = "".join(f"{line}\n" for line in lines)
+        places.write(places.dead_letter, text.encode())
     return Counts(done + skipped + len(lines), done, skipped, len(lines))
 
 
