@@ -6,7 +6,8 @@
   has at its end.
 * ``memory``: peak memory and seconds per step against pixels, whole and by tiles.
 * ``apply``: pictures per second of a feed-forward network in several runtimes.
-* ``startup``: seconds from the command to the first step, a picture, and the help.
+* ``startup``: seconds from the command to the first step, a picture, and the help, and
+  of calls of one ``Stylizer`` beside calls of ``stylize``.
 
 Contestants take turns, repeat by repeat, so that a noisy neighbour disturbs all of them
 alike; tables have medians. Tracing is left out of seconds per step: the first step of
@@ -742,6 +743,43 @@ def measure_startup(book: Book) -> None:
             note(f"startup: {name}: {np.median(seconds):.2f} s")
             row = {"seconds": seconds, "median": float(np.median(seconds))}
             book.put(row, "startup", name)
+    turns = [seconds_of_calls(content, style) for _ in range(FLAGS.repeats)]
+    for name in turns[0]:
+        seconds = [turn[name] for turn in turns]
+        note(f"startup: {name}: {np.median(seconds):.2f} s")
+        row = {"seconds": seconds, "median": float(np.median(seconds))}
+        book.put(row, "startup", name)
+
+
+CALLS = """
+import json, sys, time
+import tfstyle
+
+def seconds(call, times=1, **options):
+    began = time.perf_counter()
+    for _ in range(times):
+        call(*sys.argv[1:], **options)
+    return time.perf_counter() - began
+
+stop = {"callbacks": [lambda progress: True]}
+stylizer = tfstyle.Stylizer(size=128)
+first, second = (seconds(stylizer, **stop) for _ in range(2))
+kept = seconds(stylizer, 10)
+anew = seconds(lambda *pictures: tfstyle.stylize(*pictures, size=128), 10)
+print(json.dumps({
+    "first step of a Stylizer's first call": first,
+    "first step of its second call": second,
+    "ten pictures of 128 pixels by it": kept,
+    "the same by tfstyle.stylize, which builds one each time": anew,
+}))
+"""
+
+
+def seconds_of_calls(content: str, style: str) -> dict[str, float]:
+    """What calls take in a process of their own that has imported tfstyle."""
+    command = [sys.executable, "-c", CALLS, content, style]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout))
 
 
 def to_first_line(command: Sequence[str]) -> float:

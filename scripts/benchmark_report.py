@@ -185,7 +185,7 @@ def apply_table(rows: Mapping[str, Any]) -> str:
 def startup_table(rows: Mapping[str, Any]) -> str:
     """Start-up."""
     body = [[name, row["median"]] for name, row in rows.items()]
-    return table(["from the command to", "seconds"], body)
+    return table(["from the command, or a call, to", "seconds"], body)
 
 
 TABLES = {
