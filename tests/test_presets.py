@@ -30,7 +30,10 @@ def options_of(preset: str, *words: str) -> Options:
     return STYLIZE.options(values_of(values, STYLIZE.fields))
 
 
-@pytest.mark.parametrize("name", preset_names())
+EXPERIMENTS = [name for name in preset_names() if name != "painting"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_preset_names_known_flags_and_layers_and_its_source(name):
     from tfstyle.backbones import get_backbone
 
@@ -100,6 +103,20 @@ def test_gatys_preset_is_the_published_experiment():
     assert list(options.style_layers) == [f"relu{i}_1" for i in range(1, 6)]
     assert (options.normalization, options.init) == ("gatys", "noise")
     assert options.steps == (1000,)
+
+
+def test_painting_preset_is_the_wasserstein_distance():
+    from tfstyle.losses.from_options import perceptual_loss
+
+    options = options_of("painting")
+    loss = perceptual_loss(options)
+    weights = [256, 64, 16, 4, 1]
+
+    assert loss.style_loss == "wasserstein"
+    assert list(loss.style_layers.values()) == pytest.approx(
+        [weight / sum(weights) for weight in weights]
+    )
+    assert "Crowson" in preset_source("painting")[0]
 
 
 def test_single_flags_override_a_preset():
