@@ -18,6 +18,7 @@ from conftest import draw, use_tiny_backbone
 
 import tfstyle
 from tfstyle.errors import NonFiniteLossError, TfstyleError, UsageError
+from tfstyle.losses import perceptual as losses
 from tfstyle.networks import training
 from tfstyle.networks.style_net import load_network
 from tfstyle.networks.training import train
@@ -210,6 +211,20 @@ def test_train_averages_weights_by_the_formula(photos, tmp_path):
         decay = min(0.2, (1 + step) / (10 + step))
         mean = decay * mean + (1 - decay) * made.network.get_weights()[0]
         np.testing.assert_allclose(made.averaged.get_weights()[0], mean, atol=1e-6)
+
+
+def test_train_with_the_wasserstein_distance_learns_and_finds_roots_once(
+    photos, tmp_path, monkeypatch
+):
+    found, roots = [], losses.covariance_root
+    monkeypatch.setattr(
+        losses, "covariance_root", lambda target: found.append(1) or roots(target)
+    )
+    options = {"style_loss": "wasserstein", "steps": 40, "learning_rate": 0.01}
+    result = run(photos, tmp_path / "run", **options)
+    totals = result.history["total"]
+    assert np.mean(totals[-5:]) < 0.8 * np.mean(totals[:5])
+    assert len(found) == 3  # one for each style layer, of all styles at once
 
 
 def test_train_refuses_photographs_of_which_none_can_be_read(photos, tmp_path):
