@@ -83,7 +83,7 @@ class Task:
 
 
 class Baseline:
-    """The relative losses of the README's table; a subclass has the operations."""
+    """The relative losses of tfstyle; a subclass has the operations."""
 
     def __init__(self, task: Task, content: Any, style: Any):
         """Computes the targets of pictures as ``_features`` takes them."""

@@ -1,4 +1,4 @@
-"""Measures tfstyle beside what else there is, and writes tables for the README.
+"""Measures tfstyle beside what else there is, and writes tables for docs/benchmarks.md.
 
 * ``step``: seconds of an optimisation step on each backbone, on a plain PyTorch loop
   and on the loop of TensorFlow's tutorial, beside what ``tf.matmul`` reaches.
