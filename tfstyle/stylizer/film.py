@@ -32,17 +32,10 @@ class FrameStylizer:
     def __init__(
         self, stylizer: Stylizer, style: Any, frame_steps: int, temporal_weight: float
     ):
-        """Reads the style.
-
-        Args:
-          stylizer: The options. Frames keep their own size.
-          style: See ``Stylizer.film``.
-          frame_steps: See ``Stylizer.film``.
-          temporal_weight: See ``Stylizer.film``.
+        """Checks the arguments, which are those of ``Stylizer.film``.
 
         Raises:
-          UsageError: If the style cannot be used, or a number is out of range.
-          ImageError: If a style picture is damaged.
+          UsageError: If there is no style, or a number is out of range.
         """
         if not isinstance(frame_steps, int) or frame_steps < 1:
             raise UsageError(

@@ -96,13 +96,8 @@ class MemoryPlanner:
     ) -> int:
         """How many pairs of vectors L-BFGS may remember; 0 means Adam.
 
-        Args:
-          size: Same as in ``cut``.
-          style_sizes: Same as in ``cut``.
-          batch: Same as in ``cut``.
-
-        Returns:
-          ``history``, or with ``optimizer=auto`` as many as fit.
+        They are ``history``, or with ``optimizer=auto`` as many as fit. The arguments
+        are those of ``cut``.
         """
         options, area = self._options, batch * math.prod(size)
         if options.optimizer != "auto":
@@ -162,16 +157,9 @@ class MemoryPlanner:
         batch: int,
         pairs: int,
     ) -> float:
-        """Bytes that a scale leaves to others if it is computed as one tile.
+        """Bytes that a scale leaves to others if it is computed as one tile, or 0.
 
-        Args:
-          size: Same as in ``cut``.
-          style_sizes: Same as in ``cut``.
-          batch: Same as in ``cut``.
-          pairs: From ``pairs``.
-
-        Returns:
-          The number, or 0.
+        The arguments are those of ``cut``.
         """
         pixels = max(batch * math.prod(size), *map(math.prod, style_sizes), 0)
         used = self._fixed(size, style_sizes, batch, pairs) + self._kept(size, batch)

@@ -102,18 +102,7 @@ def read_pictures(
     style_mask: Any = None,
     protect: Any = None,
 ) -> Pictures:
-    """Reads and checks the pictures of a run.
-
-    Args:
-      options: The options of the run.
-      content: See ``tfstyle.stylize``.
-      style: See ``tfstyle.stylize``; or ``LoadedStyles``.
-      content_mask: See ``tfstyle.stylize``.
-      style_mask: See ``tfstyle.stylize``.
-      protect: See ``tfstyle.stylize``.
-
-    Returns:
-      The pictures.
+    """Reads and checks the pictures of a run, given as in ``Stylizer.__call__``.
 
     Raises:
       UsageError: If a picture is missing, or cannot be used.
@@ -155,14 +144,7 @@ def read_pictures(
 
 
 def read_styles(options: Options, source: Any) -> LoadedStyles:
-    """Reads style pictures at the scale of their strokes.
-
-    Args:
-      options: The options of the run.
-      source: See ``style`` of ``tfstyle.stylize``; or ``LoadedStyles``.
-
-    Returns:
-      The pictures and their weights.
+    """Reads style pictures, given as in ``Stylizer.__call__``, at their strokes' scale.
 
     Raises:
       UsageError: If there is none though style has a weight, or the weights or
@@ -197,14 +179,7 @@ def read_styles(options: Options, source: Any) -> LoadedStyles:
 
 
 def weighted_sources(source: Any) -> list[tuple[Any, float]]:
-    """Pictures with their weights; those of a folder share its weight.
-
-    Args:
-      source: See ``style`` of ``tfstyle.stylize``.
-
-    Returns:
-      Paths or pictures, each with its weight.
-    """
+    """Style pictures or their paths with their weights; a folder's share its weight."""
     if source is None:
         return []
     if isinstance(source, Mapping):

@@ -156,12 +156,7 @@ class Stylizer:
     ) -> Pictures:
         """Reads and checks pictures for ``run``, without importing TensorFlow.
 
-        Args:
-          content: Same as in ``__call__``.
-          style: Same as in ``__call__``.
-          content_mask: Same as in ``__call__``.
-          style_mask: Same as in ``__call__``.
-          protect: Same as in ``__call__``.
+        The arguments are those of ``__call__``.
 
         Raises:
           UsageError: If a picture is missing, or cannot be used.
@@ -200,17 +195,10 @@ class Stylizer:
         *,
         temporal_weight: float = 0.0,
     ) -> Result:
-        """Optimises pictures that have been read; see ``__call__``.
+        """Optimises pictures that ``read`` has read: the second half of ``__call__``.
 
-        Args:
-          pictures: From ``read``.
-          callbacks: Same as in ``__call__``.
-          checkpoint: Same as in ``__call__``.
-          checkpoint_every: Same as in ``__call__``.
-          temporal_weight: Weight of the distance to ``pictures.warped``, in films.
-
-        Returns:
-          Same as ``__call__``.
+        Further arguments and the result are those of ``__call__``. In films,
+        ``temporal_weight`` is the weight of the distance to ``pictures.warped``.
 
         Raises:
           UsageError: If the pictures are too small, do not fit in memory, or the
@@ -242,21 +230,9 @@ class Stylizer:
         Inverting Them". Options that this stylizer was not given have the defaults of
         ``invert``.
 
-        Args:
-          content: Path, ``PIL.Image``, array or tensor.
-          layer: The layer whose features are inverted; None for ``content_layers``, or
-            the network's own content layers.
-          callbacks: Same as in ``__call__``.
-          checkpoint: Same as in ``__call__``.
-          checkpoint_every: Same as in ``__call__``.
-
-        Returns:
-          Same as ``__call__``.
-
-        Raises:
-          UsageError: If the layer does not exist, or the picture cannot be used.
-          ImageError: If a file is not a picture, or is damaged.
-          NonFiniteLossError: If the loss became NaN or infinite.
+        ``layer`` names the layer; None stands for ``content_layers``, or the network's
+        own content layers. Other arguments, result and errors are those of
+        ``__call__``.
         """
         layers = {} if layer is None else {"content_layers": {layer: 1.0}}
         variant = self._variant(INVERT, layers)
@@ -278,23 +254,9 @@ class Stylizer:
 
         Options that this stylizer was not given have the defaults of ``texture``.
 
-        Args:
-          style: Same as in ``__call__``.
-          width: Width of the result in pixels; None for the style picture's.
-          height: Height of the result in pixels; None for the style picture's.
-          style_mask: A grey picture, or a list of one for each style: what is white
-            counts.
-          callbacks: Same as in ``__call__``.
-          checkpoint: Same as in ``__call__``.
-          checkpoint_every: Same as in ``__call__``.
-
-        Returns:
-          Same as ``__call__``.
-
-        Raises:
-          UsageError: If a side is not at least 1, or the picture cannot be used.
-          ImageError: If a file is not a picture, or is damaged.
-          NonFiniteLossError: If the loss became NaN or infinite.
+        ``width`` and ``height`` are the result's in pixels, at least 1; None stands for
+        the style picture's. Other arguments, result and errors are those of
+        ``__call__``.
         """
         variant = self._variant(TEXTURE, {})
         pictures = variant.read_texture(style, width, height, style_mask=style_mask)
@@ -310,11 +272,7 @@ class Stylizer:
     ) -> Pictures:
         """Reads and checks the pictures of a texture for ``run``.
 
-        Args:
-          style: Same as in ``texture``.
-          width: Same as in ``texture``.
-          height: Same as in ``texture``.
-          style_mask: Same as in ``texture``.
+        The arguments are those of ``texture``.
 
         Raises:
           UsageError: If a side is not at least 1, or the picture cannot be used.
@@ -340,25 +298,7 @@ class Stylizer:
     ) -> Iterator[Cell]:
         """Stylizes a picture with every combination of some options.
 
-        Pictures are read, the network is built, and features of content and style are
-        computed once for all combinations that have them in common.
-
-        Args:
-          content: Same as in ``__call__``.
-          style: Same as in ``__call__``.
-          grid: The values of each option to go through; the last one changes first.
-          content_mask: Same as in ``__call__``.
-          style_mask: Same as in ``__call__``.
-          protect: Same as in ``__call__``.
-          callbacks: Makes the callbacks of each run from its settings; one that returns
-            True ends the sweep after that run.
-
-        Yields:
-          The runs, in order.
-
-        Raises:
-          UsageError: If a combination cannot be used; before the first run.
-          ImageError: If a file is not a picture, or is damaged.
+        Same as ``tfstyle.sweep`` with the options of this stylizer.
         """
         from tfstyle.stylizer.sweep import sweep
 
@@ -446,30 +386,12 @@ def stylize(
     """Gives one picture the style of another (Gatys, Ecker and Bethge 2016).
 
     For several pictures, a ``Stylizer`` builds the network and its graphs only once.
+    Arguments, result and errors are those of ``Stylizer.__call__``; ``options`` are the
+    fields of ``tfstyle.Options``.
 
     Example:
       >>> result = tfstyle.stylize("photo.jpg", "painting.jpg", size=768)
       >>> result.save("out.png")
-
-    Args:
-      content: Same as in ``Stylizer.__call__``.
-      style: Same as in ``Stylizer.__call__``.
-      content_mask: Same as in ``Stylizer.__call__``.
-      style_mask: Same as in ``Stylizer.__call__``.
-      protect: Same as in ``Stylizer.__call__``.
-      callbacks: Same as in ``Stylizer.__call__``.
-      checkpoint: Same as in ``Stylizer.__call__``.
-      checkpoint_every: Same as in ``Stylizer.__call__``.
-      **options: The fields of ``tfstyle.Options``.
-
-    Returns:
-      The picture, the history of the loss, and the seconds that it took.
-
-    Raises:
-      UsageError: If a picture or an option cannot be used; the message says why.
-      ImageError: If a file is not a picture, or is damaged.
-      NonFiniteLossError: If the loss became NaN or infinite; ``error.result`` has the
-        last good picture.
     """
     stylizer = Stylizer(**options)
     pictures = stylizer.read(
@@ -493,21 +415,8 @@ def invert_features(
 ) -> Result:
     """Finds a picture whose features equal a picture's (Mahendran and Vedaldi 2015).
 
-    Args:
-      content: Same as in ``Stylizer.invert``.
-      layer: Same as in ``Stylizer.invert``.
-      callbacks: Same as in ``Stylizer.__call__``.
-      checkpoint: Same as in ``Stylizer.__call__``.
-      checkpoint_every: Same as in ``Stylizer.__call__``.
-      **options: The fields of ``tfstyle.Options`` that are not about style.
-
-    Returns:
-      Same as ``stylize``.
-
-    Raises:
-      UsageError: If the layer does not exist, or a picture or option cannot be used.
-      ImageError: If a file is not a picture, or is damaged.
-      NonFiniteLossError: If the loss became NaN or infinite.
+    Arguments, result and errors are those of ``Stylizer.invert``; ``options`` are the
+    fields of ``tfstyle.Options`` that are not about style.
     """
     layers = {} if layer is None else {"content_layers": {layer: 1.0}}
     stylizer = Stylizer.for_recipe(INVERT, {**options, **layers})
@@ -528,23 +437,8 @@ def synthesize_texture(
 ) -> Result:
     """Makes a new picture with the texture of another (Gatys et al. 2015).
 
-    Args:
-      style: Same as in ``Stylizer.__call__``.
-      width: Same as in ``Stylizer.texture``.
-      height: Same as in ``Stylizer.texture``.
-      style_mask: Same as in ``Stylizer.texture``.
-      callbacks: Same as in ``Stylizer.__call__``.
-      checkpoint: Same as in ``Stylizer.__call__``.
-      checkpoint_every: Same as in ``Stylizer.__call__``.
-      **options: The fields of ``tfstyle.Options`` that are not about content.
-
-    Returns:
-      Same as ``stylize``.
-
-    Raises:
-      UsageError: If a picture or an option cannot be used.
-      ImageError: If a file is not a picture, or is damaged.
-      NonFiniteLossError: If the loss became NaN or infinite.
+    Arguments, result and errors are those of ``Stylizer.texture``; ``options`` are the
+    fields of ``tfstyle.Options`` that are not about content.
     """
     stylizer = Stylizer.for_recipe(TEXTURE, options)
     pictures = stylizer.read_texture(style, width, height, style_mask=style_mask)
