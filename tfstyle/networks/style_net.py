@@ -39,7 +39,7 @@ from tfstyle.networks.layers import (
     mirrored,
 )
 from tfstyle.networks.network_files import read_network, write_preset
-from tfstyle.networks.objective import Objective
+from tfstyle.networks.training_loss import TrainingLoss
 from tfstyle.options import APPLY_COLORS, TrainingOptions
 
 BUNDLED = "bundled"
@@ -125,7 +125,7 @@ class StyleNet(keras.Model):
             name="last",
         )
         self.last.build([None, None, None, channels])
-        self._objective: Objective | None = None
+        self._training_loss: TrainingLoss | None = None
         self.built = True
 
     @classmethod
@@ -304,7 +304,7 @@ class StyleNet(keras.Model):
           UsageError: If ``styles`` has other names than the network, or a picture
             cannot be used.
         """
-        self._objective = None
+        self._training_loss = None
         if styles is not None:
             if sorted(styles) != sorted(self.style_names):
                 raise UsageError(
@@ -321,16 +321,16 @@ class StyleNet(keras.Model):
                 name: keras.metrics.Mean(name.replace("/", "_"))
                 for name in ("loss", *loss.term_names)
             }
-            self._objective, loss = Objective(loss, pictures), None
+            self._training_loss, loss = TrainingLoss(loss, pictures), None
             kwargs = {"jit_compile": False, "auto_scale_loss": False, **kwargs}
         super().compile(optimizer, loss, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of ``fit``, see ``compile``."""
-        if self._objective is None:
+        if self._training_loss is None:
             return super().train_step(data)
         photos, styles = self._batch(data)
-        total, terms, gradients = self._objective.gradients(
+        total, terms, gradients = self._training_loss.gradients(
             self, photos, photos, styles
         )
         self.optimizer.apply(gradients, self.trainable_variables)
@@ -338,11 +338,11 @@ class StyleNet(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of ``evaluate``, see ``compile``."""
-        if self._objective is None:
+        if self._training_loss is None:
             return super().test_step(data)
         photos, styles = self._batch(data)
-        targets = self._objective.targets(photos, styles)
-        losses = self._objective.evaluate(self, photos, styles, targets)
+        targets = self._training_loss.targets(photos, styles)
+        losses = self._training_loss.evaluate(self, photos, styles, targets)
         return self._averages(*losses, photos)
 
     def _batch(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -441,8 +441,9 @@ def apply_style(
         or an argument has a value that it cannot have.
       ImageError: If the file is not a picture, or is damaged.
     """
-    network = model if isinstance(model, StyleNet) else _loaded(model)
-    return network.stylize(content, style, **options)
+    if not isinstance(model, StyleNet):
+        model = _bundled() if str(model) == BUNDLED else load_network(model)
+    return model.stylize(content, style, **options)
 
 
 def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
@@ -472,10 +473,6 @@ def save_network(network: StyleNet, path: str | os.PathLike[str]) -> None:
     """
     with replaced(path) as temporary:
         network._plain().save(temporary)
-
-
-def _loaded(model: str | os.PathLike[str]) -> StyleNet:
-    return _bundled() if str(model) == BUNDLED else load_network(model)
 
 
 @functools.lru_cache(1)

@@ -23,12 +23,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle.backbones.precision import dtype_policy
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import TfstyleError, UsageError, one_line
 from tfstyle.images import load_image
 from tfstyle.images.folder import picture_files
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.apply import apply_network
-from tfstyle.networks.objective import Objective
 from tfstyle.networks.style_net import StyleNet, save_network
 from tfstyle.networks.training_data import (
     Photos,
@@ -37,6 +36,7 @@ from tfstyle.networks.training_data import (
     sample_photo,
 )
 from tfstyle.networks.training_folder import TrainingFolder, read_history
+from tfstyle.networks.training_loss import TrainingLoss
 from tfstyle.optimizers.loop import SECONDS_BETWEEN_REPORTS, check_finite
 from tfstyle.optimizers.progress import Callback, Progress
 from tfstyle.options import TrainingOptions
@@ -171,7 +171,7 @@ class _Training:
         self.optimizer = keras.optimizers.Adam(_learning_rate(options))
         self.optimizer.build(self.network.trainable_variables)
         styles = list(self.styles.values())
-        self.objective = Objective(perceptual_loss(options), styles)
+        self.training_loss = TrainingLoss(perceptual_loss(options), styles)
 
     def run(self, callbacks: Sequence[Callback]) -> TrainingResult:
         """Trains from the last checkpoint, if there is one, to the last step."""
@@ -180,7 +180,7 @@ class _Training:
         began, stopped = time.monotonic(), False
         try:
             for rows, row_steps in self._reported():
-                check_finite(row_steps, rows, self.objective.loss.term_names)
+                check_finite(row_steps, rows, self.training_loss.loss.term_names)
                 self.folder.add_history(row_steps, rows)
                 progress = self._progress(rows, row_steps, began)
                 answers = [callback(progress) for callback in callbacks]
@@ -204,7 +204,7 @@ class _Training:
         )
 
     def _columns(self) -> tuple[str, ...]:
-        return ("step", "scale", "total", *self.objective.loss.term_names)
+        return ("step", "scale", "total", *self.training_loss.loss.term_names)
 
     def _checkpoints(self) -> tf.train.CheckpointManager:
         """The checkpoints of the run, after the last one is restored."""
@@ -220,10 +220,9 @@ class _Training:
             try:
                 state.restore(last).assert_consumed()
             except (ValueError, AssertionError, tf.errors.OpError) as error:
-                reason = " ".join(str(error).split())[:150]
                 raise UsageError(
-                    f"{last}: not a checkpoint of such a network ({reason}); give "
-                    "another --output"
+                    f"{last}: not a checkpoint of such a network ({one_line(error)}); "
+                    "give another --output"
                 ) from error
         self.saved_step = int(self.step)
         return manager
@@ -239,8 +238,7 @@ class _Training:
         except (OSError, tf.errors.OpError) as error:
             raise TfstyleError(
                 f"{self.folder.path}: the checkpoint of step {step} could not be "
-                f"written ({' '.join(str(error).split())[:150]}); an earlier one is "
-                "kept"
+                f"written ({one_line(error)}); an earlier one is kept"
             ) from error
         if is_chief(self.strategy):
             save_network(self.averaged, self.folder.path / "model.keras")
@@ -306,7 +304,7 @@ class _Training:
     def _replica_step(
         self, photos: tf.Tensor, contents: tf.Tensor, styles: tf.Tensor
     ) -> tf.Tensor:
-        total, terms, gradients = self.objective.gradients(
+        total, terms, gradients = self.training_loss.gradients(
             self.network, photos, contents, styles
         )
         self.optimizer.apply(gradients, self.network.trainable_variables)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tfstyle.networks.style_net import StyleNet
 
 
-class Objective:
+class TrainingLoss:
     """The perceptual loss of a network's pictures, each in one of several styles.
 
     Attributes:
@@ -60,16 +60,9 @@ class Objective:
     def evaluate(
         self, network: StyleNet, photos: tf.Tensor, styles: tf.Tensor, targets: Targets
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
-        """The loss of one batch.
+        """The loss of the network's pictures of ``photos``: the total and its terms.
 
-        Args:
-          network: The network.
-          photos: What the network is given, ``[N, H, W, 3]`` in [0, 1].
-          styles: Same as in ``targets``.
-          targets: From ``targets``.
-
-        Returns:
-          The total and its terms, means over the batch.
+        They are means over the batch; ``photos`` are ``[N, H, W, 3]`` in [0, 1].
         """
         blend = tf.one_hot(styles, len(network.style_names))
         return self.loss(network(photos, blend), targets)
@@ -81,18 +74,11 @@ class Objective:
         contents: tf.Tensor,
         styles: tf.Tensor,
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], list[tf.Tensor]]:
-        """The loss of one batch and its gradients.
+        """The total, its terms, and the gradients by the trainable variables.
 
-        Args:
-          network: Same as in ``evaluate``.
-          photos: Same as in ``evaluate``.
-          contents: Same as in ``targets``, of the shape of ``photos``.
-          styles: Same as in ``targets``.
-
-        Returns:
-          The total, its terms, and the gradients by the trainable variables of
-          ``network``, divided by the number of replicas of the distribution strategy:
-          Keras's optimizers add up those of all replicas.
+        Arguments are those of ``evaluate`` and ``targets``. The gradients are divided
+        by the number of replicas of the distribution strategy: Keras's optimizers add
+        up those of all replicas.
         """
         targets = self.targets(contents, styles)
         with tf.GradientTape() as tape:
