@@ -195,10 +195,10 @@ def test_messages_do_not_tell_where_uploads_are(pictures, results, name, shown):
 
 
 def test_the_history_is_on_disk_and_the_oldest_makes_room(tmp_path):
-    page = pytest.importorskip("tfstyle.studio.page")
-    session = page.Session(tempfile.TemporaryDirectory(dir=tmp_path))
+    sessions = pytest.importorskip("tfstyle.studio.sessions")
+    session = sessions.Session(tempfile.TemporaryDirectory(dir=tmp_path))
     folders = []
-    for number in range(page._MOST_RESULTS + 3):
+    for number in range(sessions._MOST_RESULTS + 3):
         folders.append(Path(tempfile.mkdtemp(dir=session.folder.name)))
         preview = np.full([4, 6, 3], number, "uint8")
         update = Update("Done", preview=preview, files=(folders[-1] / "a.png",))

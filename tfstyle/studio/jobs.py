@@ -74,18 +74,10 @@ def run_sweep(
     stop: threading.Event,
     limits: Limits,
 ) -> Iterator[Update]:
-    """Stylizes with each of several values of an option.
+    """Stylizes with each of several values of the option ``name``.
 
-    Args:
-      request: Same as in ``run``; a style transfer.
-      name: The option.
-      text: Its values with commas between them.
-      folder: Same as in ``run``.
-      stop: Same as in ``run``; ends the sweep, too.
-      limits: Same as in ``run``.
-
-    Yields:
-      Same as ``run``; the preview is a sheet of the finished pictures.
+    ``text`` has the values, with commas between them. Other arguments and updates are
+    those of ``run``; the preview is a sheet of the finished pictures.
     """
     texts = [part.strip() for part in text.split(",") if part.strip()]
     return _with_errors(
@@ -117,8 +109,9 @@ def _run(
     if job.command == "apply":
         picture = _applied(job, limits)
     else:
+        pictures = _read(job)
         try:
-            result = yield from _optimized(job, stop)
+            result = yield from _watched(_engines.stylizer(job.options), pictures, stop)
         except NonFiniteLossError as error:
             if error.result is None or not error.result.step:
                 raise
@@ -153,12 +146,6 @@ def _applied(job: Job, limits: Limits) -> np.ndarray:
         protect=job.single("protect"),
         max_memory=limits.memory,
     )
-
-
-def _optimized(job: Job, stop: threading.Event) -> Generator[Update, None, Result]:
-    pictures = _read(job)
-    stylizer = _engines.stylizer(job.options)
-    return (yield from _watched(stylizer, pictures, stop))
 
 
 def _read(job: Job) -> Pictures:

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfstyle.errors import UsageError
 from tfstyle.networks.style_net import load_network
-from tfstyle.studio.page import CSS, MOST_SESSIONS, Page
+from tfstyle.studio.page import CSS, Page
 from tfstyle.studio.requests import Limits
+from tfstyle.studio.sessions import MOST_SESSIONS
 
 _MOST_WAITING = 64  # runs, before the page says that the queue is full
 _KEPT_FOR = 24 * 3600.0  # seconds, of files that visitors have brought or got
