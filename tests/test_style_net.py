@@ -264,7 +264,7 @@ def test_save_to_preset_replaces_an_earlier_preset(network, tmp_path):
 
 def test_save_to_preset_refuses_what_is_no_folder(network, tmp_path):
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(TfstyleError, match="file: cannot be made"):
+    with pytest.raises(TfstyleError, match="file: the folder cannot be made"):
         network.save_to_preset(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "a file"
 

@@ -40,6 +40,29 @@ def shown(path: str | os.PathLike[str]) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def make_folder(path: str | os.PathLike[str], argument: str = "") -> pathlib.Path:
+    """Makes a folder, with those that it is in, if there is none.
+
+    Args:
+      path: The folder.
+      argument: What stands before the path in the message, such as ``--output=``.
+
+    Returns:
+      The path.
+
+    Raises:
+      UsageError: If it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103
+    except OSError as error:
+        raise UsageError(
+            f"{argument}{path}: the folder cannot be made ({error.strerror}); choose "
+            "another"
+        ) from error
+    return pathlib.Path(path)
+
+
 @contextlib.contextmanager
 def beside(target: pathlib.Path, suffix: str = ".tmp") -> Iterator[pathlib.Path]:
     """Gives a path beside ``target`` that takes its place if the block ends well.

@@ -17,6 +17,7 @@ from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required
 from tfstyle.cli.outputs import (
     check_folder_name,
+    check_names_differ,
     check_originals,
     check_output,
     make_folder,
@@ -103,17 +104,13 @@ def run(values: flags.FlagValues) -> int:
                 print_message(f"tfstyle: skipped: {error}")
                 failed += 1
                 continue
-            save_image(picture, target, metadata=_metadata(values, source))
+            made = origin("apply", values, {"content": str(source)})
+            save_image(picture, target, metadata=made.metadata())
     if failed:
         raise TfstyleError(f"{failed} of {len(jobs)} pictures could not be stylized")
     where = jobs[0][1] if len(jobs) == 1 else values.output
     print(f"{where}: {len(jobs)} picture{'s' * (len(jobs) > 1)}")
     return 0
-
-
-def _metadata(values: flags.FlagValues, source: pathlib.Path) -> dict[str, str]:
-    """How one of the pictures is made."""
-    return origin("apply", values, {"content": str(source)}).metadata()
 
 
 def find_jobs(values: flags.FlagValues) -> Jobs:
@@ -146,11 +143,7 @@ def find_jobs(values: flags.FlagValues) -> Jobs:
     results = [str(result) for _, result in jobs]
     read = [*pictures_read(values), *(str(file) for file, _ in pictures)]
     check_originals("output", results, read)
-    if len(set(results)) < len(results):
-        twice = next(result for result in results if results.count(result) > 1)
-        raise UsageError(
-            f"--content: two pictures would both be written as {twice}; rename one"
-        )
+    check_names_differ("content", results, "be written as")
     for parent in sorted({result.parent for _, result in jobs}):
         make_folder("output", parent)
     return jobs

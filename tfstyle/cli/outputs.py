@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from tfstyle import files
 from tfstyle.cli.arguments import LOG_DIR, parse_styles, picture_paths
 from tfstyle.cli.flags import OUTPUT, argument, recorded_texts
 from tfstyle.errors import ImageError, TfstyleError, UsageError
@@ -186,6 +187,23 @@ def check_weights(values: flags.FlagValues) -> None:
         )
 
 
+def check_names_differ(flag: str, names: Sequence[str], fate: str) -> None:
+    """Refuses pictures whose results would have one name.
+
+    Args:
+      flag: The flag that names the pictures.
+      names: The names of their results.
+      fate: What happens to a name, such as "be written as".
+
+    Raises:
+      UsageError: If a name stands twice.
+    """
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(
+            f"--{flag}: two pictures would both {fate} {twice[0]}; rename one"
+        )
+
+
 def make_folder(name: str, folder: pathlib.Path) -> None:
     """Makes the folder that a flag names.
 
@@ -196,13 +214,7 @@ def make_folder(name: str, folder: pathlib.Path) -> None:
     Raises:
       UsageError: If it cannot be made, or not written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--{name}={folder}: the folder cannot be made ({error.strerror}); "
-            "choose another"
-        ) from error
+    files.make_folder(folder, f"--{name}=")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(
             f"--{name}={folder}: you may not write to this folder; choose another or "

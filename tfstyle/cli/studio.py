@@ -19,7 +19,7 @@ from tfstyle.backend import check_backend
 from tfstyle.cli.flags import ADDRESS, argument, define
 from tfstyle.cli.quiet import announce_loading, import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import check_interrupts
-from tfstyle.errors import UsageError
+from tfstyle.extras import import_extra
 from tfstyle.options import fields_of
 from tfstyle.options.fields import MEMORY
 from tfstyle.options.options import MemoryOptions
@@ -87,12 +87,7 @@ def run(values: flags.FlagValues) -> int:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["HF_HUB_OFFLINE"] = "1"
         announce_loading("Gradio", "gradio")
-        try:
-            import gradio  # noqa: F401
-        except ImportError as error:
-            raise UsageError(
-                f"the studio needs Gradio ({error}): pip install 'tfstyle[studio]'"
-            ) from error
+        import_extra("gradio", extra="studio")
         import_tensorflow()
         from tfstyle.studio.server import serving
 

@@ -18,9 +18,13 @@ from absl import flags
 
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import argument, define, required, values_of
-from tfstyle.cli.outputs import RUN_OUTPUTS, check_folder_name, make_folder
+from tfstyle.cli.outputs import (
+    RUN_OUTPUTS,
+    check_folder_name,
+    check_names_differ,
+    make_folder,
+)
 from tfstyle.cli.run import carry_out
-from tfstyle.errors import UsageError
 from tfstyle.options import STYLIZE
 from tfstyle.stylizer import Stylizer
 
@@ -75,9 +79,6 @@ def output_files(folder: str, contents: list[str]) -> list[str]:
     """
     check_folder_name(folder, f"{len(contents)} content pictures")
     names = [f"{pathlib.Path(content).stem}.png" for content in contents]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UsageError(
-            f"--content: two pictures would both be written as {twice[0]}; rename one"
-        )
+    check_names_differ("content", names, "be written as")
     make_folder("output", pathlib.Path(folder))
     return [str(pathlib.Path(folder) / name) for name in names]

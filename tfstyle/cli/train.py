@@ -22,7 +22,7 @@ from absl import flags
 from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
-from tfstyle.cli.outputs import check_weights, make_folder
+from tfstyle.cli.outputs import check_names_differ, check_weights, make_folder
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
@@ -151,10 +151,7 @@ def style_files(text: str) -> dict[str, str]:
     """
     files = arguments.picture_paths(text)
     names = [pathlib.Path(file).stem for file in files]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UsageError(
-            f"--style: two pictures would both be called {twice[0]}; rename one"
-        )
+    check_names_differ("style", names, "be called")
     return dict(zip(names, files, strict=True))
 
 

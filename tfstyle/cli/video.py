@@ -12,7 +12,6 @@ Ctrl-C keeps the frames so far, and the same command goes on.
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from tfstyle.images.folder import picture_files
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import FRAMES
 from tfstyle.options.fields import MEMORY, OPTIMIZATION
+from tfstyle.options.identity import digest
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
 from tfstyle.stylizer.film import FRAME_STEPS, TEMPORAL_WEIGHT
@@ -149,20 +149,16 @@ def _stylizer(
     from tfstyle.networks.style_net import load_network
 
     network = load_network(values.model)
-    digest = hashlib.sha256()
-    for weights in network.get_weights():
-        digest.update(weights.tobytes())
-    temporal = values.temporal
     stylize_frame = follow_motion(
         network,
         values.style_name,
-        temporal=temporal,
+        temporal=values.temporal,
         max_memory=values.max_memory,
     )
     return stylize_frame, {
         "style_name": values.style_name or network.style_names[0],
-        "model": digest.hexdigest(),
-        "temporal": temporal,
+        "model": digest(network.get_weights()),
+        "temporal": values.temporal,
     }
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import types
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfstyle.errors import TfstyleError
+from tfstyle.errors import TfstyleError, one_line
 from tfstyle.optimizers.progress import Callback, Progress
 
 
@@ -31,12 +30,7 @@ class BestEffort:
     def __enter__(self) -> BestEffort:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # A second Ctrl-C at the command line exits without writing anything.
         if kind is not SystemExit:
             self._try(getattr(self._callback, "close", lambda: None))
@@ -54,8 +48,6 @@ class BestEffort:
         except (TfstyleError, OSError, tf.errors.OpError) as error:
             self._failed = True
             logging.getLogger("tfstyle").warning(
-                "the run goes on without %s: %s",
-                self._name,
-                " ".join(str(error).split())[:200],
+                "the run goes on without %s: %s", self._name, one_line(error)
             )
             return None

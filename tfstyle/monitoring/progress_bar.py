@@ -7,7 +7,6 @@ import logging
 import math
 import sys
 import time
-import types
 from typing import Any
 
 from tfstyle.optimizers.progress import Progress
@@ -54,12 +53,7 @@ class ProgressBar:
             self._context.enter_context(logging_redirect_tqdm([logger]))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
         self._context.close()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import TfstyleError, UsageError, one_line
 from tfstyle.extras import import_extra
 from tfstyle.files import replaced
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
@@ -122,8 +122,9 @@ def write_saved_model(
         versions = [int(child.name) for child in path.iterdir() if child.name.isdigit()]
         temporary.rename(path / str(max(versions, default=0) + 1))
     except (OSError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TfstyleError(f"{path}: could not be written: {reason}") from error
+        raise TfstyleError(
+            f"{path}: could not be written: {one_line(error)}"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return difference

@@ -22,8 +22,8 @@ import keras
 import numpy as np
 
 from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
-from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.files import beside, replaced
+from tfstyle.errors import UsageError, one_line
+from tfstyle.files import beside, make_folder, replaced
 from tfstyle.version import __version__
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
@@ -75,8 +75,9 @@ def read_network(
         raise
     except Exception as error:  # zipfile, json, h5py and Keras raise all kinds
         kind = "preset" if path.is_dir() else ".keras file of tfstyle train"
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{path}: cannot be read as a {kind} ({reason})") from error
+        raise UsageError(
+            f"{path}: cannot be read as a {kind} ({one_line(error)})"
+        ) from error
     return network
 
 
@@ -97,11 +98,7 @@ def write_preset(network: keras.Model, folder: str | os.PathLike[str]) -> None:
         "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
     }
     texts = {CONFIG: keras.saving.serialize_keras_object(network), METADATA: facts}
-    folder = pathlib.Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TfstyleError(f"{folder}: cannot be made ({error.strerror})") from error
+    folder = make_folder(folder)
     # The files appear when all of them are written.
     with contextlib.ExitStack() as stack:
         for name, content in texts.items():

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfstyle.errors import UsageError
-from tfstyle.files import replaced
+from tfstyle.files import make_folder, replaced
 from tfstyle.options.identity import check_same
 
 
@@ -40,13 +39,7 @@ class TrainingFolder:
         self.checkpoints = self.path / "checkpoint"
         self._history: Any = None
         if chief:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(
-                    f"{path}: the folder cannot be made ({error.strerror}); choose "
-                    "another --output"
-                ) from error
+            make_folder(path)
         else:
             self._temporary = tempfile.TemporaryDirectory(prefix="tfstyle-")
             self.checkpoints = pathlib.Path(self._temporary.name)

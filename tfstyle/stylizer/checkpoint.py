@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.files import replaced
+from tfstyle.files import make_folder, replaced
 from tfstyle.options import Options
 from tfstyle.options.identity import check_same, digest
 from tfstyle.options.text import to_text
@@ -71,16 +71,9 @@ class Checkpoint:
         Raises:
           UsageError: If the folder cannot be made.
         """
-        self.file = pathlib.Path(folder) / "run.npz"
+        self.file = make_folder(folder, "checkpoint=") / "run.npz"
         self._identity, self._every = identity(options, pictures), every
         self._due, self._warned = time.monotonic() + every, False
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"checkpoint={folder}: the folder cannot be made ({error.strerror}); "
-                "choose another"
-            ) from error
 
     def load(self) -> State | None:
         """The state of the run when it was interrupted, or None if it is new.
@@ -185,12 +178,7 @@ def _check_kinds(state: State) -> None:
 def identity(options: Options, pictures: Pictures) -> dict[str, Any]:
     """What decides the result of a run: versions, options and digests of pictures.
 
-    Args:
-      options: The options of the run.
-      pictures: The pictures of the run.
-
-    Returns:
-      Texts and numbers by name, of JSON's types.
+    Values are of JSON's types.
     """
     import tensorflow as tf
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -71,12 +70,7 @@ class RunFilm:
     def __enter__(self) -> RunFilm:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # A second Ctrl-C at the command line exits without writing anything.
         if kind is not SystemExit:
             self.save()
