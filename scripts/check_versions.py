@@ -44,7 +44,7 @@ def run_row(row: str, folder: pathlib.Path, pytest_flags: list[str]) -> dict:
     """Tests one row; gives its versions and what pytest said.
 
     Args:
-      row: As of ``--rows``.
+      row: Same as in ``--rows``.
       folder: Where its environment goes.
       pytest_flags: Further flags of pytest.
 

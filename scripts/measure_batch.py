@@ -31,8 +31,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("pictures", 2000, "How many pictures.", 2)
 flags.DEFINE_integer("side", 128, "Side of each in pixels.", 8)
 flags.DEFINE_integer("repeats", 3, "Runs of each command, of which the median.", 1)
-flags.DEFINE_integer("workers", os.cpu_count() or 1, "As of tfstyle batch.", 1)
-flags.DEFINE_string("style_name", "waves", "As of tfstyle batch.")
+flags.DEFINE_integer("workers", os.cpu_count() or 1, "Same as in tfstyle batch.", 1)
+flags.DEFINE_string("style_name", "waves", "Same as in tfstyle batch.")
 
 CONTENT = pathlib.Path(__file__).resolve().parents[1] / "data" / "content"
 

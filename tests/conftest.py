@@ -187,7 +187,6 @@ def use_tiny_backbone(monkeypatch):
         preprocessing="torch",
         build=lambda x, pooling: vgg.build(x, channels, pooling),
         published_weights=weights,
-        provenance="random",
     )
     monkeypatch.setattr(from_options, "get_backbone", lambda name: tiny)
     return tiny

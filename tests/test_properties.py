@@ -189,7 +189,6 @@ def backbone_of(operations, seed):
         preprocessing="torch",
         build=build,
         published_weights=lambda: weights,
-        provenance="random",
     )
 
 

@@ -37,7 +37,6 @@ class Backbone:
       build: ``build(x, pooling)`` turns preprocessed images ``[N, H, W, 3]`` into all
         taps of the network, ``{name: tensor}``, from shallow to deep.
       published_weights: Returns the weights that ``--weights=imagenet`` stands for.
-      provenance: One line on the source of these weights and their licence.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Backbone:
     preprocessing: str
     build: Callable[[Any, str], dict[str, Any]]
     published_weights: Callable[[], Weights]
-    provenance: str
 
 
 def preprocess(images: Any, convention: str) -> Any:

@@ -81,5 +81,4 @@ SLIM19 = Backbone(
     preprocessing="torch",
     build=build,
     published_weights=lambda: read_weights(WEIGHTS)[0],
-    provenance="distilled from VGG-19 by the tfstyle project, see slim19.json",
 )

@@ -37,6 +37,7 @@ INDEXED = (
     *("pool5", "fire6", "fire7", "fire8", "fire9"),
 )
 
+# MIT licence.
 URL = (
     "https://raw.githubusercontent.com/DeepCognition/keras-squeezenet/"
     "a73d4339aa4d37c51a0b3ba044bed55477abec73/"
@@ -102,5 +103,4 @@ SQUEEZENET = Backbone(
     preprocessing="caffe",
     build=build,
     published_weights=lambda: read_weights(download(URL, SHA256))[0],
-    provenance="github.com/DeepCognition/keras-squeezenet at a73d433, MIT licence",
 )

@@ -14,6 +14,7 @@ from tfstyle.backbones.weights_download import download
 VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)
 VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)
 CHANNELS = (64, 128, 256, 512, 512)
+# Of the Oxford VGG group, CC BY 4.0.
 URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/{name}/"
     "{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -94,7 +95,6 @@ def _vgg(name: str, per_block: tuple[int, ...]) -> Backbone:
         preprocessing="caffe",
         build=lambda x, pooling: build(x, channels, pooling),
         published_weights=lambda: read_weights(download(url, MD5[name]))[0],
-        provenance=f"keras.applications.{name.upper()}, Oxford VGG group, CC BY 4.0",
     )
 
 

@@ -21,7 +21,6 @@ from tfstyle.version import __version__
 
 NVIDIA_DRIVER = pathlib.Path("/dev/nvidiactl")
 
-
 POSITIONAL = ("image",)
 
 
@@ -47,7 +46,9 @@ def run(values: flags.FlagValues) -> int:
         file = weights_file(name)
         where = f"not here; the first run fetches them into {folder}"
         print(f"{name:12} {file or where}")
-    print(f"{'styles':12} {', '.join(bundled_styles())}")
+    from tfstyle.networks.style_net import load_network
+
+    print(f"{'styles':12} {', '.join(load_network().style_names)}")
     return 0
 
 
@@ -98,14 +99,6 @@ def keras_folder() -> pathlib.Path:
     from tfstyle.backbones.weights_download import keras_models_folder
 
     return keras_models_folder()
-
-
-def bundled_styles() -> list[str]:
-    """The names of the styles that come with tfstyle."""
-    import_tensorflow()
-    from tfstyle.networks.style_net import load_network
-
-    return load_network().style_names
 
 
 def weights_file(backbone: str) -> pathlib.Path | None:

@@ -21,7 +21,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
@@ -44,9 +44,6 @@ from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import STYLIZE
 from tfstyle.options.provenance import Origin, origin_of
 from tfstyle.stylizer.sweep import Cell, sweep
-
-if TYPE_CHECKING:
-    from tfstyle.optimizers.progress import Callback
 
 POSITIONAL = ("content", "style", "output")
 SHEET, TABLE = "sheet.png", "losses.csv"
@@ -79,7 +76,7 @@ def run(values: flags.FlagValues) -> int:
         content,
         arguments.parse_styles(style),
         grid,
-        callbacks=lambda _: _callbacks(bars, signals),
+        callbacks=lambda _: [bars.enter_context(ProgressBar(lines=True)), signals],
         **arguments.masks(values),
         **fixed,
     )
@@ -96,7 +93,9 @@ def run(values: flags.FlagValues) -> int:
                 made = made.stopped(cell.result.step)
             path = folder / _file_name(len(cells), cell.settings)
             save_image(cell.result.image, path, metadata=made.metadata())
-            print(f"{_caption(cell.settings, ', ')}: {_summary(cell)}", flush=True)
+            loss, seconds = cell.result.history["total"][-1], cell.result.seconds
+            caption = _caption(cell.settings, ", ")
+            print(f"{caption}: loss {loss:.4g}, {seconds:.1f} s", flush=True)
     _write_table(cells, folder / TABLE)
     sheet = contact_sheet(
         [cell.result.images for cell in cells],
@@ -132,10 +131,6 @@ def _origin(shared: Origin, chosen: Mapping[str, Any]) -> Origin:
     return dataclasses.replace(shared, options=own)
 
 
-def _callbacks(bars: ExitStack, signals: StopOnSignal) -> list[Callback]:
-    return [bars.enter_context(ProgressBar(lines=True)), signals]
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         weights = set(value.values())
@@ -162,10 +157,6 @@ def _file_names(grid: Mapping[str, list[Any]]) -> list[str]:
 def _file_name(number: int, settings: Mapping[str, Any]) -> str:
     caption = _caption(settings, ",")[:_LONGEST_NAME]
     return f"{number:02}_{re.sub('[^-+.,=0-9A-Za-z_]', '_', caption)}.png"
-
-
-def _summary(cell: Cell) -> str:
-    return f"loss {cell.result.history['total'][-1]:.4g}, {cell.result.seconds:.1f} s"
 
 
 def _write_table(cells: Sequence[Cell], path: pathlib.Path) -> None:

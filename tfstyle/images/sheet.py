@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 8
+_WIDEST = 360  # pixels at which a picture is shown; smaller ones keep their size
 
 
 def contact_sheet(
     pictures: Sequence[np.ndarray],
     captions: Sequence[str],
     columns: int,
-    width: int = 360,
 ) -> np.ndarray:
     """Draws pictures side by side, each with its caption.
 
@@ -23,12 +23,11 @@ def contact_sheet(
       pictures: Pictures of one shape, each ``[1, H, W, 3]``, float in [0, 1].
       captions: One caption for each picture, of one or more lines.
       columns: Number of pictures in a row.
-      width: Width in pixels at which a picture is shown; smaller ones keep their size.
 
     Returns:
       The sheet, float32 ``[1, H, W, 3]`` in [0, 1].
     """
-    width = min(width, pictures[0].shape[2])
+    width = min(_WIDEST, pictures[0].shape[2])
     height = round(width * pictures[0].shape[1] / pictures[0].shape[2])
     font = ImageFont.load_default(14)
     captions = [_wrapped(caption, width // 8) for caption in captions]

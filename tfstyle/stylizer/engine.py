@@ -182,10 +182,6 @@ class Engine:
             self._known.popitem(last=False)
         return self._known[key]
 
-    def loss(self, options: Options, temporal_weight: float) -> PerceptualLoss:
-        """The loss that options describe, on this network."""
-        return perceptual_loss(options, self.features, temporal_weight)
-
     def _make_room(self, room: float) -> None:
         """Forgets the programs that were used longest ago until the others fit."""
         held = sum(program.bytes for program in self._programs.values())

@@ -13,6 +13,7 @@ from tfstyle.errors import is_full_memory
 from tfstyle.images import resize_image
 from tfstyle.images.tiles import Field, Grid
 from tfstyle.losses import Targets, blend_styles
+from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.losses.perceptual import IMAGE
 from tfstyle.losses.tiled import TiledLoss
 from tfstyle.optimizers.loop import Loop, Report
@@ -53,7 +54,7 @@ class Problem:
         self.engine, self._options, self._pictures = engine, options, pictures
         self._temporal_weight = temporal_weight
         self._canvas = Canvas.of(options)
-        self.loss = engine.loss(options, temporal_weight)
+        self.loss = perceptual_loss(options, engine.features, temporal_weight)
         regions = 0 if pictures.regions is None else pictures.regions.shape[-1]
         self.planner = MemoryPlanner(self.loss, options, regions, pictures.size)
 
