@@ -36,7 +36,7 @@ def uneven(height: int, width: int) -> np.ndarray:
 def test_apply_network_makes_the_same_picture_by_tiles(network, size, pixels):
     picture, blend = uneven(*size), network.blend("a:1,b:2")
     whole = apply_network(network, picture, blend)
-    grid = choose_grid(size, network.field, pixels)
+    grid = choose_grid(size, network.passes.field, pixels)
     assert len(grid) >= 3
     tiled = apply._by_tiles(network, picture, blend, grid)
     np.testing.assert_allclose(tiled, whole, atol=2e-5)
@@ -53,7 +53,7 @@ def test_apply_network_takes_tiles_where_memory_is_short(network, monkeypatch):
     apply_network(network, picture, blend)
     assert not grids
     # What is left after the runtime and copies of the picture is for 100² pixels.
-    left = network.bytes_per_pixel * 100**2
+    left = network.passes.bytes_per_pixel * 100**2
     memory = (RUNTIME + apply._COPIES * picture.nbytes + left) / 1e9
     apply_network(network, picture, blend, max_memory=memory)
     assert len(grids) == 1
@@ -145,7 +145,7 @@ def traces(network: StyleNet) -> list[int]:
 
 def test_apply_network_traces_nothing_for_later_pictures():
     network = lively_network(["a", "b"])
-    memory = (RUNTIME + network.bytes_per_pixel * 64**2) / 1e9
+    memory = (RUNTIME + network.passes.bytes_per_pixel * 64**2) / 1e9
 
     def run(seed, blend):
         picture = np.random.default_rng(seed).random((1, 96, 96, 3)).astype("float32")

@@ -277,7 +277,7 @@ def network():
 )
 @settings(max_examples=4)
 def test_a_network_by_tiles_is_the_whole(network, size, tiles, share, seed):
-    cuts = [cut(n, k, network.field) for n, k in zip(size, tiles, strict=True)]
+    cuts = [cut(n, k, network.passes.field) for n, k in zip(size, tiles, strict=True)]
     assume(all(cuts) and math.prod(tiles) > 1)
     image = picture(seed, *size)
     blend = tf.constant([[share, 1 - share]], tf.float32)

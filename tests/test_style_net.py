@@ -118,7 +118,7 @@ def test_field_holds_all_that_a_pixel_depends_on(blocks):
         changed[0, y, y] = 1 - changed[0, y, y]
         differs = np.abs(run(changed).numpy() - before).max((0, 3)) > 0
         rows = np.flatnonzero(differs.any(1))
-        reach = network.field.before
+        reach = network.passes.field.before
         assert rows.size
         assert y - reach <= rows[0]
         assert rows[-1] <= min(y + reach, side)

@@ -243,7 +243,7 @@ class Stylize:
         blend = network.blend(self._name)
         shapes = (tf.TensorSpec([None, None, None, 3]), tf.TensorSpec(blend.shape))
         at_once = tf.function(network.call, input_signature=shapes, autograph=False)
-        free = max(0.0, memory * GIGABYTE - RUNTIME) / network.bytes_per_pixel
+        free = max(0.0, memory * GIGABYTE - RUNTIME) / network.passes.bytes_per_pixel
 
         def stylize(images: np.ndarray) -> np.ndarray:
             fits = images.size / 3 <= min(free, MOST_PIXELS)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle.errors import UsageError
-from tfstyle.images.tiles import Grid, Span, choose_grid
+from tfstyle.images.tiles import Field, Grid, Span, choose_grid
 from tfstyle.stylizer.memory import RUNTIME, memory_limit
 
 if TYPE_CHECKING:
@@ -25,9 +25,12 @@ Moments: TypeAlias = tuple[tuple[tf.Tensor, tf.Tensor], ...]
 
 
 class Passes:
-    """The functions that apply a network, each traced once for each shape.
+    """What applies a network, whole or by tiles; each function is traced once a shape.
 
     Attributes:
+      field: How far the network sees around a pixel, in multiples of its stride.
+      strides: The stride of the features that each normalisation takes.
+      bytes_per_pixel: The most that a pass takes, per pixel of the picture.
       whole: ``whole(picture, blend)``: the network, for a picture of any size.
       tile: ``tile(crop, blend, moments)``: the network with given moments of every
         normalisation.
@@ -42,6 +45,14 @@ class Passes:
         Args:
           network: The network.
         """
+        # Two borders of 4; 1, 2, 2 and 1 of the convolutions beside the blocks; up to 7
+        # where an enlargement rounds.
+        reach = 17 + 8 * network.blocks
+        self.field = Field(stride=4, before=reach, after=reach)
+        self.strides = (1, 2, *[4] * (1 + 2 * network.blocks), 2, 1)
+        # Two or three tensors of the first convolution's shape are held at a time.
+        size = tf.as_dtype(network.compute_dtype).size
+        self.bytes_per_pixel = 2.75 * network.width * size
 
         def tile(crop: tf.Tensor, blend: tf.Tensor, moments: Moments) -> tf.Tensor:
             return network.run(
@@ -105,11 +116,12 @@ def apply_network(
             f"least {LEAST_SIDE} pixels"
         )
     free = memory_limit(max_memory) - RUNTIME - _COPIES * pictures.nbytes
-    grid = choose_grid(size, network.field, free / network.bytes_per_pixel)
+    passes = network.passes
+    grid = choose_grid(size, passes.field, free / passes.bytes_per_pixel)
     results = [
         _by_tiles(network, picture, blend, grid)
         if len(grid) > 1
-        else network.passes.whole(picture, blend).numpy()
+        else passes.whole(picture, blend).numpy()
         for picture in np.split(pictures, len(pictures))
     ]
     return np.concatenate(results) if len(results) > 1 else results[0]
@@ -150,7 +162,7 @@ def _moments(
     known: Moments,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance of what a normalisation takes, over all tiles."""
-    stride = network.stride(stage)
+    stride = network.passes.strides[stage]
     sizes, means, variances = [], [], []
     for row, column in grid:
         spans = [_features(span, stride) for span in (row, column)]

@@ -27,7 +27,6 @@ from tfstyle.files import replaced
 from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
 from tfstyle.images.masks import protected, read_protection
-from tfstyle.images.tiles import Field
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.losses.perceptual import PerceptualLoss
 from tfstyle.networks.apply import Passes, apply_network
@@ -367,26 +366,8 @@ class StyleNet(keras.Model):
 
     @functools.cached_property
     def passes(self) -> Passes:
-        """The traced functions with which the network is applied."""
+        """What applies the network to pictures of any size."""
         return Passes(self)
-
-    @property
-    def field(self) -> Field:
-        """How far the network sees around a pixel, in multiples of its stride."""
-        # Two borders of 4; 1, 2, 2 and 1 of the convolutions beside the blocks; up to 7
-        # where an enlargement rounds.
-        reach = 17 + 8 * self.blocks
-        return Field(stride=4, before=reach, after=reach)
-
-    def stride(self, stage: int) -> int:
-        """The stride of the features that the i-th normalisation takes."""
-        return (1, 2, *[4] * (1 + 2 * self.blocks), 2, 1)[stage]
-
-    @property
-    def bytes_per_pixel(self) -> float:
-        """The most that a pass takes, per pixel of the picture."""
-        # Two or three tensors of the first convolution's shape are held at a time.
-        return 2.75 * self.width * tf.as_dtype(self.compute_dtype).size
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__`` that ``.keras`` files and presets keep."""
