@@ -60,9 +60,6 @@ class NonFiniteLossError(TfstyleError):
 def user_error(error: BaseException) -> TfstyleError | None:
     """What to tell a user about an error.
 
-    Args:
-      error: Any error.
-
     Returns:
       The error itself if it is a ``TfstyleError``; an error about full memory if
       ``is_full_memory``; otherwise None.
@@ -92,9 +89,6 @@ def is_full_memory(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """What an error of another library says, on one printable line.
-
-    Args:
-      error: Any error.
 
     Returns:
       At most 200 characters of its text; its type where it has none.

@@ -16,13 +16,6 @@ from tfstyle.errors import TfstyleError, UsageError
 def as_path(value: Any, argument: str) -> pathlib.Path:
     """Checks that an argument is a path.
 
-    Args:
-      value: What was given.
-      argument: The name of the argument.
-
-    Returns:
-      The path.
-
     Raises:
       UsageError: If it is neither text nor a path.
     """
@@ -92,9 +85,6 @@ def beside(target: pathlib.Path, suffix: str = ".tmp") -> Iterator[pathlib.Path]
 def replaced(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Like ``beside``, with errors that a user can read.
 
-    Args:
-      path: The file to replace.
-
     Yields:
       The path to write to, with the same extension.
 
@@ -114,12 +104,6 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file of any size, in hexadecimal.
-
-    Args:
-      path: The file.
-
-    Returns:
-      64 hexadecimal digits.
 
     Raises:
       UsageError: If the file cannot be read.

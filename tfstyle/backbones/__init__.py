@@ -19,9 +19,6 @@ NAMES: tuple[BackboneName, ...] = typing.get_args(BackboneName)
 def get_backbone(name: str) -> Backbone:
     """Returns a backbone by its name; reads no weights.
 
-    Args:
-      name: One of ``NAMES``.
-
     Raises:
       UsageError: If there is no such backbone.
     """

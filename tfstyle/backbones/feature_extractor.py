@@ -188,13 +188,6 @@ class FeatureExtractor:
 def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
     """Finds the taps that layer names stand for.
 
-    Args:
-      backbone: The network.
-      layers: Layer names.
-
-    Returns:
-      Tap by layer name.
-
     Raises:
       UsageError: If a name is unknown; the message has the nearest ones.
     """

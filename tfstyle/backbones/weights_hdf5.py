@@ -56,12 +56,7 @@ def read_hdf5(path: pathlib.Path, most_bytes: float) -> dict[str, np.ndarray]:
 
 
 def check_bytes(source: str, count: float, most: float) -> None:
-    """Refuses a file that unpacks to too much.
-
-    Args:
-      source: Name of the file, for messages.
-      count: Bytes that it unpacks to.
-      most: The most that are allowed.
+    """Refuses a file that unpacks to more bytes than its network may have.
 
     Raises:
       UsageError: If ``count`` exceeds ``most``.
@@ -77,9 +72,6 @@ def check_heaps(data: bytes) -> None:
     """Refuses an HDF5 file whose heaps of texts would make HDF5 loop forever.
 
     One flipped bit is enough: in the field for the free space of a heap.
-
-    Args:
-      data: The bytes of the file.
 
     Raises:
       ValueError: If a heap is damaged.

@@ -116,12 +116,6 @@ def run(values: flags.FlagValues) -> int:
 def find_jobs(values: flags.FlagValues) -> Jobs:
     """Every picture with the file for its result; makes the folders of these files.
 
-    Args:
-      values: The flags of the command.
-
-    Returns:
-      Pairs of paths.
-
     Raises:
       UsageError: If there is nothing to read or nowhere to write, if two results would
         have one name, or if one would overwrite a picture.

@@ -66,9 +66,6 @@ def masks(values: flags.FlagValues) -> dict[str, Any]:
 def parse_styles(text: str | None) -> list[tuple[str, float]] | None:
     """Reads ``a.jpg:0.7,b.jpg:0.3``; pictures without weights weigh 1 each.
 
-    Args:
-      text: The text of ``--style``.
-
     Returns:
       Paths and weights; None if there is no text.
 

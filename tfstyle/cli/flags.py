@@ -57,10 +57,7 @@ class OptionFlag(flags.Flag):
         )
 
     def take(self, text: str) -> None:
-        """Sets the flag to one value that does not come from the command line.
-
-        Args:
-          text: From a preset, or from a picture.
+        """Sets the flag to one value, from a preset or from a picture.
 
         Raises:
           UsageError: If the option cannot have the value.
@@ -95,13 +92,7 @@ class _Serializer(flags.ArgumentSerializer):
 def define(
     values: flags.FlagValues, fields: Iterable[OptionField], *, several: bool = False
 ) -> None:
-    """Defines a flag for each option.
-
-    Args:
-      values: Where to.
-      fields: The options.
-      several: See ``OptionFlag``.
-    """
+    """Defines a flag for each option; ``several`` is that of ``OptionFlag``."""
     for field in fields:
         flags.DEFINE_flag(OptionFlag(field, several), values)
 
@@ -115,31 +106,14 @@ def argument(
     default: Any = None,
     **bounds: float,
 ) -> OptionField:
-    """An option that only the command line has.
-
-    Args:
-      name: Its name.
-      help: What it does.
-      group: The heading that it stands under in ``--help``.
-      hint: Its type.
-      default: Its default.
-      **bounds: Same as in ``options.fields.option``.
-    """
+    """An option that only the command line has; ``bounds`` are those of ``option``."""
     return OptionField(name, hint, default, help, group, bounds, {})
 
 
 def values_of(
     values: flags.FlagValues, fields: Iterable[OptionField]
 ) -> dict[str, Any]:
-    """The values of the flags of options.
-
-    Args:
-      values: The flags.
-      fields: The options.
-
-    Returns:
-      Values by name.
-    """
+    """The values of the flags of these options, by name."""
     return {field.name: values[field.name].value for field in fields}
 
 
@@ -155,13 +129,6 @@ def recorded_texts(values: flags.FlagValues) -> dict[str, str]:
 
 def required(values: flags.FlagValues, *names: str) -> list[Any]:
     """The values of flags that must be given.
-
-    Args:
-      values: The flags.
-      *names: Those that must be given.
-
-    Returns:
-      Their values.
 
     Raises:
       UsageError: If any is missing; the message names all that are.
@@ -250,9 +217,6 @@ def _flag(values: flags.FlagValues, name: str) -> OptionFlag:
 def grouped(values: flags.FlagValues) -> dict[str, list[OptionField]]:
     """The options of a command by the heading that they stand under.
 
-    Args:
-      values: The flags of the command.
-
     Returns:
       Options in the order of their definition, by group in the order of ``_GROUPS``.
     """
@@ -264,9 +228,6 @@ def grouped(values: flags.FlagValues) -> dict[str, list[OptionField]]:
 
 def described(field: OptionField) -> tuple[str, str]:
     """A flag as ``--help`` shows it.
-
-    Args:
-      field: Its option.
 
     Returns:
       Its name with its choices, and what it does, with its default and range.

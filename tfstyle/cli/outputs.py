@@ -66,10 +66,6 @@ RUN_OUTPUTS = (
 def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
     """Refuses files that cannot be written, and makes the folders.
 
-    Args:
-      values: The flags of a run.
-      outputs: The pictures that it writes.
-
     Raises:
       UsageError: If a file cannot be written, or is also read or written by another
         flag, or if the weights do not exist.
@@ -118,13 +114,7 @@ def pictures_read(values: flags.FlagValues) -> list[str]:
 def check_output(
     name: str, path: str, extensions: Sequence[str], read: Iterable[str]
 ) -> None:
-    """Refuses a file that cannot be written, or that must not be overwritten.
-
-    Args:
-      name: The flag that names the file.
-      path: The file.
-      extensions: Those it may have; empty allows any.
-      read: The files that must not be overwritten.
+    """Refuses a file that cannot be written, or is one of those that are ``read``.
 
     Raises:
       UsageError: If the file cannot be written, or is one of them.
@@ -138,11 +128,6 @@ def check_output(
 
 def check_originals(name: str, outputs: Iterable[str], read: Iterable[str]) -> None:
     """Refuses to overwrite inputs, or other outputs, of the same command.
-
-    Args:
-      name: The flag that names the files to write.
-      outputs: The files to write.
-      read: The files that must not be overwritten.
 
     Raises:
       UsageError: If an output is one of them.
@@ -158,10 +143,6 @@ def check_originals(name: str, outputs: Iterable[str], read: Iterable[str]) -> N
 
 def check_folder_name(output: str, pictures: str) -> None:
     """Refuses a picture's name for the folder of several.
-
-    Args:
-      output: The value of ``--output``.
-      pictures: How many pictures there are, for the message.
 
     Raises:
       UsageError: If the name has a picture's extension.
@@ -207,10 +188,6 @@ def check_names_differ(flag: str, names: Sequence[str], fate: str) -> None:
 def make_folder(name: str, folder: pathlib.Path) -> None:
     """Makes the folder that a flag names.
 
-    Args:
-      name: The flag.
-      folder: Its value.
-
     Raises:
       UsageError: If it cannot be made, or not written to.
     """
@@ -225,12 +202,7 @@ def make_folder(name: str, folder: pathlib.Path) -> None:
 def origin(
     command: str, values: flags.FlagValues, texts: Mapping[str, str] | None = None
 ) -> Origin:
-    """How a picture is made, according to the flags.
-
-    Args:
-      command: The command.
-      values: Its flags.
-      texts: Texts of flags that are different for this picture.
+    """How a picture is made, by the flags; ``texts`` are what differs for this picture.
 
     Raises:
       UsageError: If a picture can no longer be read.

@@ -69,10 +69,6 @@ def run(values: flags.FlagValues) -> int:
 def output_files(folder: str, contents: list[str]) -> list[str]:
     """Makes the folder for the pictures of a batch, and names their files.
 
-    Args:
-      folder: The value of ``--output``.
-      contents: Paths of the content pictures.
-
     Raises:
       UsageError: If the folder's name is a picture's, or two results would have one
         name.

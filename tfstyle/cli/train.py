@@ -119,10 +119,6 @@ def run(values: flags.FlagValues) -> int:
 def views(values: flags.FlagValues, styles: Mapping[str, Any]) -> list[BestEffort]:
     """Callbacks that show the training in files; it goes on where they cannot.
 
-    Args:
-      values: The flags.
-      styles: Style pictures by name.
-
     Raises:
       UsageError: If no photograph can be read.
     """
@@ -143,9 +139,6 @@ def views(values: flags.FlagValues, styles: Mapping[str, Any]) -> list[BestEffor
 def style_files(text: str) -> dict[str, str]:
     """Style pictures by name.
 
-    Args:
-      text: The text of ``--style``.
-
     Raises:
       UsageError: If two pictures would have one name.
     """
@@ -157,9 +150,6 @@ def style_files(text: str) -> dict[str, str]:
 
 def make_strategy(name: str) -> Any:
     """The strategy of a flag, or None for one device.
-
-    Args:
-      name: The value of ``--strategy``.
 
     Raises:
       UsageError: If TF_CONFIG does not name the machines.

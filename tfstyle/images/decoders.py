@@ -123,9 +123,6 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 def open_file(path: Path) -> BinaryIO:
     """Opens a regular file for reading bytes.
 
-    Args:
-      path: Its path.
-
     Returns:
       The open file, to be closed by the caller.
 
@@ -158,10 +155,6 @@ def open_picture(file: BinaryIO, name: str) -> Image.Image:
 
     ``Image.open`` is not used: its check for decompression bombs has a limit of its
     own, global to the process, and it lets many more formats in.
-
-    Args:
-      file: The file, at its beginning.
-      name: What messages call it.
 
     Returns:
       The picture, not decoded yet.

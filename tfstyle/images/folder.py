@@ -15,9 +15,6 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 def picture_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
     """Finds the pictures of a folder and of the folders in it.
 
-    Args:
-      folder: The folder.
-
     Returns:
       Paths of all files with an extension of a picture, sorted.
 

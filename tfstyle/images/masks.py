@@ -160,10 +160,6 @@ def assign_styles(
 def check_style_masks(masks: Sequence[Any], styles: Sequence[Any]) -> None:
     """Refuses more or fewer style masks than styles.
 
-    Args:
-      masks: The style masks.
-      styles: The styles.
-
     Raises:
       UsageError: If there are not as many masks as styles.
     """

@@ -81,13 +81,6 @@ def as_array(
 def check_length(value: Any, argument: str) -> int:
     """Checks a length in pixels.
 
-    Args:
-      value: What was given.
-      argument: The name of the argument.
-
-    Returns:
-      The length as an ``int``.
-
     Raises:
       UsageError: If it is not a whole number of at least 1.
     """
@@ -104,12 +97,6 @@ def check_length(value: Any, argument: str) -> int:
 
 def check_filter(resample: Any) -> Image.Resampling:
     """Checks a filter of Pillow's.
-
-    Args:
-      resample: What was given.
-
-    Returns:
-      The filter.
 
     Raises:
       UsageError: If there is no such filter.

@@ -40,11 +40,7 @@ class Passes:
     """
 
     def __init__(self, network: StyleNet):
-        """Traces nothing yet.
-
-        Args:
-          network: The network.
-        """
+        """Traces nothing yet."""
         # Two borders of 4; 1, 2, 2 and 1 of the convolutions beside the blocks; up to 7
         # where an enlargement rounds.
         reach = 17 + 8 * network.blocks

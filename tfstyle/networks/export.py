@@ -133,13 +133,6 @@ def write_saved_model(
 def within(difference: float, tolerance: float) -> float:
     """Refuses an export whose results differ by too much.
 
-    Args:
-      difference: The largest difference, of values in [0, 1].
-      tolerance: The largest that is good.
-
-    Returns:
-      ``difference``.
-
     Raises:
       TfstyleError: If it is larger than ``tolerance``, or NaN.
     """

@@ -84,10 +84,6 @@ def read_network(
 def write_preset(network: keras.Model, folder: str | os.PathLike[str]) -> None:
     """Writes a network as a folder, in the place of an earlier one.
 
-    Args:
-      network: The network.
-      folder: The folder, which is made if there is none.
-
     Raises:
       TfstyleError: If it cannot be written; an earlier preset stays as it was.
     """

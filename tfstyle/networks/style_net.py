@@ -445,10 +445,6 @@ def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
 def save_network(network: StyleNet, path: str | os.PathLike[str]) -> None:
     """Writes a network, in float32, as a ``.keras`` file, over one that exists.
 
-    Args:
-      network: The network.
-      path: The file.
-
     Raises:
       TfstyleError: If the file cannot be written.
     """

@@ -114,9 +114,6 @@ def train(
 def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
     """Whether this process writes the files of a run.
 
-    Args:
-      strategy: The strategy of the run.
-
     Returns:
       False for all but one of several workers.
     """

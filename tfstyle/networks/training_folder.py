@@ -83,12 +83,7 @@ class TrainingFolder:
         self._history = file.open("a", newline="")
 
     def add_history(self, steps: np.ndarray, rows: np.ndarray) -> None:
-        """Adds rows to the history.
-
-        Args:
-          steps: The step of each row.
-          rows: Total and terms, ``[k, 1 + terms]``.
-        """
+        """Adds rows to the history."""
         if self._history:
             csv.writer(self._history).writerows(
                 [step, 0, *row] for step, row in zip(steps, rows.tolist(), strict=True)
@@ -108,9 +103,6 @@ class TrainingFolder:
 
 def read_history(folder: str | os.PathLike[str]) -> dict[str, list[float]]:
     """The losses of a training.
-
-    Args:
-      folder: The folder of the run.
 
     Returns:
       Columns ``step``, ``scale`` (always 0), ``total`` and one for each term; nothing

@@ -30,11 +30,7 @@ _MOST_STEPS_PER_CALL = 64
 
 
 def differentiated(evaluate: Evaluate) -> Objective:
-    """The objective that is a loss with its derivative.
-
-    Args:
-      evaluate: The loss.
-    """
+    """The objective that is a loss with its derivative."""
 
     def objective(
         x: tf.Tensor, targets: Any

@@ -258,11 +258,6 @@ def _without_numpy(value: Any) -> Any:
 def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:
     """Refuses names of options that do not exist, with the nearest that do.
 
-    Args:
-      given: Names from a caller.
-      known: The names that exist.
-      what: What has the options, such as ``stylize``.
-
     Raises:
       UsageError: If a name does not exist.
     """

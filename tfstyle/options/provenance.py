@@ -86,11 +86,7 @@ class Origin:
         return words
 
     def stopped(self, step: int) -> Origin:
-        """The same for a run that has been stopped, so that it is made to there again.
-
-        Args:
-          step: The last step.
-        """
+        """The same for a run that was stopped at a step, to end there again."""
         options = {**self.options, "stop_at": str(step)}
         return dataclasses.replace(self, options=dict(sorted(options.items())))
 
@@ -132,11 +128,6 @@ def origin_of(
 ) -> Origin:
     """Describes a run.
 
-    Args:
-      command: A command of ``tfstyle``.
-      options: Texts of its options.
-      pictures: Paths and weights by argument.
-
     Raises:
       UsageError: If a picture can no longer be read.
     """
@@ -153,9 +144,6 @@ def origin_of(
 
 def read_origin(path: str | os.PathLike[str]) -> Origin:
     """Reads how a picture was made.
-
-    Args:
-      path: The picture.
 
     Raises:
       UsageError: If the picture does not say how it was made, or not in a form that

@@ -57,12 +57,6 @@ class Recipe:
     def options(self, given: Mapping[str, Any]) -> Options:
         """The options of a run from what a caller has given.
 
-        Args:
-          given: Values by name.
-
-        Returns:
-          All options.
-
         Raises:
           UsageError: If a name does not exist here, or a value cannot be used.
         """
@@ -92,9 +86,6 @@ class Recipe:
 
     def texts(self, options: Options) -> dict[str, str]:
         """The options that differ from this kind of run's defaults, as texts.
-
-        Args:
-          options: The options of a run.
 
         Returns:
           What ``parse`` turns back into values.

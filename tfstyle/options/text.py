@@ -41,9 +41,6 @@ def from_text(field: OptionField, text: str) -> Any:
 def to_text(value: Any) -> str:
     """The text that ``from_text`` turns back into a value.
 
-    Args:
-      value: A value of an option.
-
     Returns:
       Its text; numbers in full precision.
     """

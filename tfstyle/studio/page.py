@@ -87,12 +87,7 @@ class Page:
     """
 
     def __init__(self, limits: Limits, style_names: Sequence[str]):
-        """Prepares the page.
-
-        Args:
-          limits: What may be asked for.
-          style_names: The trained styles.
-        """
+        """Prepares the page."""
         self._limits, self._style_names = limits, style_names
         self.sessions = Sessions()
         self._options: dict[str, Any] = {}

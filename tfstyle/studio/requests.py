@@ -148,15 +148,7 @@ def option_values(command: str, texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_request(request: Request, folder: pathlib.Path, limits: Limits) -> Job:
-    """Reads and checks a request.
-
-    Args:
-      request: What a page asks for.
-      folder: Where a painted mask is kept.
-      limits: What is refused.
-
-    Returns:
-      The job.
+    """Reads and checks a request; ``folder`` gets a painted mask.
 
     Raises:
       UsageError: If an option or a picture is missing, or cannot be used.

@@ -61,7 +61,7 @@ def serving(
       The page's address.
 
     Raises:
-      UsageError: The port is taken, or the address is not this machine's.
+      UsageError: If the port is taken, or the address is not this machine's.
     """
     page = Page(limits, load_network().style_names)
     blocks = page.build()

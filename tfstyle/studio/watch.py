@@ -43,11 +43,7 @@ class Watch:
     """Collects the progress of a run, and gives an update when one is due."""
 
     def __init__(self, options: Options):
-        """Begins with nothing.
-
-        Args:
-          options: The options of the run.
-        """
+        """Begins with nothing."""
         self._options = options
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._next = 0.0

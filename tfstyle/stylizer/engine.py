@@ -40,11 +40,7 @@ class Program:
     """
 
     def __init__(self, optimizer: Adam | LBFGS):
-        """Takes note of the optimizer.
-
-        Args:
-          optimizer: The optimizer, which holds the variable.
-        """
+        """Begins without loops."""
         self.optimizer = optimizer
         self.loops: dict[Hashable, Loop] = {}
 
@@ -169,12 +165,7 @@ class Engine:
     def targets(
         self, key: Hashable, compute: Callable[[], dict[str, tf.Tensor]]
     ) -> dict[str, tf.Tensor]:
-        """Something computed from a picture, which is kept for further runs.
-
-        Args:
-          key: What decides the value.
-          compute: Computes it.
-        """
+        """What is computed of what ``key`` stands for, kept for further runs."""
         if key not in self._known:
             self._known[key] = compute()
         self._known.move_to_end(key)

@@ -134,7 +134,7 @@ class MemoryPlanner:
           One tile each where there is memory enough, or the largest tiles that fit.
 
         Raises:
-          UsageError: Nothing fits; the message says what would help.
+          UsageError: If nothing fits; the message says what would help.
         """
         fixed = self._fixed(size, style_sizes, batch, pairs)
         kept = self._kept(size, batch)

@@ -68,9 +68,6 @@ class Problem:
     def check_size(self, size: Size) -> None:
         """Refuses a scale that is too small for the network.
 
-        Args:
-          size: Height and width of the picture.
-
         Raises:
           UsageError: If the picture or a style picture is too small at this scale.
         """
@@ -136,12 +133,7 @@ class Problem:
                 self.planner.shrink(cut, self._pictures.batch)
 
     def targets(self, size: Size, cut: Cut) -> Targets:
-        """What the picture is compared with at a scale.
-
-        Args:
-          size: Height and width of the picture, without its margin.
-          cut: How pictures are cut.
-        """
+        """What a picture of this size, without its margin, is compared with."""
         pictures, canvas, loss = self._pictures, self._canvas, self.loss
         content = None
         if pictures.content is not None:

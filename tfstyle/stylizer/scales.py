@@ -38,11 +38,6 @@ def first_picture(
 ) -> np.ndarray:
     """What the coarsest scale begins with.
 
-    Args:
-      pictures: The pictures of the run.
-      size: Height and width of the coarsest scale.
-      options: The options of the run.
-
     Returns:
       Float32 ``[N, H, W, 3]`` in [0, 1].
     """

@@ -59,10 +59,6 @@ def run_ffmpeg(
 
 
 def failure_reason(output: str) -> str:
-    """The part of ffmpeg's last line that a person wants to know.
-
-    Args:
-      output: What ffmpeg wrote to standard error.
-    """
+    """The part of ffmpeg's last line that a person wants to know."""
     lines = output.strip().splitlines() or ["ffmpeg failed"]
     return lines[-1].rpartition(": ")[2][:200]

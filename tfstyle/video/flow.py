@@ -179,10 +179,6 @@ def frame_flicker(picture: np.ndarray, previous: np.ndarray, motion: Motion) -> 
 
 
 def mean_flicker(values: Iterable[float]) -> float:
-    """The mean of the values that are not NaN; 0 if there are none.
-
-    Args:
-      values: Results of ``frame_flicker``.
-    """
+    """The mean of the values that are not NaN; 0 if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / max(len(known), 1)

@@ -123,9 +123,6 @@ class RunFilm:
 def check_run_film(path: str | os.PathLike[str]) -> None:
     """Refuses a film that could not be written, before any work is done.
 
-    Args:
-      path: The film to write.
-
     Raises:
       UsageError: If the extension is not .gif, .webp or .mp4, or the file cannot be
         written.

@@ -165,10 +165,6 @@ def check_video(
 ) -> FilmFile:
     """Refuses files that cannot be read or written, before any work is done.
 
-    Args:
-      content: The film to read.
-      output: The film to write.
-
     Returns:
       The film to read.
 

@@ -24,23 +24,12 @@ _FOLDERS: dict[Kind, pathlib.Path] = {
 
 
 def preset_names(kind: Kind = "run") -> list[str]:
-    """The names of all presets.
-
-    Args:
-      kind: ``run`` for optimised pictures, ``training`` for networks.
-    """
+    """The names of all presets, of optimised pictures or of trainings."""
     return sorted(path.stem for path in _FOLDERS[kind].glob("*.cfg"))
 
 
 def preset_texts(name: str, kind: Kind = "run") -> dict[str, str]:
     """The options of a preset as texts.
-
-    Args:
-      name: The preset.
-      kind: Same as in ``preset_names``.
-
-    Returns:
-      Texts by the names of options.
 
     Raises:
       UsageError: If there is no such preset; the message offers the nearest ones.
@@ -50,14 +39,7 @@ def preset_texts(name: str, kind: Kind = "run") -> dict[str, str]:
 
 
 def preset_options(name: str, kind: Kind = "run") -> dict[str, Any]:
-    """The options of a preset, as keywords.
-
-    Args:
-      name: The preset.
-      kind: Same as in ``preset_names``.
-
-    Returns:
-      Values by the names of options.
+    """The options of a preset as keywords.
 
     Raises:
       UsageError: If there is no such preset; the message offers the nearest ones.
@@ -70,10 +52,6 @@ def preset_options(name: str, kind: Kind = "run") -> dict[str, Any]:
 
 def preset_source(name: str, kind: Kind = "run") -> tuple[str, str]:
     """What a preset reproduces: the comment at the top of its file.
-
-    Args:
-      name: The preset.
-      kind: Same as in ``preset_names``.
 
     Returns:
       The experiment, which several presets may have in common, and this one's part.
