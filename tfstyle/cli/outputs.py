@@ -116,6 +116,8 @@ def check_output(
 ) -> None:
     """Refuses a file that cannot be written, or is one of those that are ``read``.
 
+    Where ``extensions`` is empty, the file may have any.
+
     Raises:
       UsageError: If the file cannot be written, or is one of them.
     """
