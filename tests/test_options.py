@@ -93,8 +93,8 @@ def test_training_options_refuse_a_value_and_name_it(given, named):
         ("beta_2", 2.0, "a number from 0 to below 1"),
         ("beta_2", 1.0, "a number from 0 to below 1"),
         ("color_strength", float("nan"), "a number from 0 to 1"),
-        ("noise", 1.1, "a number from 0 to 1"),
-        ("noise", -0.1, "a number from 0 to 1"),
+        ("color_strength", 1.1, "a number from 0 to 1"),
+        ("color_strength", -0.1, "a number from 0 to 1"),
         ("size", 0, "a whole number of at least 1"),
         ("size", 9.0, "a whole number of at least 1"),
         ("size", True, "a whole number of at least 1"),
@@ -273,7 +273,6 @@ def test_a_weight_below_0_is_refused(weight, shown):
         ({"beta_2": 0.5}, "optimizer='adam'"),
         ({"optimizer": "adam", "history": 5}, "optimizer='auto' or 'lbfgs'"),
         ({"optimizer": "adam", "decay_step": 5}, "schedule='piecewise'"),
-        ({"noise": 0.5}, "init='noise' or 'normal'"),
         ({"color": "free", "color_strength": 0.5}, "color='style' or"),
         (
             {"optimizer": "adam", "schedule": "constant", "final_learning_rate": 0.1},

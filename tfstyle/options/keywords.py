@@ -47,7 +47,6 @@ class StylizeKeywords(TypedDict, total=False):
     steps: Sequence[int] | int
     scales: int
     init: Path
-    noise: float
     margin: int
     optimizer: Literal["auto", "adam", "lbfgs"]
     learning_rate: float

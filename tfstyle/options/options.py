@@ -187,14 +187,6 @@ class StartOptions:
         "noise), or a file.",
         OPTIMIZATION,
     )
-    noise: float = option(
-        1.0,
-        "How much of a start from noise is noise; the rest is mid-grey.",
-        OPTIMIZATION,
-        at_least=0,
-        at_most=1,
-        needs={"init": NOISE_STARTS},
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,7 @@ def first_picture(
         noise = random.uniform(-0.5, 0.5, shape)
     else:
         noise = random.normal(0.0, 0.25, shape)
-    return np.clip(0.5 + options.noise * noise, 0.0, 1.0).astype("float32")
+    return np.clip(0.5 + noise, 0.0, 1.0).astype("float32")
 
 
 def enlarged(
