@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import pathlib
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,7 +35,7 @@ COMMAND_LINE = """
 
 `tfstyle COMMAND --flag=value …`. These pages show what `tfstyle COMMAND --help` shows.
 
-| command | |
+| command | what it does |
 |---|---|
 {rows}
 
@@ -60,6 +61,7 @@ about the network, style and content apply, too.
 """
 
 _MATH = re.compile(r"^```math\n(.*?)^```\n", re.M | re.S)
+_SEARCH = '<div class="md-search" data-md-component="search"'
 _FLAG = re.compile(r"(?<!\w)(--\w+(?:=\w+)?)")
 _LOADS = re.compile(
     r"<(?:script|img|source|iframe|video|link(?=[^>]*rel=\"?(?:stylesheet|preconnect"
@@ -84,10 +86,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Refuses pages that load something from elsewhere."""
+    """Refuses pages that load something from elsewhere, and names the search."""
     if found := _LOADS.search(output):
         raise PluginError(f"{page.file.src_uri} loads from another host: {found[0]}")
-    return output
+    return output.replace(_SEARCH, f'{_SEARCH} aria-label="Search"')
 
 
 def index() -> str:
@@ -105,14 +107,19 @@ def command(name: str) -> str:
     define(values, [argument("debug", debug, OUTPUT, hint=bool, default=False)])
     parts = [f"# tfstyle {name}", ""]
     for text in (module.__doc__ or "").strip().split("\n\n"):
-        example = " ".join(text.split()) if text.startswith("tfstyle ") else ""
-        parts += [f"```sh\n{example}\n```" if example else text, ""]
+        is_example = text.startswith("tfstyle ")
+        parts += [f"```sh\n{wrapped(text)}\n```" if is_example else text, ""]
     if positional := getattr(module, "POSITIONAL", ()):
         named = ", ".join(f"`--{flag}`" for flag in positional)
         parts += [f"May be given without their names, in this order: {named}.", ""]
     for group, fields in grouped(values).items():
         parts += [f"## {group}", "", *entries(fields, "--")]
     return "\n".join(parts)
+
+
+def wrapped(line: str) -> str:
+    """A command on as many lines as it needs."""
+    return " \\\n    ".join(textwrap.wrap(line, 72, break_on_hyphens=False))
 
 
 def options() -> str:
