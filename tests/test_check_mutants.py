@@ -9,6 +9,13 @@ def script():
     return load_script("check_mutants")
 
 
+def test_modules_and_their_tests_exist(script):
+    for module, words in script.TESTS.items():
+        assert (script.ROOT / "tfstyle" / f"{module}.py").is_file()
+        files = [word for word in words if not word.startswith("-k")]
+        assert files and all((script.ROOT / file).is_file() for file in files)
+
+
 def mutants_of(script, source):
     mutating = pytest.importorskip("cosmic_ray.mutating")
     from cosmic_ray.plugins import get_operator
