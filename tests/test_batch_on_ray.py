@@ -26,6 +26,7 @@ pytest.importorskip("ray")
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "batch", "photos"]
 SIDE = 64
+MANY = 400  # so many that a signal comes in the middle
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def temporary(request):
 
 
 def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, temporary, monkeypatch):
-    bad = photos(120)
+    bad = photos(MANY)
     monkeypatch.setenv("TMPDIR", temporary)
     with begun() as process:
         wait_for(5, process)
@@ -119,17 +120,17 @@ def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, temporary, monke
     assert not psutil.wait_procs(family, timeout=10)[1]
     assert_whole_results()
     first = results()
-    assert 5 <= len(first) < 120 - bad
+    assert 5 <= len(first) < MANY - bad
 
     with begun() as process:
         out, err = process.communicate(timeout=120)
-    done = f"{120 - bad - len(first)} stylized, {len(first)} done before"
+    done = f"{MANY - bad - len(first)} stylized, {len(first)} done before"
     assert (process.returncode, without_progress(err)) == (1, "")
-    assert f"out: 120 pictures found, {done}, {bad} unreadable" in out
+    assert f"out: {MANY} pictures found, {done}, {bad} unreadable" in out
     last = results()
-    assert len(last) == 120 - bad
+    assert len(last) == MANY - bad
     assert {name: last[name] for name in first} == first
-    for name in ("0.png", "31.png", "119.png"):
+    for name in ("0.png", "31.png", f"{MANY - 1}.png"):
         same = load_image(f"out/{name}") - apply_style(f"photos/{name}", "waves")
         assert np.abs(same).max() <= 0.51 / 255
     lines = Path("out/unreadable.jsonl").read_text().splitlines()

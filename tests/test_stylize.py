@@ -151,7 +151,7 @@ def test_the_content_keeps_its_colours(content, style, options):
             {"style_weight": 0.0, "init": "style"},
             "init=style: there is no style picture to start from",
         ),
-        ("cs", {"sise": 3}, "stylize has no option 'sise'; did you mean size or"),
+        ("cs", {"sise": 3}, "stylize has no option 'sise'; did you mean size"),
         ("cs", {"size": 0}, "size=0: give a whole number of at least 1"),
         ("cs", {"backbone": "x"}, "backbone='x': give one of slim19, vgg19"),
         (

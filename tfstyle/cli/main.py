@@ -10,12 +10,14 @@ import sys
 import textwrap
 import types
 from collections.abc import Sequence
-
-from absl import flags
+from typing import TYPE_CHECKING
 
 from tfstyle.cli.signals import remembering_interrupts
 from tfstyle.errors import UsageError, user_error
 from tfstyle.version import __version__
+
+if TYPE_CHECKING:
+    from absl import flags
 
 COMMANDS = {
     "stylize": "give a picture the style of another",
@@ -91,7 +93,9 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         raise UsageError(f"there is no command {words[0]!r}; {_hint(words[0])}")
-    # NumPy and Pillow are imported from here on, where no Ctrl-C gets lost.
+    # absl, NumPy and Pillow are imported from here on, where no Ctrl-C gets lost.
+    from absl import flags
+
     from tfstyle.cli.flags import OUTPUT, argument, define, parse
 
     command = importlib.import_module(f"tfstyle.cli.{words[0]}")

@@ -134,7 +134,8 @@ def check_originals(name: str, outputs: Iterable[str], read: Iterable[str]) -> N
     Raises:
       UsageError: If an output is one of them.
     """
-    originals = {os.path.realpath(path) for path in read}
+    # A name with a null character is refused where it is read.
+    originals = {os.path.realpath(path) for path in read if "\0" not in path}
     for output in outputs:
         if os.path.realpath(output) in originals:
             raise UsageError(
