@@ -200,7 +200,7 @@ def backbone_of(operations, seed):
     st.booleans(),
     seeds,
 )
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_tiles_are_the_whole(operations, size, tiles, normalization, keep, seed):
     assume(math.prod(s for kind, _, s in operations if isinstance(s, int)) <= 8)
     backbone = backbone_of(operations, seed)
