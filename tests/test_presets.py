@@ -131,6 +131,20 @@ def test_unknown_preset_offers_the_nearest():
         preset_options("starry-night")
 
 
+def test_preset_of_a_training_is_told_where_a_picture_is_made():
+    with pytest.raises(UsageError, match="johnson is for tfstyle train"):
+        preset_options("johnson")
+    with pytest.raises(UsageError, match="painting is for tfstyle stylize"):
+        preset_options("painting", "training")
+
+
+def test_preset_that_is_like_none_offers_all():
+    with pytest.raises(
+        UsageError, match=r"the presets are cs231n-.*, painting, vgg19-"
+    ):
+        preset_options("zzz")
+
+
 def run_preset(tmp_path, command, preset, *words):
     output = tmp_path / "out.png"
     code = cli.main([command, f"--preset={preset}", f"--output={output}", *words])

@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from conftest import without_progress
 from PIL import Image
 
 import tfstyle
+from tfstyle.cli import sweep as command
 from tfstyle.errors import UsageError
 from tfstyle.images.sheet import contact_sheet
 from tfstyle.losses import PerceptualLoss
@@ -121,11 +124,31 @@ def test_the_command_writes_pictures_sheet_and_table(run, folder):
     ]
     for row in rows:
         assert Image.open(folder / "all" / row["file"]).size == (40, 32)
-        assert row["step"] == "5"
+        assert (row["step"], row["finished"]) == ("5", "yes")
         terms = [float(row[name] or 0) for name in row if "/" in name or "_v" in name]
         assert sum(terms) == pytest.approx(float(row["total"]), rel=1e-4)
     assert rows[1]["style/relu2_1"] == ""
     assert Image.open(folder / "all" / "sheet.png").size[0] == 2 * 48 + 8
+
+
+def test_the_command_marks_the_picture_that_a_signal_left_unfinished(
+    run, folder, monkeypatch
+):
+    class StopAtOnce(command.ProgressBar):
+        def __call__(self, progress):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(command, "ProgressBar", StopAtOnce)
+    code, _, err = run(
+        "sweep",
+        *("--content=content.png", "--style=style.png", "--output=all", "--scales=1"),
+        *("--style_layers=relu1_1", "--content_layers=relu2_1"),
+        *("--steps=200", "--style_weight=1,10"),
+    )
+    assert code == 130
+    assert err.endswith("all has what is done; the last picture is unfinished\n")
+    with (folder / "all" / "losses.csv").open() as file:
+        assert [row["finished"] for row in csv.DictReader(file)] == ["no"]
 
 
 def test_a_picture_of_a_sweep_keeps_its_mask_and_is_made_again(run, folder):

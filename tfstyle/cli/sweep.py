@@ -104,7 +104,8 @@ def run(values: flags.FlagValues) -> int:
     )
     save_image(sheet, folder / SHEET, metadata={"Software": "tfstyle"})
     if signals.received:
-        print(f"tfstyle: stopped; {folder} has what is done", file=sys.stderr)
+        last = "; the last picture is unfinished" * cells[-1].result.stopped
+        print(f"tfstyle: stopped; {folder} has what is done{last}", file=sys.stderr)
         return 128 + signals.received
     print(f"{folder / SHEET}: {len(cells)} pictures")
     return 0
@@ -168,6 +169,7 @@ def _write_table(cells: Sequence[Cell], path: pathlib.Path) -> None:
                 **{name: _shown(value) for name, value in cell.settings.items()},
                 "file": _file_name(number, cell.settings),
                 "seconds": round(cell.result.seconds, 2),
+                "finished": "no" if cell.result.stopped else "yes",
                 **{name: column[-1] for name, column in cell.result.history.items()},
             }
         )

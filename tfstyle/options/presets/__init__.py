@@ -68,9 +68,13 @@ def preset_source(name: str, kind: Kind = "run") -> tuple[str, str]:
 def _lines(name: str, kind: Kind) -> list[str]:
     names = preset_names(kind)
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
-        raise UsageError(
-            f"there is no preset {name!r}; did you mean {' or '.join(nearest)}?"
-        )
+        if name in preset_names("training" if kind == "run" else "run"):
+            use = "tfstyle train" if kind == "run" else "tfstyle stylize"
+            raise UsageError(f"the preset {name} is for {use}")
+        if nearest := difflib.get_close_matches(name, names, n=3, cutoff=0.4):
+            hint = f"did you mean {' or '.join(nearest)}?"
+        else:
+            hint = f"the presets are {', '.join(names)}"
+        raise UsageError(f"there is no preset {name!r}; {hint}")
     file = _FOLDERS[kind] / f"{name}.cfg"
     return file.read_text(encoding="utf-8").splitlines()
