@@ -512,6 +512,24 @@ def test_interrupt_before_the_run_is_one_line(refused, folder, monkeypatch):
     assert refused(*STYLIZE) == (130, "tfstyle: interrupted\n")
 
 
+def test_an_import_that_an_interrupt_ends_with_another_error_is_an_interrupt(
+    folder, refused, monkeypatch
+):
+    def import_half(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            raise ImportError("a part of it is missing") from None
+
+    monkeypatch.setattr("tfstyle.cli.run.import_tensorflow", import_half)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert refused(*STYLIZE) == (130, "tfstyle: interrupted\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_that_python_would_drop_in_an_import_ends_the_program(folder):
     code = f"""
 import os, signal, sys

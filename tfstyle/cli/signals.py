@@ -21,7 +21,8 @@ def remembering_interrupts() -> Iterator[None]:
 
     Python drops an exception that is raised in a destructor or a native callback, and
     the import of a large library runs many of these. ``check_interrupts`` raises it
-    again.
+    again. An import that it ends may also raise an error of its own, in whose place
+    KeyboardInterrupt is raised.
     """
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not usual or threading.current_thread() is not threading.main_thread():
@@ -35,6 +36,10 @@ def remembering_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, receive)
     try:
         yield
+    except Exception as error:
+        if _interrupts:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _interrupts.clear()
