@@ -203,8 +203,8 @@ def covariance_root(target: tf.Tensor) -> tf.Tensor:
       Tensor ``[..., C, min(C, 128)]``; the largest variances, which are almost all.
     """
     variances, axes = tf.linalg.eigh(_covariance(target))
-    most = _COLUMNS
-    return axes[..., -most:] * tf.sqrt(tf.nn.relu(variances[..., None, -most:]))
+    largest = tf.nn.relu(variances[..., None, -_COLUMNS:])
+    return axes[..., -_COLUMNS:] * tf.sqrt(largest)
 
 
 def total_variation(
