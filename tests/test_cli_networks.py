@@ -14,7 +14,7 @@ import pytest
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.cli import train as train_command
-from tfstyle.cli.flags import parse, values_of
+from tfstyle.cli.flags import FlagValues, parse, values_of
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import TrainingOptions, fields_of
 from tfstyle.options.presets import preset_names
@@ -106,7 +106,7 @@ def test_train_refuses(refused, photos, tiny_backbone, words, message):
 
 def test_the_preset_is_the_paper():
     assert preset_names("training") == ["johnson"]
-    values = cli.flags.FlagValues()
+    values = FlagValues()
     train_command.define_flags(values)
     parse(values, ["train", "--preset=johnson", "--steps=7"], presets="training")
     options = TrainingOptions(**values_of(values, fields_of(TrainingOptions)))
