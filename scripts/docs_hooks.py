@@ -25,7 +25,7 @@ from tfstyle.cli.flags import OUTPUT, argument, define, grouped
 from tfstyle.cli.main import COMMANDS
 from tfstyle.options import Options, TrainingOptions
 from tfstyle.options.fields import OptionField, fields_of
-from tfstyle.options.text import to_text
+from tfstyle.options.text import default_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COPIED = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}
@@ -142,8 +142,8 @@ def entries(fields: Iterable[OptionField], dashes: str) -> list[str]:
     lines = []
     for field in fields:
         facts = [text] if (text := accepted(field)) else []
-        if field.default not in (None, "", ()):
-            facts.append(f"default `{to_text(field.default)}`")
+        if default := default_text(field):
+            facts.append(f"default {default}" if field.by else f"default `{default}`")
         text = _FLAG.sub(r"`\1`", field.help)
         told = f" *{'; '.join(facts)}*" if facts else ""
         lines += [f"`{dashes}{field.name}`{told}", f":   {text}", ""]

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tfstyle import load_image, save_image
-from tfstyle.cli import main as cli
 from tfstyle.cli import train as train_command
 from tfstyle.cli.flags import FlagValues, parse, values_of
 from tfstyle.networks.style_net import StyleNet, load_network, save_network

@@ -18,7 +18,7 @@ from tfstyle.losses import (
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.options import Options
 from tfstyle.stylizer import Stylizer, memory
-from tfstyle.stylizer.problem import guides
+from tfstyle.stylizer.guides import guides
 from tfstyle.stylizer.run import Run
 
 SIZE = (32, 40)

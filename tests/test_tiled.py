@@ -20,7 +20,7 @@ from tfstyle.optimizers.adam import Adam
 from tfstyle.optimizers.loop import Loop, differentiated
 from tfstyle.options.options import Normalization
 from tfstyle.raw_tensorflow import call_in_own_graph
-from tfstyle.stylizer.problem import guides
+from tfstyle.stylizer.guides import guides
 
 NORMALIZATIONS = typing.get_args(Normalization)
 DATA = Path(__file__).resolve().parents[1] / "data"

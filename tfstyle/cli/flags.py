@@ -22,7 +22,7 @@ from tfstyle.options.fields import (
 )
 from tfstyle.options.presets import Kind, preset_texts
 from tfstyle.options.provenance import RECORDED, read_origin
-from tfstyle.options.text import from_text, to_text
+from tfstyle.options.text import default_text, from_text, to_text
 
 OUTPUT, ADDRESS = "Output", "Address"
 _GROUPS = (
@@ -232,9 +232,8 @@ def described(field: OptionField) -> tuple[str, str]:
     Returns:
       Its name with its choices, and what it does, with its default and range.
     """
-    default = field.default
-    text = f"{default:g}" if isinstance(default, float) else to_text(default)
-    facts = [] if default in (None, "") else [text]
+    text = default_text(field)
+    facts = [text] if text else []
     facts += [field.range] if field.range else []
     title = f"--{field.name}"
     if field.choices:

@@ -14,6 +14,10 @@ _FALL = 4
 """How much less each deeper layer counts by default in the Wasserstein distance: fine
 layers carry colours and strokes."""
 
+_LAYERS_OF_NEIGHBORS = 4
+"""How many style layers neighbours are compared by: one position of a deeper one is as
+large as 16 cells."""
+
 
 def feature_extractor(options: Sequence[LossOptions]) -> FeatureExtractor:
     """The network that options ask for.
@@ -86,9 +90,14 @@ def _layers(options: LossOptions) -> tuple[dict[str, float], dict[str, float]]:
         "content_layers", options.content_layers, backbone.content_layers
     )
     given = options.style_layers
-    if given is None and options.style_loss == "wasserstein":
-        given = {layer: _FALL**-i for i, layer in enumerate(backbone.style_layers)}
-        given = {layer: weight / sum(given.values()) for layer, weight in given.items()}
+    if given is None and options.style_loss != "gram":
+        names = list(backbone.style_layers)
+        if options.style_loss == "neighbors":
+            names = names[:_LAYERS_OF_NEIGHBORS]
+        falling = {name: _FALL**-i for i, name in enumerate(names)}
+        given = {
+            name: weight / sum(falling.values()) for name, weight in falling.items()
+        }
     style = weighted_layers("style_layers", given, backbone.style_layers)
     content = {layer: options.content_weight * w for layer, w in content.items()}
     return content | {LAPLACIAN: options.laplacian_weight}, style

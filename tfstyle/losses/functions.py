@@ -43,6 +43,7 @@ Features = Mapping[str, tf.Tensor]
 _TINY = 1e-24  # far below the norm of any target that is not blank
 _PARTS = 16
 _COLUMNS = 128  # of the root of a covariance
+_BESIDE_NEIGHBORS = 0.1
 _LEAST_VARIANCE = 1e-13  # of their sum; below, slopes no longer grow
 
 
@@ -187,6 +188,9 @@ def wasserstein_loss(
     if root is None:
         root = covariance_root(target)
     covariance, mean = _covariance(found), found[..., -1]
+    # TensorFlow 2.20 writes out of bounds where the gradient of a product broadcasts.
+    batch = tf.shape(covariance)[:-2]
+    root = tf.broadcast_to(root, tf.concat([batch, tf.shape(root)[-2:]], 0))
     inner = tf.matmul(root, tf.matmul(covariance, root), transpose_a=True)
     variances = tf.linalg.trace(covariance) + tf.linalg.trace(_covariance(target))
     means = tf.reduce_sum(tf.square(mean - target[..., -1]), -1)
@@ -501,5 +505,14 @@ STYLE_DISTANCES: dict[StyleLoss, StyleDistance] = {
         lambda gram: tf.sqrt(_matrix_squares(gram)),
     ),
     "wasserstein": StyleDistance(moments, wasserstein_loss, wasserstein_scale, _energy),
+    "neighbors": StyleDistance(
+        moments,
+        wasserstein_loss,
+        lambda target, normalization: (
+            _BESIDE_NEIGHBORS * wasserstein_scale(target, normalization)
+        ),
+        _energy,
+    ),
 }
-"""By the option ``style_loss``."""
+"""By the option ``style_loss``. Neighbours say which way features point; a share of the
+Wasserstein distance beside them says how far, so that colours do not pale."""

@@ -20,8 +20,10 @@ from tfstyle.losses.functions import (
     temporal_loss,
     total_variation,
 )
+from tfstyle.losses.neighbors import Neighbors, hypercolumns, neighbor_loss
 from tfstyle.options.options import Normalization, StyleLoss
 
+NEIGHBORS = "style/neighbors"
 TOTAL_VARIATION = "total_variation"
 TEMPORAL = "temporal"
 IMAGE = "image"
@@ -49,6 +51,8 @@ class Targets(NamedTuple):
         [0, 1] by style layer; empty where the whole picture is one region.
       areas: Their sums over positions, ``[R]`` by style layer.
       roots: From ``covariance_root`` by style layer, for the Wasserstein distance.
+      neighbors: What the cells of the picture are compared with, with
+        ``style_loss=neighbors``; else None.
       warped: What the picture should be where ``consistency`` is 1, ``[N, H, W, 3]``,
         for the temporal term; else None.
       consistency: ``[N, H, W, 1]`` in [0, 1], or None.
@@ -60,6 +64,7 @@ class Targets(NamedTuple):
     guides: Features = _NONE
     areas: Features = _NONE
     roots: Features = _NONE
+    neighbors: Neighbors | None = None
     warped: tf.Tensor | None = None
     consistency: tf.Tensor | None = None
 
@@ -105,9 +110,13 @@ class PerceptualLoss:
           tv_weight: Weight of the total variation.
           temporal_weight: Weight of the distance to ``Targets.warped``.
           normalization: See ``losses.functions``.
-          style_loss: Distance of Gram matrices, or Wasserstein distance of Gaussians.
+          style_loss: Distance of Gram matrices, Wasserstein distance of Gaussians, or
+            neural neighbours, which need a ``FeatureExtractor``.
+
+        Raises:
+          UsageError: If neighbours are asked of features whose strides are not known.
         """
-        self.features = features
+        self.features, self.style_weight = features, style_weight
         self.content_layers = _weighted(content_layers, content_weight)
         self.style_layers = _weighted(style_layers, style_weight)
         self.tv_weight, self.temporal_weight = tv_weight, temporal_weight
@@ -118,6 +127,7 @@ class PerceptualLoss:
             total_variation=bool(tv_weight),
             temporal=bool(temporal_weight),
             style_loss=style_loss,
+            strides=self._strides() if self.finds_neighbors else None,
         )
         self.term_names = self.sums.term_names
 
@@ -169,8 +179,15 @@ class PerceptualLoss:
 
         Raises:
           UsageError: If a picture is missing that a weight is about, or a size by
-            which a term is divided, or if the features lack a layer.
+            which a term is divided, or if the features lack a layer. With neighbours,
+            whose targets depend on the picture that is optimised: a ``Stylizer`` finds
+            them.
         """
+        if self.finds_neighbors:
+            raise UsageError(
+                "style_loss='neighbors' has targets that depend on the picture that is "
+                "optimised; let a Stylizer find them"
+            )
         for name, picture, layers in (
             ("content", content, self.content_layers),
             ("style", style, self.style_layers),
@@ -233,6 +250,7 @@ class PerceptualLoss:
         *,
         roots: Features | None = None,
         entries: Mapping[str, Any] | None = None,
+        neighbors: Neighbors | None = None,
         warped: tf.Tensor | None = None,
         consistency: tf.Tensor | None = None,
     ) -> Targets:
@@ -247,6 +265,7 @@ class PerceptualLoss:
           guides: See ``Targets``.
           roots: From ``roots``, where they are known.
           entries: H·W·C by content layer, where ``content`` does not have features.
+          neighbors: See ``Targets``.
           warped: See ``Targets``.
           consistency: See ``Targets``.
 
@@ -276,8 +295,27 @@ class PerceptualLoss:
         if roots is None:
             roots = self.roots(statistics)
         return Targets(
-            content, statistics, scales, guides, areas, roots, warped, consistency
+            content,
+            statistics,
+            scales,
+            guides,
+            areas,
+            roots,
+            neighbors,
+            warped,
+            consistency,
         )
+
+    @property
+    def finds_neighbors(self) -> bool:
+        """Whether cells of the picture are compared with their nearest of the style."""
+        return self.style_loss == "neighbors" and bool(self.style_layers)
+
+    def _strides(self) -> dict[str, int]:
+        fields = getattr(self.features, "fields", None)
+        if fields is None:
+            raise UsageError("style_loss='neighbors': give a FeatureExtractor")
+        return {layer: fields[layer].stride for layer in self.style_layers}
 
     def _picture_scale(self, term: str, size: Size | None) -> Any:
         if self.normalization in ("sum", "gatys"):
@@ -325,6 +363,7 @@ class LossSums:
         total_variation: bool,
         temporal: bool,
         style_loss: StyleLoss = "gram",
+        strides: Mapping[str, int] | None = None,
     ):
         """Names the terms.
 
@@ -334,12 +373,16 @@ class LossSums:
           total_variation: Whether there is a total-variation term.
           temporal: Whether there is a temporal term.
           style_loss: See ``PerceptualLoss``.
+          strides: Pixels between the positions of each style layer, where neighbours
+            are compared; else None.
         """
+        self._strides = strides
         self.content_layers, self.style_layers = content_layers, style_layers
         self._total_variation, self._temporal = total_variation, temporal
         self._distance = STYLE_DISTANCES[style_loss]
         self.term_names = (
             *(f"content/{layer}" for layer in content_layers),
+            *((NEIGHBORS,) if strides else ()),
             *(f"style/{layer}" for layer in style_layers),
             *((TOTAL_VARIATION,) if total_variation else ()),
             *((TEMPORAL,) if temporal else ()),
@@ -348,7 +391,8 @@ class LossSums:
     @property
     def local_names(self) -> tuple[str, ...]:
         """The terms that ``local`` returns."""
-        return tuple(name for name in self.term_names if not name.startswith("style/"))
+        summed = {f"style/{layer}" for layer in self.style_layers}
+        return tuple(name for name in self.term_names if name not in summed)
 
     def statistics(
         self,
@@ -411,6 +455,11 @@ class LossSums:
             )
             for layer in self.content_layers
         }
+        if self._strides and targets.neighbors is not None:
+            cells = tuple(tf.unstack(tf.shape(targets.neighbors.indices)[1:3]))
+            shares = targets.neighbors.shares
+            columns = hypercolumns(features, self._strides, shares, cells)
+            terms[NEIGHBORS] = neighbor_loss(columns, targets.neighbors)
         if self._total_variation:
             scale = targets.scales[TOTAL_VARIATION]
             terms[TOTAL_VARIATION] = total_variation(picture, scale=scale, core=core)

@@ -22,8 +22,19 @@ import tensorflow as tf
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.images.tiles import Field, Grid, Span, widest_field
 from tfstyle.losses.functions import Features, part, sum_of_squares
+from tfstyle.losses.neighbors import (
+    CELL,
+    References,
+    cell_features,
+    hypercolumns,
+    nearest,
+    unit,
+)
 from tfstyle.losses.perceptual import IMAGE, PerceptualLoss, Targets, guide_areas
 from tfstyle.raw_tensorflow import call_in_own_graph, empty, updated
+
+_CELLS = "cells"
+"""The key of the cells of a picture beside layers."""
 
 
 class TiledLoss:
@@ -47,7 +58,7 @@ class TiledLoss:
         assert isinstance(loss.features, FeatureExtractor)
         self.loss = loss
         self.extract = loss.features
-        self.halo = widest_field(self.extract.fields.values())
+        self.halo = halo_of(loss)
         self._keep_content = keep_content
         wide = tf.as_dtype(self.extract.dtype).size > 4
         self._dtype = tf.float64 if wide else tf.float32  # of sums
@@ -77,6 +88,75 @@ class TiledLoss:
         """H·W·C by layer of a picture that is cut by a grid."""
         shapes = self.extract.shapes(*grid.size)
         return {layer: float(math.prod(shape)) for layer, shape in shapes.items()}
+
+    def style_cells(self, style: tf.Tensor, grid: Grid, step: int) -> tf.Tensor:
+        """Features of the cells of a style picture, every ``step``-th down and across.
+
+        Args:
+          style: ``[1, H, W, 3]``.
+          grid: How it is cut.
+          step: At least 1.
+
+        Returns:
+          ``[1, rows, columns, D]``: all style layers, one after the other.
+        """
+        layers = list(self.loss.style_layers)
+        strides = {layer: self.extract.fields[layer].stride for layer in layers}
+        shapes = self.extract.shapes(*grid.size)
+        channels = sum(shapes[layer][-1] for layer in layers)
+        sides = [math.ceil(side // CELL / step) for side in grid.size]
+
+        def of_tile(tile: _Tile, table: tf.Tensor) -> list[tf.Tensor]:
+            features, size = tile.cores(self.extract(tile.crop(style))), tile.cells
+            found = tf.concat(
+                [cell_features(features[n], strides[n], size) for n in layers], -1
+            )
+            first = tf.math.floormod(-tile.first_cell, step)
+            sample = found[:, first[0] :: step, first[1] :: step]
+            return [updated(table, (tile.first_cell + first) // step, sample)]
+
+        nothing = [empty([1, *sides, channels], self._dtype)]
+        return self._over_tiles(grid, of_tile, nothing)[0]
+
+    def neighbor_indices(
+        self,
+        query: tf.Tensor,
+        grid: Grid,
+        references: References,
+        regions: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The reference that is nearest to each cell of a picture.
+
+        Args:
+          query: ``[N, H, W, 3]``.
+          grid: How it is cut.
+          references: Where to search.
+          regions: The region of each cell, int32 ``[1, h, w, 1]``; None if there is
+            one.
+
+        Returns:
+          Int32 ``[N, h, w, 1]``.
+        """
+        strides = {name: self.extract.fields[name].stride for name in references.shares}
+        shape = [query.shape[0], *(side // CELL for side in grid.size)]
+
+        def columns_of(tile: _Tile) -> tf.Tensor:
+            features = tile.cores(self.extract(tile.crop(query)))
+            return hypercolumns(features, strides, references.shares, tile.cells)
+
+        def added(tile: _Tile, total: tf.Tensor) -> list[tf.Tensor]:
+            return [total + tf.reduce_sum(columns_of(tile), [1, 2], keepdims=True)]
+
+        def written(tile: _Tile, found: tf.Tensor) -> list[tf.Tensor]:
+            centered = unit(columns_of(tile) - mean)
+            here = None if regions is None else tile.read(regions, _CELLS)
+            return [tile.write(found, _CELLS, nearest(centered, references, here))]
+
+        channels = references.columns.shape[-1]
+        nothing = [tf.zeros([shape[0], 1, 1, channels], self._dtype)]
+        total = self._over_tiles(grid, added, nothing)[0]
+        mean = total / float(shape[1] * shape[2])
+        return self._over_tiles(grid, written, [empty([*shape, 1], tf.int32)])[0]
 
     def value_and_gradient(
         self,
@@ -166,7 +246,7 @@ class TiledLoss:
         channels = [shapes[layer][-1] for layer in layers]
         guides = targets.guides
         regions = guides[layers[0]].shape[-1] if guides else 1
-        more = int(self.loss.style_loss == "wasserstein")  # a column of means
+        more = int(self.loss.style_loss != "gram")  # a column of means
         nothing = [
             tf.zeros([batch, regions, c, c + more], self._dtype) for c in channels
         ]
@@ -210,10 +290,18 @@ class TiledLoss:
             content = tile.cores(self.extract(tile.crop(targets.content[IMAGE])))
         else:
             content = tile.read_all(targets.content)
+        neighbors = targets.neighbors
+        if neighbors is not None:
+            weights = neighbors.weights
+            neighbors = neighbors._replace(
+                indices=tile.read(neighbors.indices, _CELLS),
+                weights=None if weights is None else tile.read(weights, _CELLS),
+            )
         pixels = {"warped": targets.warped, "consistency": targets.consistency}
         return targets._replace(
             content=content,
             guides=tile.read_all(targets.guides),
+            neighbors=neighbors,
             **{
                 name: tile.read(whole, IMAGE)
                 for name, whole in pixels.items()
@@ -244,6 +332,15 @@ class TiledLoss:
             lambda i, *_: i < len(grid), body, (0, *nothing), parallel_iterations=1
         )
         return list(loop[1:])
+
+
+def halo_of(loss: PerceptualLoss) -> Field:
+    """What must lie around a tile's core for a loss, and the coarsest stride."""
+    assert isinstance(loss.features, FeatureExtractor)
+    fields = list(loss.features.fields.values())
+    if loss.finds_neighbors:
+        fields.append(Field(CELL))
+    return widest_field(fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,6 +386,17 @@ class _Tile:
         framed = tf.minimum(size + 1, tf.shape(picture)[1:3] - begin)
         return part(picture, begin, framed), (size[0], size[1])
 
+    @property
+    def cells(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rows and columns of cells of the core."""
+        size = self._core_place(_CELLS)[1]
+        return size[0], size[1]
+
+    @property
+    def first_cell(self) -> tf.Tensor:
+        """Row and column in the whole picture of the core's first cell."""
+        return self.place[_CELLS][4:]
+
     def read(self, whole: tf.Tensor, layer: str) -> tf.Tensor:
         """The core's part of a layer's features of the whole picture."""
         return part(whole, self.place[layer][4:], self._core_place(layer)[1])
@@ -311,8 +419,11 @@ def _places(
     grid: Grid, fields: dict[str, Field], shapes: dict[str, tuple[int, int, int]]
 ) -> dict[str, np.ndarray]:
     """The ``_Tile.place`` of every tile, ``[tiles, 6]`` by layer."""
-    lengths = {layer: shape[:2] for layer, shape in shapes.items()} | {IMAGE: grid.size}
-    strides = {layer: field.stride for layer, field in fields.items()} | {IMAGE: 1}
+    cells = tuple(side // CELL for side in grid.size)
+    lengths = {layer: shape[:2] for layer, shape in shapes.items()}
+    lengths |= {IMAGE: grid.size, _CELLS: cells}
+    strides = {layer: field.stride for layer, field in fields.items()}
+    strides |= {IMAGE: 1, _CELLS: CELL}
     return {
         layer: np.array(
             [

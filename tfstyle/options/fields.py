@@ -39,6 +39,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     needs: Mapping[str, Collection[Any]] | None = None,
+    by: Mapping[str, Mapping[Any, Any]] | None = None,
 ) -> Any:
     """Declares an option as a field of a frozen dataclass.
 
@@ -52,6 +53,7 @@ def option(
       below: Bound that the value must stay under.
       needs: Values of other options without which this one has no effect. A value
         other than the default is then refused.
+      by: Another option, and the default by its value; ``default`` is then None.
 
     Returns:
       The field.
@@ -62,6 +64,7 @@ def option(
         "group": group,
         "bounds": {name: bound for name, bound in bounds.items() if bound is not None},
         "needs": dict(needs or {}),
+        "by": dict(by or {}),
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -78,6 +81,7 @@ class OptionField:
       group: The heading that it stands under.
       bounds: Its range: ``at_least``, ``at_most``, ``above`` and ``below``.
       needs: Values of other options without which it has no effect.
+      by: Another option, and the default by its value.
     """
 
     name: str
@@ -87,6 +91,14 @@ class OptionField:
     group: str
     bounds: Mapping[str, float]
     needs: Mapping[str, Collection[Any]]
+    by: Mapping[str, Mapping[Any, Any]] = dataclasses.field(default_factory=dict)
+
+    def default_of(self, options: Any) -> Any:
+        """The default beside the other options as they are."""
+        for other, defaults in self.by.items():
+            if self.default is None:
+                return defaults[getattr(options, other)]
+        return self.default
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -210,6 +222,7 @@ def fields_of(options: Any) -> tuple[OptionField, ...]:
             group=field.metadata["group"],
             bounds=field.metadata["bounds"],
             needs=field.metadata["needs"],
+            by=field.metadata["by"],
         )
         for field in dataclasses.fields(options)
     )
@@ -237,8 +250,11 @@ def check_options(options: Any) -> None:
             object.__setattr__(options, field.name, value)
         field.check(value)
     for field in fields:
+        if getattr(options, field.name) is None:
+            object.__setattr__(options, field.name, field.default_of(options))
+    for field in fields:
         value = getattr(options, field.name)
-        if value == field.default:
+        if value == field.default_of(options):
             continue
         for other, values in field.needs.items():
             found = getattr(options, other)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from tfstyle.errors import UsageError
 from tfstyle.options.fields import (
@@ -28,12 +28,17 @@ from tfstyle.options.fields import (
 
 BackboneName = Literal["slim19", "vgg19", "vgg16", "squeezenet"]
 Normalization = Literal["relative", "sum", "gatys", "mean"]
-StyleLoss = Literal["gram", "wasserstein"]
+StyleLoss = Literal["neighbors", "wasserstein", "gram"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Color = Literal["style", "content", "match", "free"]
 
 NOISE_STARTS = ("noise", "normal")
 _ADAM = {"optimizer": ("adam",)}
+
+
+def _by_style_loss(**defaults: Any) -> dict[str, dict[str, Any]]:
+    """A default for each style loss."""
+    return {"style_loss": defaults}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +64,12 @@ class NetworkOptions:
         "Compile the network with XLA, for GPUs. Runs may then not repeat bit for bit.",
         NETWORK,
     )
-    pooling: Literal["max", "avg"] = option("max", "Pooling of the network.", PAPERS)
+    pooling: Literal["max", "avg"] = option(
+        None,
+        "Pooling of the network.",
+        PAPERS,
+        by=_by_style_loss(neighbors="avg", wasserstein="avg", gram="max"),
+    )
     preprocessing: Literal["caffe", "torch"] | None = option(
         None,
         "How a weights file expects its input, if not as the published one does.",
@@ -72,7 +82,11 @@ class ContentOptions:
     """What is kept of the content picture."""
 
     content_weight: float = option(
-        0.05, "Weight of the content loss.", STYLE, at_least=0
+        None,
+        "Weight of the content loss.",
+        STYLE,
+        at_least=0,
+        by=_by_style_loss(neighbors=0.01, wasserstein=0.008, gram=0.05),
     )
     content_layers: Layers = option(
         None,
@@ -95,9 +109,10 @@ class StyleOptions:
 
     style_loss: StyleLoss = option(
         "gram",
-        "How far the picture is from the style: 'gram' compares Gram matrices (Gatys "
-        "et al.), 'wasserstein' means and covariances by the Wasserstein distance of "
-        "Gaussians.",
+        "How the picture is compared with the style: 'neighbors' compares each part "
+        "with the part of the style that is most like it (Kolkin et al.), "
+        "'wasserstein' means and covariances of features by the Wasserstein distance "
+        "of Gaussians, 'gram' Gram matrices (Gatys et al.).",
         STYLE,
     )
     style_weight: float = option(1.0, "Weight of the style loss.", STYLE, at_least=0)
@@ -116,7 +131,11 @@ class LossOptions(StyleOptions, ContentOptions, NetworkOptions):
     """
 
     tv_weight: float = option(
-        0.5, "Weight of the total variation: more is smoother.", STYLE, at_least=0
+        None,
+        "Weight of the total variation: more is smoother.",
+        STYLE,
+        at_least=0,
+        by=_by_style_loss(neighbors=8.0, wasserstein=2.0, gram=0.5),
     )
     normalization: Normalization = option(
         "relative",
@@ -132,11 +151,17 @@ class LossOptions(StyleOptions, ContentOptions, NetworkOptions):
             raise UsageError(
                 "content_weight and style_weight are both 0: give one of them"
             )
+        if self.style_loss == "neighbors" and self.normalization != "relative":
+            raise UsageError(
+                f"normalization={self.normalization!r} has no meaning for "
+                "style_loss='neighbors', whose distances are angles; leave it out"
+            )
 
     @property
     def needs_content(self) -> bool:
         """Whether any weight is about the content picture."""
-        return bool(self.content_weight or self.laplacian_weight)
+        found = self.style_loss == "neighbors" and self.style_weight
+        return bool(self.content_weight or self.laplacian_weight or found)
 
     @property
     def needs_style(self) -> bool:
@@ -248,11 +273,14 @@ class ScaleOptions:
     """From coarse to fine."""
 
     steps: Sequence[int] | int = option(
-        (100, 60, 40),
+        None,
         "Steps at each scale, from coarse to fine, counted in evaluations of the loss. "
         "The last number is for all further scales, too.",
         OPTIMIZATION,
         at_least=1,
+        by=_by_style_loss(
+            neighbors=(80, 50, 20), wasserstein=(100, 60, 40), gram=(100, 60, 40)
+        ),
     )
     scales: int = option(
         0,

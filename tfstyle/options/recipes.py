@@ -94,7 +94,7 @@ class Recipe:
         return {
             field.name: to_text(values[field.name])
             for field in self.fields
-            if to_text(values[field.name]) != to_text(field.default)
+            if to_text(values[field.name]) != to_text(field.default_of(options))
         }
 
 

@@ -55,6 +55,18 @@ def to_text(value: Any) -> str:
     return str(value)
 
 
+def default_text(field: OptionField) -> str:
+    """The default of an option as help shows it; empty if it has none."""
+    for other, defaults in field.by.items():
+        if field.default is None:
+            found = (f"{to_text(value)} ({key})" for key, value in defaults.items())
+            return f"by {other}: {', '.join(found)}"
+    default = field.default
+    if default in (None, "", ()):
+        return ""
+    return f"{default:g}" if isinstance(default, float) else to_text(default)
+
+
 def parse_layers(name: str, text: str) -> dict[str, float]:
     """``relu1_1:0.5,relu2_1:0.5`` as a mapping; names alone share a weight of 1.
 

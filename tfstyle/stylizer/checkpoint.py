@@ -22,7 +22,7 @@ from tfstyle.options.text import to_text
 from tfstyle.stylizer.pictures import Pictures
 from tfstyle.version import __version__
 
-_FORMAT = 4
+_FORMAT = 5
 _MOST_TIME = 0.1  # of a run that may go into writing checkpoints
 
 
@@ -37,6 +37,8 @@ class State:
       seconds: How long the run has taken.
       rows: The history, ``[steps, columns]``, float64.
       variables: The optimizer's variables, the picture first.
+      neighbors: The style's cell for each cell of the picture at this scale, int32
+        ``[N, h, w, 1]``; empty with other style losses.
     """
 
     scale: int
@@ -45,6 +47,7 @@ class State:
     seconds: float
     rows: np.ndarray
     variables: list[np.ndarray]
+    neighbors: np.ndarray
 
 
 class Checkpoint:
@@ -101,6 +104,7 @@ class Checkpoint:
                     seconds=facts["seconds"],
                     rows=arrays["rows"],
                     variables=[arrays[f"variable_{i}"] for i in range(count)],
+                    neighbors=arrays["neighbors"],
                 )
                 _check_kinds(state)
                 return state
@@ -133,11 +137,10 @@ class Checkpoint:
         arrays: dict[str, Any] = {
             f"variable_{i}": array for i, array in enumerate(state.variables)
         }
+        arrays |= {"rows": state.rows, "neighbors": state.neighbors}
         try:
             with replaced(self.file) as temporary, temporary.open("wb") as file:
-                np.savez(
-                    file, facts=np.array(json.dumps(facts)), rows=state.rows, **arrays
-                )
+                np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
                 file.flush()
                 os.fsync(file.fileno())  # a power loss must not leave an empty file
         except TfstyleError as error:
@@ -159,7 +162,7 @@ def _check_kinds(state: State) -> None:
     Raises:
       ValueError: If it is not one.
     """
-    arrays = [*state.variables, state.rows]
+    arrays = [*state.variables, state.rows, state.neighbors]
     if not (
         type(state.scale) is int
         and state.scale >= 0

@@ -25,7 +25,7 @@ from tfstyle.options.text import to_text
 from tfstyle.stylizer.canvas import Canvas, favor_chroma
 from tfstyle.stylizer.memory import Cut
 
-_MOST_KEPT = 32  # sets of Gram matrices or features
+_MOST_KEPT = 256e6  # bytes of what is known of pictures
 LARGE = 1024**2
 """Pixels of a picture whose optimizer is freed after each scale: it has several times
 the picture's size, and the next scale needs the room."""
@@ -169,9 +169,17 @@ class Engine:
         if key not in self._known:
             self._known[key] = compute()
         self._known.move_to_end(key)
-        while len(self._known) > _MOST_KEPT:
+        while len(self._known) > 1 and self._known_bytes > _MOST_KEPT:
             self._known.popitem(last=False)
         return self._known[key]
+
+    @property
+    def _known_bytes(self) -> int:
+        return sum(
+            tensor.shape.num_elements() * tensor.dtype.size
+            for found in self._known.values()
+            for tensor in found.values()
+        )
 
     def _make_room(self, room: float) -> None:
         """Forgets the programs that were used longest ago until the others fit."""

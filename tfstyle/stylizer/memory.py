@@ -13,8 +13,10 @@ import tensorflow as tf
 
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import UsageError
-from tfstyle.images.tiles import Grid, choose_grid, widest_field
+from tfstyle.images.tiles import Grid, choose_grid
 from tfstyle.losses import PerceptualLoss
+from tfstyle.losses.neighbors import CELL, MOST_REFERENCES
+from tfstyle.losses.tiled import halo_of
 from tfstyle.options import Options
 from tfstyle.raw_tensorflow import gpu_memory
 
@@ -34,6 +36,8 @@ _LBFGS_COPIES = 6.0  # without passing ones
 _COPIES_PER_PAIR = 2.4
 _PASSING_COPIES = 6.0  # of L-BFGS, between one pass over the tiles and the next
 _NEXT_COPIES = 3.0  # of the last scale's picture, while it is enlarged
+_COLUMN_COPIES = 5.0  # of the hypercolumns of a tile's cells
+_REFERENCE_COPIES = 4.0  # of those of the style's cells
 _KEPT_COPIES = 2.8  # of the content features, which tiles are written into
 _LEAST_TILE = 384**2  # smaller ones are mostly halo
 _GOOD_TILE = 768**2
@@ -87,7 +91,8 @@ class MemoryPlanner:
         self._style_layers, self._regions = loss.style_layers, regions
         self._last = math.prod(last)
         self._options = options
-        self._halo = widest_field(self._extract.fields.values())
+        self._halo = halo_of(loss)
+        self._columns = self._channels if loss.finds_neighbors else 0
         self._most_pixels = math.inf
         self.limit = memory_limit(options.max_memory)
 
@@ -192,7 +197,8 @@ class MemoryPlanner:
         pixels += sum(math.prod(style) for style in style_sizes)
         if area < self._last:
             pixels += _NEXT_COPIES * batch * self._last
-        return RUNTIME + 12 * pixels + self._guides_per_pixel * area
+        searched = _REFERENCE_COPIES * 4 * MOST_REFERENCES * self._columns
+        return RUNTIME + searched + 12 * pixels + self._guides_per_pixel * area
 
     @property
     def _planned(self) -> float:
@@ -206,7 +212,15 @@ class MemoryPlanner:
             self._extract.shapes(512, 512)[layer][-1] * 4 / stride**2
             for layer, stride in self._guided_strides.items()
         )
-        return _ACTIVATIONS * self._extract.bytes_per_pixel + self._regions * per_region
+        per_cell = _COLUMN_COPIES * 4 * self._columns / CELL**2
+        activations = _ACTIVATIONS * self._extract.bytes_per_pixel
+        return activations + per_cell + self._regions * per_region
+
+    @property
+    def _channels(self) -> int:
+        """Channels of all style layers together."""
+        shapes = self._extract.shapes(512, 512)
+        return sum(shapes[layer][-1] for layer in self._style_layers)
 
     @property
     def _guides_per_pixel(self) -> float:

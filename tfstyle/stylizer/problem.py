@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import is_full_memory
 from tfstyle.images import resize_image
-from tfstyle.images.tiles import Field, Grid
+from tfstyle.images.tiles import Grid
 from tfstyle.losses import Targets, blend_styles
 from tfstyle.losses.from_options import perceptual_loss
+from tfstyle.losses.neighbors import References
 from tfstyle.losses.perceptual import IMAGE
 from tfstyle.losses.tiled import TiledLoss
 from tfstyle.optimizers.loop import Loop, Report
@@ -21,10 +22,20 @@ from tfstyle.options import Options
 from tfstyle.options.identity import digest
 from tfstyle.stylizer.canvas import Canvas
 from tfstyle.stylizer.engine import LARGE, Engine, Program, cut_objective
+from tfstyle.stylizer.guides import cell_guide, guides
 from tfstyle.stylizer.memory import Cut, MemoryPlanner
+from tfstyle.stylizer.neighbors import (
+    compare_with,
+    region_of_cells,
+    sample_steps,
+    search_table,
+)
 from tfstyle.stylizer.pictures import Pictures, StylePicture
 
 Size = tuple[int, int]
+
+NO_NEIGHBORS = np.zeros([0, 0, 0, 1], "int32")
+_OF_PICTURE = 0.25  # of what neighbours are looked up for; the rest is the content's
 
 
 class Problem:
@@ -101,6 +112,7 @@ class Problem:
         program: Program,
         size: Size,
         steps: int,
+        neighbors: np.ndarray,
         report: Report,
         stop_at: int | None = None,
     ) -> bool:
@@ -110,6 +122,7 @@ class Problem:
           program: The program of the scale.
           size: Height and width of the picture, without its margin.
           steps: Evaluations of the loss at this scale.
+          neighbors: From ``find_neighbors``.
           report: See ``Loop.run``.
           stop_at: See ``Loop.run``.
 
@@ -120,19 +133,60 @@ class Problem:
           UsageError: If the scale does not fit in memory.
           NonFiniteLossError: If the loss became NaN or infinite.
         """
-        shapes = self._shapes(size)
-        pairs = self.pairs(size)
+
+        def run(cut: Cut) -> bool:
+            targets = self.targets(size, cut, neighbors), self._held(size)
+            return self._loop(program, cut, steps).run(targets, report, stop_at)
+
+        return self._within_memory(size, run)
+
+    def find_neighbors(self, size: Size, picture: np.ndarray | None) -> np.ndarray:
+        """The cell of the style that is nearest to each cell at a scale.
+
+        Args:
+          size: Height and width of the scale.
+          picture: What the scale begins with, ``[N, H, W, 3]``: a quarter of what is
+            looked up, beside the content picture. None for the coarsest scale, where
+            the content picture is all.
+
+        Returns:
+          Int32 ``[N, h, w, 1]``; ``NO_NEIGHBORS`` with other style losses.
+
+        Raises:
+          UsageError: If the scale does not fit in memory.
+        """
+        if not self.loss.finds_neighbors:
+            return NO_NEIGHBORS
+        query = resize_image(self._pictures.content, size)
+        if picture is not None:
+            query = (1 - _OF_PICTURE) * query + _OF_PICTURE * picture
+        framed = self._canvas.framed(query)
+
+        def search(cut: Cut) -> np.ndarray:
+            found = TiledLoss(self.loss).neighbor_indices(
+                tf.convert_to_tensor(framed, tf.float32),
+                cut.content,
+                self._references(size, cut),
+                region_of_cells(self._cell_guide(size)),
+            )
+            return found.numpy()
+
+        return self._within_memory(size, search)
+
+    def _within_memory(self, size: Size, work: Callable[[Cut], Any]) -> Any:
+        """Does something in tiles, which become smaller where memory is full."""
         while True:
-            cut = self.planner.cut(*shapes, pairs)
+            cut = self.planner.cut(*self._shapes(size), self.pairs(size))
             try:
-                targets = self.targets(size, cut), self._held(size)
-                return self._loop(program, cut, steps).run(targets, report, stop_at)
+                return work(cut)
             except tf.errors.OpError as error:
                 if not is_full_memory(error):
                     raise
                 self.planner.shrink(cut, self._pictures.batch)
 
-    def targets(self, size: Size, cut: Cut) -> Targets:
+    def targets(
+        self, size: Size, cut: Cut, neighbors: np.ndarray = NO_NEIGHBORS
+    ) -> Targets:
         """What a picture of this size, without its margin, is compared with."""
         pictures, canvas, loss = self._pictures, self._canvas, self.loss
         content = None
@@ -152,6 +206,14 @@ class Problem:
         )
         tiled = cut.tiles > 1
         entries = TiledLoss(loss).entries(cut.content) if tiled else None
+        compared = None
+        if loss.finds_neighbors:
+            compared = compare_with(
+                neighbors,
+                self._references(size, cut),
+                self._cell_guide(size),
+                loss.style_weight,
+            )
         return loss.assemble(
             canvas.size(size),
             kept,
@@ -159,6 +221,7 @@ class Problem:
             blend,
             self._guides(pictures.regions, size, self._canvas),
             entries=entries,
+            neighbors=compared,
             warped=_constant(pictures.warped, canvas.values),
             consistency=_constant(pictures.consistency, canvas.framed),
         )
@@ -233,6 +296,40 @@ class Problem:
         found = self._known(f"style {regions}", picture, cut, compute)
         return {layer: found[layer] for layer in self.loss.style_layers}
 
+    def _references(self, size: Size, cut: Cut) -> References:
+        """The cells of the style pictures at a scale."""
+        pictures, sizes = self._pictures, self.style_sizes(size)
+        steps = sample_steps(sizes, pictures.shares.max(1))
+
+        def cells_of(style: StylePicture, side: Size, grid: Grid, step: int) -> Any:
+            picture = resize_image(style.picture, side)
+
+            def compute() -> dict[str, tf.Tensor]:
+                found = TiledLoss(self.loss).style_cells(
+                    tf.convert_to_tensor(picture), grid, step
+                )
+                return {"cells": found}
+
+            kind = f"cells {step} {' '.join(self.loss.style_layers)}"
+            return self._known(kind, picture, cut, compute)["cells"]
+
+        tables = [
+            cells_of(style, side, grid, step) if step else None
+            for style, side, grid, step in zip(
+                pictures.styles, sizes, cut.styles, steps, strict=True
+            )
+        ]
+        shapes = self.engine.features.shapes(512, 512)
+        channels = {layer: shapes[layer][-1] for layer in self.loss.style_layers}
+        return search_table(tables, steps, sizes, channels, pictures)
+
+    def _cell_guide(self, size: Size) -> np.ndarray | None:
+        """How much of each cell belongs to each region; None if all of it does."""
+        if self._pictures.regions is None:
+            return None
+        resized = resize_image(self._pictures.regions, size)
+        return cell_guide(self._canvas.framed(resized))
+
     def _known(
         self,
         kind: str,
@@ -260,39 +357,3 @@ def _constant(
     picture: np.ndarray | None, prepare: Callable[[np.ndarray], np.ndarray]
 ) -> tf.Tensor | None:
     return None if picture is None else tf.constant(prepare(picture))
-
-
-def guides(
-    regions: np.ndarray, extractor: FeatureExtractor, layers: tuple[str, ...]
-) -> dict[str, np.ndarray]:
-    """How much of each position of a layer belongs to each region.
-
-    A position's share is the mean over the pixels in the middle of what it sees, as
-    many as the layer's stride.
-
-    Args:
-      regions: ``[1, H, W, R]`` in [0, 1].
-      extractor: The network.
-      layers: Layers of it.
-
-    Returns:
-      Float32 ``[1, h, w, R]`` by layer.
-    """
-    shapes = extractor.shapes(*regions.shape[1:3])
-    return {
-        layer: _pooled(regions, extractor.fields[layer], shapes[layer][:2])
-        for layer in layers
-    }
-
-
-def _pooled(regions: np.ndarray, field: Field, shape: tuple[int, ...]) -> np.ndarray:
-    if field.stride == 1 and shape == regions.shape[1:3]:
-        return regions
-    shift = (field.after - field.before) // 2
-    rows, columns = (
-        np.clip(np.arange(length * field.stride) + shift, 0, whole - 1)
-        for length, whole in zip(shape, regions.shape[1:3], strict=True)
-    )
-    seen = regions[:, rows][:, :, columns]
-    cells = seen.reshape(1, shape[0], field.stride, shape[1], field.stride, -1)
-    return cells.mean((2, 4), dtype="float32")

@@ -22,7 +22,7 @@ from tfstyle.stylizer.canvas import Canvas
 from tfstyle.stylizer.checkpoint import Checkpoint, State
 from tfstyle.stylizer.engine import LARGE, Engine, Program
 from tfstyle.stylizer.pictures import Pictures
-from tfstyle.stylizer.problem import Problem
+from tfstyle.stylizer.problem import NO_NEIGHBORS, Problem
 from tfstyle.stylizer.result import Result
 from tfstyle.stylizer.scales import enlarged, first_picture, scale_sizes
 
@@ -73,6 +73,7 @@ class Run:
         self._history: dict[str, list[float]] = {column: [] for column in columns}
         self._began = time.monotonic()
         self._stopped = False
+        self._neighbors = NO_NEIGHBORS  # of the current scale
         if self._resumed:
             rows = self._resumed.rows.reshape(-1, len(columns)).T.tolist()
             self._history = dict(zip(columns, rows, strict=True))
@@ -159,6 +160,9 @@ class Run:
             canvas = self._canvas.values(self._with_protected(picture))
             optimizer.variable.assign(canvas)
             optimizer.reset()
+            self._neighbors = self.problem.find_neighbors(
+                self.sizes[scale], picture if scale else None
+            )
             return False
         shapes = [tuple(variable.shape) for variable in optimizer.state]
         if shapes != [value.shape for value in state.variables]:
@@ -169,6 +173,7 @@ class Run:
             )
         for variable, value in zip(optimizer.state, state.variables, strict=True):
             variable.assign(value)
+        self._neighbors = state.neighbors
         if state.exact and not state.finished:
             self._current = self.problem.exact
         return state.finished
@@ -189,6 +194,7 @@ class Run:
             program,
             self.sizes[scale],
             self._steps[scale],
+            self._neighbors,
             lambda rows, steps: self._report(program, scale, rows, steps),
             stop_at=end - sum(self._steps[:scale]) if end else None,
         )
@@ -247,6 +253,7 @@ class Run:
                 seconds=time.monotonic() - self._began,
                 rows=np.array(list(self._history.values()), "float64").T,
                 variables=[read_only_view(v.value()) for v in variables],
+                neighbors=self._neighbors,
             )
         )
 

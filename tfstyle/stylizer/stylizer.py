@@ -281,6 +281,11 @@ class Stylizer:
         for name, side in (("width", width), ("height", height)):
             if side is not None and (not isinstance(side, int) or side < 1):
                 raise UsageError(f"{name}={side!r}: give a whole number of at least 1")
+        if self.options.style_loss == "neighbors":
+            raise UsageError(
+                "style_loss='neighbors' needs a content picture, which a texture does "
+                "not have; give 'wasserstein' or 'gram'"
+            )
         pictures = self.read(None, style, style_mask=style_mask)
         size = (height or pictures.size[0], width or pictures.size[1])
         return dataclasses.replace(pictures, size=size)
