@@ -156,6 +156,17 @@ def test_batch_does_nothing_twice(run, place, here):
     assert Path("out/unreadable.jsonl").read_bytes() == b""
 
 
+def test_batch_stylizes_a_picture_that_changed_again(run, place, here, network):
+    run(*batch("--content=photos/[13]*"))
+    save_image(picture(4), "photos/1.png")
+    code, out, _ = run(*batch("--content=photos/[13]*"))
+    assert code == 0
+    assert out == "out: 2 pictures found, 1 stylized, 1 done before, 0 unreadable\n"
+    assert_same("out/1.png", apply_style("photos/1.png", "a", model=network))
+    _, out, _ = run(*batch("--content=photos/[13]*"))
+    assert "0 stylized, 2 done before" in out
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -174,18 +185,15 @@ def test_batch_refuses_results_of_other_settings(
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
     code, err = refused(*batch("--content=photos/*", *words))
     assert code == 2
-    assert named in err and "/out: " in err and ".tfstyle-batch.json" in err
+    assert named in err and "/out: " in err and ".tfstyle.json" in err
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
 
 
 def test_batch_says_that_settings_are_damaged(run, refused, place, here):
     run(*batch("--content=photos/*"))
     for text in ("{", "[1]"):
-        Path("out/.tfstyle-batch.json").write_text(text)
-        assert (
-            ".tfstyle-batch.json: is damaged"
-            in refused(*batch("--content=photos/*"))[1]
-        )
+        Path("out/.tfstyle.json").write_text(text)
+        assert ".tfstyle.json: is damaged" in refused(*batch("--content=photos/*"))[1]
 
 
 def test_batch_leaves_results_out_of_a_pattern(run, place, here):
@@ -574,7 +582,7 @@ def test_places_give_the_same_parts_again_while_results_appear(tree):
         Path(f"out/{i}.jpg").touch()
     time.sleep(0.05)
     begun = places.begin({})
-    assert not Path("out/.tfstyle-batch.json").exists()  # they are not yet used
+    assert not Path("out/.tfstyle.json").exists()  # they are not yet used
     first = list(places.parts(begun, 5))
     Path("out/200.jpg").touch()
     assert list(places.parts(begun, 5)) == first
@@ -640,7 +648,7 @@ def test_batch_works_from_bucket_to_bucket(run, place, here, bucket, store, netw
     assert (code, err) == (1, "")
     assert said in out and f"see {bucket}/results/unreadable.jsonl" in out
     assert sorted(there.list(f"{bucket}/results")) == [
-        *(".tfstyle-batch.json", "1.png", "3.png", "deep", "unreadable.jsonl")
+        *(".tfstyle.json", "1.png", "3.png", "deep", "unreadable.jsonl")
     ]
     for source, result in (("deep/2.PNG",) * 2, ("3.bmp", "3.png")):
         written = io.BytesIO(there.read(f"{bucket}/results/{result}"))

@@ -274,6 +274,10 @@ def test_several_pictures_go_to_a_folder(run, folder, tiny_backbone):
     made = [load_image(f"made/{name}.png") for name in ("content", "upside")]
     assert np.abs(made[0] - made[1]).mean() > 0.05
     assert load_image("snapshots/step_00004.png").shape == (1, 32, 80, 3)
+    code, _, err = run(
+        *words, "--content=content.png, upside.png", "--output=made", "--seed=1"
+    )
+    assert (code, "seed (None, now 1)" in err) == (2, True)
     # A comma may be part of a name.
     assert run(*words, "--content=a, b.png", "--output=out.png")[0] == 0
 

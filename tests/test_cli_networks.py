@@ -10,18 +10,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from absl.flags import FlagValues
 
 from tfstyle import load_image, save_image
-from tfstyle.cli import main as cli
 from tfstyle.cli import train as train_command
-from tfstyle.cli.flags import FlagValues, parse, values_of
+from tfstyle.cli.flags import parse, values_of
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import TrainingOptions, fields_of
 from tfstyle.options.presets import preset_names
 
 
 def names_in(folder: str) -> list[str]:
-    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    files = (path for path in Path(folder).rglob("[!.]*") if path.is_file())
     return sorted(str(path.relative_to(folder)) for path in files)
 
 
@@ -144,6 +144,37 @@ def test_apply_keeps_names_and_folders(run, folder, model):
     code, out, _ = run("apply", model, "--content=in/a.png,in/b.jpg", "--output=two")
     assert (code, out) == (0, "two: 2 pictures\n")
     assert names_in("two") == ["a.png", "b.jpg"]
+
+
+def test_apply_keeps_a_folder_of_results_to_its_settings(run, refused, folder, model):
+    Path("in").mkdir()
+    for name in ("in/a.png", "in/b.png"):
+        save_image(load_image("content.png"), name)
+    apply = ("apply", model, "--content=in", "--output=out")
+    assert run(*apply)[0] == 0
+    before = Path("out/a.png").read_bytes()
+    for words, said in (
+        (("--style_name=light",), "style_name (None, now light)"),
+        (("--color=content",), "color"),
+        (("--protect=content.png",), "protect"),
+        (("--content=in/a.png,content.png",), "pictures"),
+    ):
+        code, line = refused(*apply, *words)
+        assert code == 2
+        assert "out: was begun with other settings: " in line and said in line
+    assert Path("out/a.png").read_bytes() == before
+    assert run(*apply, "--max_memory=4")[0] == 0
+    Path("in/b.png").rename("in/c.png")
+    assert run(*apply)[0] == 0
+
+
+def test_apply_leaves_pictures_alone_that_it_did_not_make(refused, folder, model):
+    for name in ("in", "out"):
+        Path(name).mkdir()
+        save_image(load_image("content.png"), f"{name}/a.png")
+    code, line = refused("apply", model, "--content=in", "--output=out")
+    assert code == 2
+    assert "out/a.png: is there already, but not from tfstyle apply" in line
 
 
 def test_apply_goes_on_after_an_unreadable_picture(run, folder, model):

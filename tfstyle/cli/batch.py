@@ -10,7 +10,8 @@ With --style_name, a trained network stylizes each picture in one pass; with --s
 each is optimised, with the flags of tfstyle stylize.
 
 Pictures that cannot be read are listed in a file, and make the exit code 1. The same
-command goes on where it was interrupted, and makes no result again.
+command goes on where it was interrupted, and makes a result again only where its
+picture is newer.
 """
 
 from __future__ import annotations
