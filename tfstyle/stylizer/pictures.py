@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,12 @@ class LoadedStyles:
     Attributes:
       pictures: Float32 ``[1, H', W', 3]`` each, at the scale of their strokes.
       weights: The weight of each.
+      files: Absolute paths of those that were read from files.
     """
 
     pictures: tuple[np.ndarray, ...]
     weights: tuple[float, ...]
+    files: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Pictures:
       warped: What the result should be where ``consistency`` is 1, ``[1, H, W, 3]``:
         the frame before, in a film; else None.
       consistency: ``[1, H, W, 1]``, or None.
+      files: Absolute paths of all pictures that were read from files.
     """
 
     content: np.ndarray | None
@@ -86,6 +89,7 @@ class Pictures:
     original: np.ndarray | None = None
     warped: np.ndarray | None = None
     consistency: np.ndarray | None = None
+    files: frozenset[str] = frozenset()
 
     @property
     def batch(self) -> int:
@@ -131,6 +135,8 @@ def read_pictures(
     regions, protection, parts, shares = _regions(
         size, styles, content_mask, style_mask, protect
     )
+    others = [content_mask, style_mask, protect, options.init]
+    given = [each for source in (content, *others) for each in split_batch(source)]
     pictures = Pictures(
         content=contents,
         styles=tuple(map(StylePicture, styles.pictures, parts)),
@@ -139,6 +145,7 @@ def read_pictures(
         size=size,
         regions=regions,
         protect=protection,
+        files=_files(given) | styles.files,
     )
     return _without_weightless(_with_colors(pictures, options), options)
 
@@ -175,7 +182,16 @@ def read_styles(options: Options, source: Any) -> LoadedStyles:
         _at_scale(picture, scale, options)
         for (picture, _), scale in zip(weighted, scales, strict=True)
     )
-    return LoadedStyles(tuple(pictures), weights)
+    return LoadedStyles(tuple(pictures), weights, _files(p for p, _ in weighted))
+
+
+def _files(sources: Iterable[Any]) -> frozenset[str]:
+    """Absolute paths, without links, of the pictures that are given by their paths."""
+    return frozenset(
+        os.path.realpath(source)
+        for source in sources
+        if isinstance(source, str | os.PathLike) and pathlib.Path(source).is_file()
+    )
 
 
 def weighted_sources(source: Any) -> list[tuple[Any, float]]:
