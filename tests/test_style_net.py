@@ -13,14 +13,13 @@ from conftest import draw, lively_network
 import tfstyle
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.losses.from_options import perceptual_loss
-from tfstyle.networks.blends import parse_blend
+from tfstyle.networks.blends import BUNDLED_FILE, parse_blend
 from tfstyle.networks.layers import (
     ConditionalInstanceNormalization,
     convolution_to_rgb,
     enlarged_convolution,
 )
 from tfstyle.networks.style_net import (
-    BUNDLED_FILE,
     StyleNet,
     load_network,
     save_network,

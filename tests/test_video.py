@@ -280,6 +280,10 @@ def test_command_stylizes_a_film(run, place):
     assert (clip.size, clip.count, clip.sound) == ((36, 48), FRAMES, "aac")
 
 
+def test_command_says_which_style_it_took_if_none_was_named(run, place):
+    assert run(*VIDEO, "--size=48")[1].endswith(" s; style a, the first of a, b\n")
+
+
 @pytest.fixture
 def run_interrupted(run, monkeypatch):
     """Runs the command, which gets a signal after its third frame."""

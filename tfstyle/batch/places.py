@@ -222,7 +222,7 @@ class Places:
             todo = [
                 name
                 for result, name in sorted(chosen.items())
-                if not names[name] < written.get(result, 0) < begun
+                if not (result in written and names[name] <= written[result] < begun)
             ]
             yield Part(inside, (), len(chosen) - len(todo), tuple(failures))
             begin = 0

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
 import io
-import json
 import os
 import pathlib
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfstyle import networks
 from tfstyle.errors import TfstyleError, UsageError, user_error
 from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
+from tfstyle.networks.blends import read_style_names
 from tfstyle.options import APPLY_COLORS
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
@@ -97,7 +94,7 @@ class Stylize:
             self._name, self._color = style_name, color or "style"
             self.settings |= {"color": self._color, "size": size, "style": style_name}
             self.settings["model"] = self._kept("model", model)
-            self._check_names()
+            self._check_names(model)
             return
         if style_name is not None or str(model) != "bundled":
             raise UsageError("style, and style_name or model: give one of them")
@@ -113,21 +110,17 @@ class Stylize:
         self.settings["style"] = [*zip(digests, self._weights, strict=True)]
         del self.settings["max_memory"]
 
-    def _check_names(self) -> None:
+    def _check_names(self, model: str | os.PathLike[str]) -> None:
         """Refuses a style that the network does not have, without TensorFlow."""
         names: Any = self._name or ()
         if isinstance(names, str):
             names = [part.partition(":")[0].strip() for part in names.split(",")]
-        own = pathlib.Path(networks.__path__[0], "styles.keras")
-        file: Any = io.BytesIO(self._files["model"]) if "model" in self._files else own
-        with contextlib.suppress(OSError, KeyError, TypeError, zipfile.BadZipFile):
-            with zipfile.ZipFile(file) as archive:
-                known = json.loads(archive.read("config.json"))["config"]["style_names"]
-            for name in filter(None, names):
-                if name not in known:
-                    raise UsageError(
-                        f"there is no style {name!r}; the styles are {', '.join(known)}"
-                    )
+        known = read_style_names(model)
+        for name in filter(None, names):
+            if known and name not in known:
+                raise UsageError(
+                    f"there is no style {name!r}; the styles are {', '.join(known)}"
+                )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Stylizes a batch of a Ray dataset.

@@ -117,7 +117,8 @@ def run(values: flags.FlagValues) -> int:
     if failed:
         raise TfstyleError(f"{failed} of {len(jobs)} pictures could not be stylized")
     where = jobs[0][1] if len(jobs) == 1 else values.output
-    print(f"{where}: {len(jobs)} picture{'s' * (len(jobs) > 1)}")
+    count = f"{len(jobs)} picture{'s' * (len(jobs) > 1)}"
+    print(f"{where}: {count}{arguments.unnamed_style(values)}")
     return 0
 
 

@@ -10,6 +10,7 @@ from absl import flags
 from tfstyle.cli.flags import OUTPUT, argument
 from tfstyle.errors import UsageError
 from tfstyle.images.masks import LABELS
+from tfstyle.networks.blends import read_style_names
 from tfstyle.options.fields import NETWORK
 
 STYLE = argument(
@@ -52,6 +53,14 @@ PRESET = argument(
 LOG_DIR = argument(
     "log_dir", "Folder for TensorBoard: every term of the loss, and pictures.", OUTPUT
 )
+
+
+def unnamed_style(values: flags.FlagValues) -> str:
+    """The end of a last line: the trained style, if nobody chose one of several."""
+    names = read_style_names(values.model)
+    if values.style_name or len(names) < 2:
+        return ""
+    return f"; style {names[0]}, the first of {', '.join(names)}"
 
 
 def masks(values: flags.FlagValues) -> dict[str, Any]:

@@ -151,7 +151,8 @@ def run(values: flags.FlagValues) -> int:
         f"{counts.stylized} stylized, {counts.skipped} done before, "
         f"{counts.unreadable} unreadable"
     )
-    print(line + f", see {places.dead_letter}" * bool(counts.unreadable))
+    line += f", see {places.dead_letter}" * bool(counts.unreadable)
+    print(line if values.style else line + arguments.unnamed_style(values))
     return int(counts.unreadable > 0)
 
 

@@ -129,9 +129,10 @@ def run(values: flags.FlagValues) -> int:
         )
         return 128 + signals.received
     height, width = film.size
+    style = "" if values.style else arguments.unnamed_style(values)
     print(
         f"{output}: {_frames(film)}, {width}×{height}, flicker {film.flicker:.3f}, "
-        f"{film.seconds:.1f} s"
+        f"{film.seconds:.1f} s{style}"
     )
     return 0
 

@@ -1,13 +1,45 @@
-"""Blends of styles: ``a:0.7,b:0.3``."""
+"""Names of styles, and their blends: ``a:0.7,b:0.3``. TensorFlow is not imported."""
 
 from __future__ import annotations
 
 import difflib
+import json
+import os
+import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tfstyle.errors import UsageError
+
+BUNDLED = "bundled"
+BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
+CONFIG = "config.json"
+"""The file of a preset that names the styles."""
+TRAINED = "model.keras"
+"""The network in the folder of a training."""
+
+
+def read_style_names(model: str | os.PathLike[str] = BUNDLED) -> list[str]:
+    """The styles of a network, without building it.
+
+    Args:
+      model: Same as ``preset`` in ``StyleNet.from_preset``.
+
+    Returns:
+      Their names; empty if there is no such network, which ``from_preset`` refuses.
+    """
+    path = BUNDLED_FILE if str(model) == BUNDLED else pathlib.Path(model)
+    try:
+        if (path / CONFIG).is_file():
+            text = (path / CONFIG).read_bytes()
+        else:
+            with zipfile.ZipFile(path / TRAINED if path.is_dir() else path) as archive:
+                text = archive.read(CONFIG)
+        return list(json.loads(text)["config"]["style_names"])
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return []
 
 
 def parse_blend(text: str) -> dict[str, float]:

@@ -24,12 +24,11 @@ import numpy as np
 from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
 from tfstyle.errors import UsageError, one_line
 from tfstyle.files import beside, make_folder, replaced
+from tfstyle.networks.blends import CONFIG, TRAINED
 from tfstyle.version import __version__
 
-CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
-"""The files of a preset, as KerasHub names them."""
-TRAINED = "model.keras"
-"""The network in the folder of a training."""
+WEIGHTS, METADATA = "model.weights.h5", "metadata.json"
+"""The other files of a preset, as KerasHub names them."""
 
 _REGISTERED_NAME = "tfstyle>StyleNet"
 _MOST_BLOCKS = 200
