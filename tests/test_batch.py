@@ -476,7 +476,7 @@ def test_stylize_refuses_what_it_cannot_do(place):
     for options, message in (
         ({"style": "photos/1.png", "style_name": "a"}, "give one of them"),
         ({"style": "photos/1.png", "model": "model.keras"}, "give one of them"),
-        ({"style": "photos/1.png", "style_scale": [1, 2]}, "2 numbers for 1 styles"),
+        ({"style": "photos/1.png", "style_scale": [1, 2]}, "2 numbers for 1 style;"),
         ({"style": "none.png"}, "none.png"),
         ({"steps": 3}, "steps: trained styles have no such option"),
         ({"color": "match"}, "choose one of style, content"),

@@ -157,7 +157,7 @@ def test_the_content_keeps_its_colours(content, style, options):
         (
             "cs",
             {"style_layers": ["relu9_1"], "content_weight": 0.0},
-            "slim19 has no layer 'relu9_1'; did you mean relu",
+            "style_layers: slim19 has no layer 'relu9_1'; did you mean relu",
         ),
         ("cs", {"content_layers": {}}, "content_layers is empty: name at least one"),
         ("cs", {"scales": 4}, "a picture of 5×4 pixels is too small for the layers"),

@@ -185,8 +185,15 @@ class FeatureExtractor:
         return all(min(output.shape[1:3]) > 0 for output in outputs.values())
 
 
-def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
+def resolve_layers(
+    backbone: Backbone, layers: Iterable[str], name: str = ""
+) -> dict[str, str]:
     """Finds the taps that layer names stand for.
+
+    Args:
+      backbone: The network.
+      layers: The names.
+      name: The argument that has them, for messages; may be empty.
 
     Raises:
       UsageError: If a name is unknown; the message has the nearest ones.
@@ -196,7 +203,7 @@ def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
         if layer not in known:
             nearest = difflib.get_close_matches(str(layer), known, n=3, cutoff=0.3)
             raise UsageError(
-                f"{backbone.name} has no layer {layer!r}; "
+                f"{name}{': ' * bool(name)}{backbone.name} has no layer {layer!r}; "
                 f"did you mean {' or '.join(nearest or list(known)[:3])}?"
             )
     return {layer: known[layer] for layer in layers}

@@ -174,8 +174,8 @@ def read_styles(options: Options, source: Any) -> LoadedStyles:
     scales = tuple(options.style_scale)
     if len(scales) not in (1, len(weighted)):
         raise UsageError(
-            f"style_scale has {len(scales)} numbers for {len(weighted)} styles; give "
-            "one for all, or one for each"
+            f"style_scale has {len(scales)} numbers for {len(weighted)} "
+            f"style{'s' * (len(weighted) > 1)}; give one for all, or one for each"
         )
     scales *= len(weighted) // len(scales)
     pictures = (
@@ -340,13 +340,21 @@ def _without_weightless(pictures: Pictures, options: Options) -> Pictures:
     )
 
 
+def _first_picture(file: str) -> np.ndarray:
+    try:
+        return load_image(file)
+    except UsageError as error:
+        names = "content, style, noise or normal"
+        raise UsageError(f"init={error}, or give {names}") from error
+
+
 def _start(
     content: np.ndarray | None, styles: Sequence[np.ndarray], init: str
 ) -> np.ndarray | str:
     if init in NOISE_STARTS:
         return init
     pictures = {"content": content, "style": styles[0] if styles else None}
-    picture = pictures[init] if init in pictures else load_image(init)
+    picture = pictures[init] if init in pictures else _first_picture(init)
     if picture is None:
         raise UsageError(f"init={init}: there is no {init} picture to start from")
     batch = 1 if content is None else len(content)
