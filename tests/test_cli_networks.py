@@ -89,7 +89,7 @@ def test_train_goes_on_and_says_what_it_skipped(run, photos, tiny_backbone):
         (("--size=8",), "size=8: give a whole number of at least 32"),
         (("--ema=1",), "--ema=1: give a number from 0 to below 1"),
         (("--width=0",), "width=0: give a whole number of at least 1"),
-        (("--final_learning_rate=1",), "give a number from 0 to learning_rate"),
+        (("--final_learning_rate=1",), "give a number from 0 to --learning_rate"),
         (("--sample_steps=1,x",), "--sample_steps=1,x: give whole numbers"),
         (("--weights=none.npz",), "--weights=none.npz: no such file"),
         (("--preset=jonson",), "no preset 'jonson'; did you mean johnson?"),

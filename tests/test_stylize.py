@@ -1,6 +1,7 @@
 """Tests of the one-line functions: pictures that are read, and what comes of them."""
 
 import gc
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -276,6 +277,26 @@ def test_callbacks_that_cannot_be_called_are_refused(
     for call in (tfstyle.stylize, tfstyle.Stylizer()):
         with pytest.raises(UsageError, match=r"callbacks=.*give a list"):
             call(content, style, callbacks=callbacks)
+
+
+def test_messages_about_callbacks_have_names_and_no_addresses(content, style):
+    class Watch:
+        pass
+
+    def watch(progress):
+        pass
+
+    for callbacks, said in (
+        (watch, "callbacks=watch:"),
+        (Watch(), r"callbacks=Watch\(\):"),
+        ([watch, 1], r"callbacks=\[watch, 1\]:"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tfstyle.stylize(content, style, callbacks=callbacks)
+    with pytest.raises(UsageError, match=r"callbacks=\[watch\]: give a function"):
+        tfstyle.sweep(content, style, {"seed": [1]}, callbacks=[watch])
+    for function in (tfstyle.sweep, tfstyle.Stylizer.sweep):
+        assert " at 0x" not in str(inspect.signature(function))
 
 
 def test_stylize_calls_back_and_counts(tiny_backbone, content, style):

@@ -331,6 +331,11 @@ def test_command_goes_on_with_the_same_flags_only(run, run_interrupted, place):
         (("--content=text.mp4",), 1, "(Invalid data found when processing input); "),
         (("--content=empty.mp4",), 1, "empty.mp4: cannot be read as a film ("),
         (("--content=cut.mp4",), 1, "cut.mp4: cannot be read as a film ("),
+        (
+            ("--content=text.jpg",),
+            1,
+            "text.jpg: cannot be read as a film (there are no",
+        ),
         (("--content=sound.mp4",), 1, "(there are no frames in it)"),
         (("--content=picture.mp4",), 1, "is a single picture; tfstyle apply is for"),
         (("--output=out.avi",), 2, "not supported; use .mp4, .mov or .mkv"),
@@ -344,6 +349,7 @@ def test_command_refuses_bad_films_and_flags(
     refused, place, no_tensorflow, words, code, message
 ):
     Path("text.mp4").write_text("no film")
+    Path("text.jpg").write_text("no film")
     Path("empty.mp4").touch()
     Path("cut.mp4").write_bytes(Path("clip.mp4").read_bytes()[:2000])
     ffmpeg("-i", "clip.mp4", "-vn", "-c", "copy", "sound.mp4")

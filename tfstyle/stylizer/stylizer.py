@@ -294,7 +294,7 @@ class Stylizer:
         content_mask: Any = None,
         style_mask: Any = None,
         protect: Any = None,
-        callbacks: Callable[[dict[str, Any]], Sequence[Callback]] = lambda settings: (),
+        callbacks: Callable[[dict[str, Any]], Sequence[Callback]] | None = None,
     ) -> Iterator[Cell]:
         """Stylizes a picture with every combination of some options.
 
