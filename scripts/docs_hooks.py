@@ -47,8 +47,7 @@ COMMAND_LINE = """
 - Flags may be written `--flag=value` or `--flag value`, in any order. Switches are
   `--flag` or `--noflag`.
 - `--flagfile=FILE` reads flags from a file, one on a line.
-- Exit codes: 0; 1 for a failure, or for pictures that could not be read; 2 for wrong
-  usage; 130 or 143 for a run that Ctrl-C or SIGTERM ended.
+- What the [exit codes](../../faq.md#what-do-the-exit-codes-mean) mean.
 """
 OPTIONS = """
 # Options

@@ -1,6 +1,7 @@
 """Tests of the commands train, apply and export."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -227,7 +228,10 @@ def test_apply_refuses(refused, folder, model, words, message):
 def test_export_says_how_exact_it_is(run, folder, model):
     code, out, err = run("export", model, "--output=served", "--style_name=light")
     assert (code, err) == (0, "")
-    assert out.startswith("served: largest difference from tfstyle's own ")
+    told = r"served: at most \S+ levels of 255 from tfstyle apply\n"
+    assert re.fullmatch(told, out)
+    code, out, err = run("export", model, "--output=m.onnx", "--format=onnx")
+    assert out.endswith(" from tfstyle apply; style dark, the first of dark, light\n")
     assert Path("served/1/saved_model.pb").exists()
     code, out, _ = run("export", model, "--format=keras", "--output=m.keras")
     assert code == 0

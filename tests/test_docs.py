@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from absl import flags
 import tfstyle
 from tfstyle.cli.flags import parse
 from tfstyle.cli.main import COMMANDS
+from tfstyle.errors import TfstyleError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -104,6 +106,15 @@ def test_links_lead_to_files_of_the_repository(page):
         if anchor and target.name != "api.md":
             text = target.read_text(encoding="utf-8")
             assert anchor in [slug(h) for h in re.findall(r"^#+ (.+)", text, re.M)]
+
+
+@pytest.mark.fast
+def test_faq_has_every_exit_code():
+    faq = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", faq, re.M)}
+    signals = {128 + number for number in (signal.SIGINT, signal.SIGTERM)}
+    errors = {TfstyleError.exit_code, UsageError.exit_code}
+    assert listed == {0, *errors, *signals, 128 + signal.SIGPIPE}
 
 
 @pytest.mark.fast

@@ -146,7 +146,7 @@ class Places:
         file = f"{self.output}/{SETTINGS}"
         with contextlib.suppress(FileNotFoundError):
             saved, now = store_of(file).read(file), self._with_pictures(settings)
-            way_out = f"give another folder, or delete {SETTINGS} to mix them"
+            way_out = f"give another folder, or delete {SETTINGS} to have both here"
             check_results(self.output, saved, now, way_out)
         store_of(file).delete_folder(self.scratch)
         self.write(f"{self.scratch}/begun", b"")
