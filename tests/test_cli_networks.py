@@ -175,6 +175,15 @@ def test_apply_keeps_a_folder_of_results_to_its_settings(run, refused, folder, m
     assert run(*apply)[0] == 0
 
 
+def test_apply_goes_on_after_a_name_that_did_not_exist(run, folder, model):
+    Path("in").mkdir()
+    for name in ("in/a.png", "in/b.png"):
+        save_image(load_image("content.png"), name)
+    apply = ("apply", model, "--output=out")
+    assert run(*apply, "--content=in/a.png,b.png")[0] == 1
+    assert run(*apply, "--content=in/a.png,in/b.png")[0] == 0
+
+
 def test_apply_leaves_pictures_alone_that_it_did_not_make(refused, folder, model):
     for name in ("in", "out"):
         Path(name).mkdir()

@@ -342,6 +342,12 @@ def test_command_goes_on_with_the_same_flags_only(run, run_interrupted, place):
         (("--output=none/out.mp4",), 2, "the folder none does not exist"),
         (("--output=clip.mp4",), 2, "--output: clip.mp4 is an input"),
         (("--temporal=1.1",), 2, "--temporal=1.1: give"),
+        (
+            ("--steps=5",),
+            2,
+            "--steps: a trained style has no such option; give --style",
+        ),
+        (("--frame_steps=5",), 2, "--frame_steps: a trained style has no such"),
         (("--size=0",), 2, "--size=0: give"),
     ],
 )

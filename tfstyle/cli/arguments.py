@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
@@ -53,6 +54,30 @@ PRESET = argument(
 LOG_DIR = argument(
     "log_dir", "Folder for TensorBoard: every term of the loss, and pictures.", OUTPUT
 )
+
+
+def check_style_flags(
+    values: flags.FlagValues, trained: Iterable[str], optimized: Iterable[str]
+) -> None:
+    """Refuses flags that the kind of style that is asked for does not have.
+
+    Args:
+      values: The flags, with ``style`` where pictures are optimised.
+      trained: Flags that only trained styles have.
+      optimized: Flags that only the optimisation to ``style`` has.
+
+    Raises:
+      UsageError: If one is given that would have no effect.
+    """
+    wrong = trained if values.style else optimized
+    for name in wrong:
+        if values[name].present:
+            raise UsageError(
+                f"--style and --{name}: give one of them"
+                if values.style
+                else f"--{name}: a trained style has no such option; give --style, or "
+                "leave it out"
+            )
 
 
 def unnamed_style(values: flags.FlagValues) -> str:

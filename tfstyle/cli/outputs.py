@@ -300,7 +300,11 @@ def result_folder(
       UsageError: If ``ResultFolder.of`` refuses it.
     """
     content = [pathlib.Path(path).resolve() for path in picture_paths(values.content)]
-    folders = {str(path if path.is_dir() else path.parent) for path in content}
+    folders = {
+        str(path if path.is_dir() else path.parent)
+        for path in content
+        if path.exists()  # others are skipped
+    }
     made = origin(command, values, {"content": ""})
     pictures = ", ".join(sorted(folders))
     return ResultFolder.of(

@@ -58,7 +58,7 @@ def check_results(
     Args:
       folder: The folder, for the message.
       saved: What its file ``SETTINGS`` has in it.
-      settings: The settings of this call.
+      settings: The settings of this call; ``command`` is one of them.
       way_out: What the user can do, for the end of the message.
 
     Raises:
@@ -70,9 +70,11 @@ def check_results(
         raise UsageError(
             f"{os.fspath(folder)}/{SETTINGS}: is damaged ({error}); delete it"
         ) from error
+    now = json.loads(settings_text(settings))
+    # The settings of two commands have little in common that could be compared.
+    check_same(folder, before, {"command": now["command"]}, way_out)
     # A setting that this call does not have is a difference, too.
-    now = {**dict.fromkeys(before), **json.loads(settings_text(settings))}
-    check_same(folder, before, now, way_out)
+    check_same(folder, before, {**dict.fromkeys(before), **now}, way_out)
 
 
 def digest(value: Any) -> str:
