@@ -759,6 +759,7 @@ PICTURES = "--content=photos/*"
         ((PICTURES, "--output=photos"), "photos: the pictures are in this folder"),
         ((PICTURES, "--output=model.keras/x"), "model.keras/x"),
         ((PICTURES, "--style_name=c"), "there is no style 'c'"),
+        ((PICTURES, "--style_name=a:x"), "'x' is not a number"),
         ((PICTURES, "--model=none.keras"), "none.keras"),
         ((PICTURES, "--steps=3"), "--steps: a trained style has no such option; give"),
         ((PICTURES, "--color=match"), "choose one of style, content"),

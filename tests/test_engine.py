@@ -267,6 +267,8 @@ def test_result_is_never_saved_over_a_picture_it_was_made_from(
     assert (tmp_path / "photo.png").read_bytes() == before
     result.save("out.png")
     result.save("out.png")
+    with pytest.raises(UsageError, match="path is of type NoneType"):
+        result.save(None)
     # From arrays, nothing is known of a file.
     tfstyle.stylize(content, style, **OPTIONS).save("photo.png")
 

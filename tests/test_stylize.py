@@ -279,6 +279,25 @@ def test_callbacks_that_cannot_be_called_are_refused(
             call(content, style, callbacks=callbacks)
 
 
+def test_arguments_of_another_type_are_refused_by_name(content, style, tmp_path):
+    for given, options, said in (
+        ((content, {"a.png": "x"}), {}, "style: the weight 'x' is not a number"),
+        ((content, [(style, None)]), {}, "style: the weight None is not a number"),
+        ((content, style), {"checkpoint": 3}, "checkpoint is of type int; give a path"),
+        ((content, style), {"checkpoint_every": "x"}, "checkpoint_every='x': give a"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tfstyle.stylize(*given, **options)
+    with pytest.raises(UsageError, match=r"grid=\[1\]: give a mapping from options"):
+        tfstyle.sweep(content, style, [1])
+    with pytest.raises(UsageError, match="style=3: give the name of a style"):
+        tfstyle.apply_style(content, 3)
+
+
+def test_a_stylizer_shows_the_options_that_were_chosen():
+    assert repr(Stylizer(size=64, style_weight=1.0)) == "Stylizer(size=64)"
+
+
 def test_messages_about_callbacks_have_names_and_no_addresses(content, style):
     class Watch:
         pass

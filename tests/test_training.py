@@ -255,6 +255,11 @@ def test_train_refuses_no_style_and_no_photograph(photos, tmp_path):
         train(tmp_path / "empty", STYLES, tmp_path / "run", **TINY)
 
 
+def test_train_refuses_styles_without_names(photos, tmp_path):
+    with pytest.raises(UsageError, match=r"styles='a\.jpg': give a mapping from names"):
+        train(photos, "a.jpg", tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -17,7 +17,7 @@ from tfstyle.errors import TfstyleError, UsageError, user_error
 from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
-from tfstyle.networks.blends import read_style_names
+from tfstyle.networks.blends import blend_weights, read_style_names
 from tfstyle.options import APPLY_COLORS
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
@@ -94,7 +94,8 @@ class Stylize:
             self._name, self._color = style_name, color or "style"
             self.settings |= {"color": self._color, "size": size, "style": style_name}
             self.settings["model"] = self._kept("model", model)
-            self._check_names(model)
+            if known := read_style_names(model):
+                blend_weights(known, style_name)
             return
         if style_name is not None or str(model) != "bundled":
             raise UsageError("style, and style_name or model: give one of them")
@@ -109,18 +110,6 @@ class Stylize:
         digests = [self._kept(f"style{i}", path) for i, (path, _) in enumerate(sources)]
         self.settings["style"] = [*zip(digests, self._weights, strict=True)]
         del self.settings["max_memory"]
-
-    def _check_names(self, model: str | os.PathLike[str]) -> None:
-        """Refuses a style that the network does not have, without TensorFlow."""
-        names: Any = self._name or ()
-        if isinstance(names, str):
-            names = [part.partition(":")[0].strip() for part in names.split(",")]
-        known = read_style_names(model)
-        for name in filter(None, names):
-            if known and name not in known:
-                raise UsageError(
-                    f"there is no style {name!r}; the styles are {', '.join(known)}"
-                )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Stylizes a batch of a Ray dataset.

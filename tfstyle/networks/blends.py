@@ -85,6 +85,10 @@ def blend_weights(
       UsageError: If a style does not exist, or a weight is not above 0.
     """
     blend = styles[0] if blend is None else blend
+    if not isinstance(blend, str | Mapping):
+        raise UsageError(
+            f"style={blend!r}: give the name of a style, or a blend as name:weight,..."
+        )
     weights = blend if isinstance(blend, Mapping) else parse_blend(blend)
     shares = np.zeros([1, len(styles)])
     for name, weight in weights.items():

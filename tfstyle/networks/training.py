@@ -104,6 +104,11 @@ def train(
       TfstyleError: If a checkpoint cannot be written.
     """
     check_names(options, [field.name for field in fields_of(TrainingOptions)], "train")
+    if not isinstance(styles, Mapping):
+        raise UsageError(
+            f"styles={styles!r}: give a mapping from names to pictures, as "
+            "{'waves': 'waves.jpg'}"
+        )
     chosen, callbacks = TrainingOptions(**options), checked_callbacks(callbacks)
     strategy = strategy or tf.distribute.get_strategy()
     # XLA has no deterministic gradient of max pooling.

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, so that a bad picture is refused at once.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -195,7 +196,11 @@ def _files(sources: Iterable[Any]) -> frozenset[str]:
 
 
 def weighted_sources(source: Any) -> list[tuple[Any, float]]:
-    """Style pictures or their paths with their weights; a folder's share its weight."""
+    """Style pictures or their paths with their weights; a folder's share its weight.
+
+    Raises:
+      UsageError: If a weight is not a number, or a folder has no picture in it.
+    """
     if source is None:
         return []
     if isinstance(source, Mapping):
@@ -203,6 +208,9 @@ def weighted_sources(source: Any) -> list[tuple[Any, float]]:
     weighted: list[tuple[Any, float]] = []
     for item in split_batch(source):
         picture, weight = item if isinstance(item, tuple) else (item, 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+            raise UsageError(f"style: the weight {weight!r} is not a number")
+        weight = float(weight)
         folder = (
             isinstance(picture, str | os.PathLike) and pathlib.Path(picture).is_dir()
         )

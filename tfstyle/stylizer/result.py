@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from tfstyle.errors import UsageError
-from tfstyle.files import shown
+from tfstyle.files import as_path, shown
 from tfstyle.images import encode_image, save_image
 
 
@@ -55,6 +55,7 @@ class Result:
             file is a picture that this one was made from.
           ImageError: If the file cannot be written.
         """
+        path = as_path(path, "path")
         if os.path.realpath(path) in self.files:
             raise UsageError(
                 f"{shown(path)}: the picture was made from this file; choose another "

@@ -123,6 +123,11 @@ def _run_all(
 
 
 def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    if not isinstance(grid, Mapping):
+        raise UsageError(
+            f"grid={grid!r}: give a mapping from options to values, as "
+            "{'style_weight': [1, 10]}"
+        )
     for name, values in grid.items():
         if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
             raise UsageError(f"{name}: give a list of at least one value to go through")
