@@ -344,6 +344,17 @@ def test_batch_lists_a_picture_that_takes_too_much_memory(
 # Stylize
 
 
+def test_stylize_takes_the_folder_of_a_preset(network, tmp_path):
+    network.save_to_preset(tmp_path)
+    first, second = (Stylize(style_name="b", model=tmp_path) for _ in range(2))
+    assert first.settings == second.settings
+    (tmp_path / "config.json").unlink()  # its content travels along
+    image = picture(1)[0].astype("float32")
+    (result,) = pickle.loads(pickle.dumps(first)).stylize([image])
+    expected = apply_style(image, "b", model=network)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
 def test_stylize_takes_pictures_of_all_shapes_at_once(network, tmp_path, monkeypatch):
     save_network(network, tmp_path / "model.keras")
     stylize = Stylize(style_name="a:1,b:3", model=tmp_path, batch_size=8)

@@ -129,7 +129,9 @@ class Places:
                 raise UsageError(f"{problem.path}: {problem.reason}")
             if names:
                 return
-        raise UsageError(f"{', '.join(self.source)}: no picture matches")
+        raise UsageError(
+            f"{', '.join(self.source)}: no picture matches; check the path"
+        )
 
     def begin(self, settings: Mapping[str, Any]) -> int:
         """Begins a run, whose results must have the settings of those that are there.

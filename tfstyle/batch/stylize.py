@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import collections
 import functools
+import hashlib
 import io
 import os
 import pathlib
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfstyle.errors import TfstyleError, UsageError, user_error
-from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
-from tfstyle.networks.blends import blend_weights, read_style_names
+from tfstyle.networks.blends import (
+    CONFIG,
+    TRAINED,
+    WEIGHTS,
+    blend_weights,
+    read_style_names,
+)
 from tfstyle.options import APPLY_COLORS
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
@@ -243,11 +250,14 @@ class Stylize:
         if str(path) in _PUBLISHED:
             return str(path)
         file = pathlib.Path(path)
-        file = file / "model.keras" if file.is_dir() else file
-        digest = sha256(file)
-        self._files[name] = file.read_bytes()
-        self._files[f"{name} file"] = file.name.encode()
-        return digest
+        if (file / CONFIG).is_file():
+            file_name, content = TRAINED, _packed(file)
+        else:
+            file = file / TRAINED if file.is_dir() else file
+            file_name, content = file.name, _content(file)
+        self._files[name] = content
+        self._files[f"{name} file"] = file_name.encode()
+        return hashlib.sha256(content).hexdigest()
 
     def _path(self, name: str, published: str) -> str:
         """Where a file is that has travelled here."""
@@ -256,3 +266,19 @@ class Stylize:
         file = pathlib.Path(self._folder.name, self._files[f"{name} file"].decode())
         file.write_bytes(self._files[name])
         return str(file)
+
+
+def _packed(preset: pathlib.Path) -> bytes:
+    """The files of a preset as one ``.keras`` file, the same bytes each time."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in (CONFIG, WEIGHTS):
+            archive.writestr(zipfile.ZipInfo(name), _content(preset / name))
+    return packed.getvalue()
+
+
+def _content(file: pathlib.Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from error

@@ -15,8 +15,8 @@ from tfstyle.errors import UsageError
 
 BUNDLED = "bundled"
 BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
-CONFIG = "config.json"
-"""The file of a preset that names the styles."""
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+"""The files of a preset, as KerasHub names them; ``CONFIG`` names the styles."""
 TRAINED = "model.keras"
 """The network in the folder of a training."""
 

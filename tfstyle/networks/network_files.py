@@ -24,11 +24,11 @@ import numpy as np
 from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
 from tfstyle.errors import UsageError, one_line
 from tfstyle.files import beside, make_folder, replaced
-from tfstyle.networks.blends import CONFIG, TRAINED
+from tfstyle.networks.blends import CONFIG, TRAINED, WEIGHTS
 from tfstyle.version import __version__
 
-WEIGHTS, METADATA = "model.weights.h5", "metadata.json"
-"""The other files of a preset, as KerasHub names them."""
+METADATA = "metadata.json"
+"""What KerasHub's presets have beside ``CONFIG`` and ``WEIGHTS``."""
 
 _REGISTERED_NAME = "tfstyle>StyleNet"
 _WAY_OUT = (
