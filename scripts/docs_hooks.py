@@ -2,6 +2,8 @@
 
 * The pages of the command line and of the options are generated from the options.
 * ``CHANGELOG.md`` and ``SECURITY.md`` are pages of the site, too.
+* Links to files that are pages here, under other names, lead to these pages. In the
+  repository they lead to the files.
 * Formulas, in fences that are called ``math``, become MathML, which browsers show
   without a script.
 * A page that loads anything from another host is refused.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import pathlib
+import posixpath
 import re
 import textwrap
 from collections.abc import Iterable
@@ -29,6 +32,8 @@ from tfstyle.options.text import default_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COPIED = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}
+LINKED = {**COPIED, "reference/options.md": "tfstyle/options/options.py"}
+"""Files of the repository by the pages that links to them lead to."""
 
 COMMAND_LINE = """
 # Command line
@@ -42,8 +47,7 @@ COMMAND_LINE = """
 - Flags may be written `--flag=value` or `--flag value`, in any order. Switches are
   `--flag` or `--noflag`.
 - `--flagfile=FILE` reads flags from a file, one on a line.
-- Exit codes: 0; 1 for a failure, or for pictures that could not be read; 2 for wrong
-  usage; 130 or 143 for a run that Ctrl-C or SIGTERM ended.
+- What the [exit codes](../../faq.md#what-do-the-exit-codes-mean) mean.
 """
 OPTIONS = """
 # Options
@@ -80,8 +84,13 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Turns formulas into MathML."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Turns formulas into MathML, and links to files into links to pages."""
+    folder = posixpath.dirname(page.file.src_uri)
+    for target, file in LINKED.items():
+        in_repository = posixpath.relpath(file, f"docs/{folder}")
+        here = posixpath.relpath(target, folder)
+        markdown = markdown.replace(f"]({in_repository}", f"]({here}")
     return _MATH.sub(lambda found: convert(found[1], display="block") + "\n", markdown)
 
 

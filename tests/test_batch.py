@@ -92,6 +92,10 @@ def place(network, tmp_path, monkeypatch):
     return tmp_path
 
 
+FIRST = "; style a, the first of a, b"
+"""What a run says of its style where none is named."""
+
+
 def batch(*words: str) -> tuple[str, ...]:
     return ("batch", "--model=model.keras", "--output=out", *words)
 
@@ -152,8 +156,25 @@ def test_batch_does_nothing_twice(run, place, here):
     Path("photos/empty.jpg").unlink()
     code, out, _ = run(*batch("--content=photos/*"))
     assert code == 0
-    assert out == "out: 4 pictures found, 0 stylized, 4 done before, 0 unreadable\n"
+    assert (
+        out
+        == f"out: 4 pictures found, 0 stylized, 4 done before, 0 unreadable{FIRST}\n"
+    )
     assert Path("out/unreadable.jsonl").read_bytes() == b""
+
+
+def test_batch_stylizes_a_picture_that_changed_again(run, place, here, network):
+    run(*batch("--content=photos/[13]*"))
+    save_image(picture(4), "photos/1.png")
+    code, out, _ = run(*batch("--content=photos/[13]*"))
+    assert code == 0
+    assert (
+        out
+        == f"out: 2 pictures found, 1 stylized, 1 done before, 0 unreadable{FIRST}\n"
+    )
+    assert_same("out/1.png", apply_style("photos/1.png", "a", model=network))
+    _, out, _ = run(*batch("--content=photos/[13]*"))
+    assert "0 stylized, 2 done before" in out
 
 
 @pytest.mark.parametrize(
@@ -174,18 +195,15 @@ def test_batch_refuses_results_of_other_settings(
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
     code, err = refused(*batch("--content=photos/*", *words))
     assert code == 2
-    assert named in err and "/out: " in err and ".tfstyle-batch.json" in err
+    assert named in err and "/out: " in err and ".tfstyle.json" in err
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
 
 
 def test_batch_says_that_settings_are_damaged(run, refused, place, here):
     run(*batch("--content=photos/*"))
     for text in ("{", "[1]"):
-        Path("out/.tfstyle-batch.json").write_text(text)
-        assert (
-            ".tfstyle-batch.json: is damaged"
-            in refused(*batch("--content=photos/*"))[1]
-        )
+        Path("out/.tfstyle.json").write_text(text)
+        assert ".tfstyle.json: is damaged" in refused(*batch("--content=photos/*"))[1]
 
 
 def test_batch_leaves_results_out_of_a_pattern(run, place, here):
@@ -326,6 +344,17 @@ def test_batch_lists_a_picture_that_takes_too_much_memory(
 # Stylize
 
 
+def test_stylize_takes_the_folder_of_a_preset(network, tmp_path):
+    network.save_to_preset(tmp_path)
+    first, second = (Stylize(style_name="b", model=tmp_path) for _ in range(2))
+    assert first.settings == second.settings
+    (tmp_path / "config.json").unlink()  # its content travels along
+    image = picture(1)[0].astype("float32")
+    (result,) = pickle.loads(pickle.dumps(first)).stylize([image])
+    expected = apply_style(image, "b", model=network)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
 def test_stylize_takes_pictures_of_all_shapes_at_once(network, tmp_path, monkeypatch):
     save_network(network, tmp_path / "model.keras")
     stylize = Stylize(style_name="a:1,b:3", model=tmp_path, batch_size=8)
@@ -458,7 +487,7 @@ def test_stylize_refuses_what_it_cannot_do(place):
     for options, message in (
         ({"style": "photos/1.png", "style_name": "a"}, "give one of them"),
         ({"style": "photos/1.png", "model": "model.keras"}, "give one of them"),
-        ({"style": "photos/1.png", "style_scale": [1, 2]}, "2 numbers for 1 styles"),
+        ({"style": "photos/1.png", "style_scale": [1, 2]}, "2 numbers for 1 style;"),
         ({"style": "none.png"}, "none.png"),
         ({"steps": 3}, "steps: trained styles have no such option"),
         ({"color": "match"}, "choose one of style, content"),
@@ -574,7 +603,7 @@ def test_places_give_the_same_parts_again_while_results_appear(tree):
         Path(f"out/{i}.jpg").touch()
     time.sleep(0.05)
     begun = places.begin({})
-    assert not Path("out/.tfstyle-batch.json").exists()  # they are not yet used
+    assert not Path("out/.tfstyle.json").exists()  # they are not yet used
     first = list(places.parts(begun, 5))
     Path("out/200.jpg").touch()
     assert list(places.parts(begun, 5)) == first
@@ -640,7 +669,7 @@ def test_batch_works_from_bucket_to_bucket(run, place, here, bucket, store, netw
     assert (code, err) == (1, "")
     assert said in out and f"see {bucket}/results/unreadable.jsonl" in out
     assert sorted(there.list(f"{bucket}/results")) == [
-        *(".tfstyle-batch.json", "1.png", "3.png", "deep", "unreadable.jsonl")
+        *(".tfstyle.json", "1.png", "3.png", "deep", "unreadable.jsonl")
     ]
     for source, result in (("deep/2.PNG",) * 2, ("3.bmp", "3.png")):
         written = io.BytesIO(there.read(f"{bucket}/results/{result}"))
@@ -741,6 +770,7 @@ PICTURES = "--content=photos/*"
         ((PICTURES, "--output=photos"), "photos: the pictures are in this folder"),
         ((PICTURES, "--output=model.keras/x"), "model.keras/x"),
         ((PICTURES, "--style_name=c"), "there is no style 'c'"),
+        ((PICTURES, "--style_name=a:x"), "'x' is not a number"),
         ((PICTURES, "--model=none.keras"), "none.keras"),
         ((PICTURES, "--steps=3"), "--steps: a trained style has no such option; give"),
         ((PICTURES, "--color=match"), "choose one of style, content"),

@@ -14,11 +14,13 @@ import zlib
 
 import numpy as np
 import pytest
+from absl.flags import FlagValues
 from PIL import Image
 from test_callbacks import read_events
 
 import tfstyle
 from tfstyle import load_image, save_image
+from tfstyle.cli.flags import argument, define, with_flags
 from tfstyle.cli.main import COMMANDS, main
 from tfstyle.errors import TfstyleError
 from tfstyle.options.presets import preset_names
@@ -274,6 +276,10 @@ def test_several_pictures_go_to_a_folder(run, folder, tiny_backbone):
     made = [load_image(f"made/{name}.png") for name in ("content", "upside")]
     assert np.abs(made[0] - made[1]).mean() > 0.05
     assert load_image("snapshots/step_00004.png").shape == (1, 32, 80, 3)
+    code, _, err = run(
+        *words, "--content=content.png, upside.png", "--output=made", "--seed=1"
+    )
+    assert (code, "seed (None, now 1)" in err) == (2, True)
     # A comma may be part of a name.
     assert run(*words, "--content=a, b.png", "--output=out.png")[0] == 0
 
@@ -616,19 +622,22 @@ def test_bad_picture(refused, folder, no_tensorflow, flag, name, code, problem):
         ("--tv_weight=1,5", "--tv_weight=1,5: give a number"),
         ("--allow_upscale=x", "--allow_upscale=x: give True or False"),
         ("--snapshot_every=0", "--snapshot_every=0: give a whole number of at least 1"),
-        ("--size", "flag --size"),
+        ("--size", "--size has no value; write --size=VALUE; see tf"),
+        ("--noallow_upscale=3", "--noallow_upscale=3 does not take an argument; see"),
         ("picture.jpg", "'picture.jpg' is one argument too many; see tf"),
-        ("--flagfile=no.cfg", "No such file or directory: 'no.cfg'"),
-        ("--size=0", "size=0: give a whole number of at least 1"),
+        ("--flagfile=no.cfg", "--flagfile=no.cfg: cannot be read (No such file or"),
+        ("--flagfile=style.png", "--flagfile: is no text with a flag on each line"),
+        ("--flagfile", "--flagfile has no value"),
+        ("--size=0", "--size=0: give a whole number of at least 1"),
         ("--seed=-1", "seed=-1: give a whole number of at least 0"),
         ("--steps=1,x", "--steps=1,x: give whole numbers of at least 1"),
-        ("--steps=", "steps is empty: give at least one number"),
-        ("--clamp=1", "clamp=(1.0,): give low,high"),
+        ("--steps=", "--steps is empty: give at least one number"),
+        ("--clamp=1", "tfstyle: --clamp=1.0: give low,high in rising order"),
         ("--style_weight=-1", "--style_weight=-1: give a number of at least 0"),
         ("--tv_weight=nan", "tv_weight=nan: give a number of at least 0"),
         ("--style_layers=relu1_1:-1", "--style_layers=relu1_1:-1.0: a weight must"),
-        ("--style_layers=relu1_1:x", "--style_layers=relu1_1:x: a weight is not a n"),
-        ("--style_layers=relu1_1:", "--style_layers=relu1_1:: a weight is not a n"),
+        ("--style_layers=relu1_1:x", "=relu1_1:x: the weight 'x' of relu1_1 is not"),
+        ("--style_layers=relu1_1:", "=relu1_1:: the weight '' of relu1_1 is not"),
         ("--style_layers=,", "--style_layers is empty"),
         ("--style_layers=a:1,b", "2 layers but 1 weights; give each layer a weight"),
         ("--content=", "--content is missing"),
@@ -645,7 +654,9 @@ def test_bad_picture(refused, folder, no_tensorflow, flag, name, code, problem):
         ("--log_dir=style.png", "--log_dir=style.png: the folder cannot be made (Fil"),
         ("--snapshot_dir=/proc/x", "--snapshot_dir=/proc/x: the folder cannot be ma"),
         ("--weights=no.npz", "--weights=no.npz: no such file; check the path, or gi"),
-        ("--init=no.png", "no.png: no such file"),
+        ("--init=no.png", "--init=no.png: no such file; check the path, or give con"),
+        ("--init=nois", "--init=nois: no such file; check the path, or give con"),
+        ("--decay_step=2", "--decay_step=2 has no effect with --optimizer=auto; l"),
     ],
 )
 def test_bad_flag(refused, folder, no_tensorflow, words, problem):
@@ -653,6 +664,33 @@ def test_bad_flag(refused, folder, no_tensorflow, words, problem):
     code, line = refused(*STYLIZE, words)
 
     assert (code, problem in line) == (2, True), line
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("size=0: give more", "--size=0: give more"),
+        ("size=(1, 2): give more", "--size=1,2: give more"),
+        ("protect: all is white", "--protect: all is white"),
+        ("steps is empty", "--steps is empty"),
+        ("no style has a style_mask", "no style has a --style_mask"),
+        ("give one, or style_weight=0", "give one, or --style_weight=0"),
+        ("the size is 3; a style: none", "the size is 3; a style: none"),
+        ("a/size=3/style_mask.png: damaged", "a/size=3/style_mask.png: damaged"),
+        (
+            "other settings: style_mask (1, now 2)",
+            "other settings: style_mask (1, now 2)",
+        ),
+        ("--size=3: wrong", "--size=3: wrong"),
+    ],
+)
+def test_messages_name_arguments_as_flags(message, expected):
+    values = FlagValues()
+    names = ["size", "steps", "style", "style_mask", "style_weight", "protect"]
+    define(values, [argument(name, "") for name in names])
+    values["size"].value = (1, 2)
+    assert with_flags(message, values) == expected
 
 
 @pytest.mark.fast
@@ -767,7 +805,9 @@ def test_other_keras_backend(refused, folder, no_tensorflow, monkeypatch, comman
 def test_unknown_layer_offers_the_nearest(refused, folder):
     code, line = refused(*STYLIZE, "--content_layers=relu9_1")
     assert code == 2
-    assert "slim19 has no layer 'relu9_1'; did you mean relu" in line
+    assert "--content_layers: slim19 has no layer 'relu9_1'; did you mean relu" in line
+    code, line = refused(*STYLIZE, "--style_layers=relu9_1")
+    assert "--style_layers: slim19 has no layer 'relu9_1'" in line
 
     code, line = refused("invert", *STYLIZE[1::2], "--layer=blok4_conv2")
     assert code == 2 and "did you mean block4_conv2" in line
@@ -894,10 +934,15 @@ def test_several_styles_and_masks_by_flags(run, folder, style, caplog):
         (["--style=style.png:-1"], "the weights of the styles are -1"),
         (["--style=style.png,no.png"], "no.png: no such file"),
         (["--content_mask=no.png"], "no.png: no such file"),
-        (["--content_mask=style.png", "--style_mask=style.png,a.png"], "2 style masks"),
+        (
+            ["--content_mask=style.png", "--style_mask=style.png,a.png"],
+            "--style_mask: 2 masks for 1 style;",
+        ),
         (["--protect=no.png"], "no.png: no such file"),
+        (["--protect=style.png"], "tfstyle: --protect: the mask has colours"),
+        (["--content_mask=white.png"], "tfstyle: --content_mask has one region only"),
         (["--color=grey"], "--color=grey: give one of style, content, match, free"),
-        (["--style_scale=1,2"], "style_scale has 2 numbers for 1 styles; give one"),
+        (["--style_scale=1,2"], "--style_scale has 2 numbers for 1 style; give one"),
         (["--laplacian_weight=-1"], "laplacian_weight=-1: give a number of at least"),
         (
             ["--checkpoint=content.png"],
@@ -910,6 +955,7 @@ def test_several_styles_and_masks_by_flags(run, folder, style, caplog):
     ],
 )
 def test_bad_control(refused, folder, no_tensorflow, flags, problem):
+    save_image(np.ones((32, 40, 3), "float32"), "white.png")
     code, line = refused(*STYLIZE, *flags)
     assert code == 2
     assert problem in line

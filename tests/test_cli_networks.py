@@ -1,6 +1,7 @@
 """Tests of the commands train, apply and export."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,17 +11,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from absl.flags import FlagValues
 
 from tfstyle import load_image, save_image
 from tfstyle.cli import train as train_command
-from tfstyle.cli.flags import FlagValues, parse, values_of
+from tfstyle.cli.flags import parse, values_of
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import TrainingOptions, fields_of
 from tfstyle.options.presets import preset_names
 
 
 def names_in(folder: str) -> list[str]:
-    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    files = (path for path in Path(folder).rglob("[!.]*") if path.is_file())
     return sorted(str(path.relative_to(folder)) for path in files)
 
 
@@ -88,7 +90,7 @@ def test_train_goes_on_and_says_what_it_skipped(run, photos, tiny_backbone):
         (("--size=8",), "size=8: give a whole number of at least 32"),
         (("--ema=1",), "--ema=1: give a number from 0 to below 1"),
         (("--width=0",), "width=0: give a whole number of at least 1"),
-        (("--final_learning_rate=1",), "give a number from 0 to learning_rate"),
+        (("--final_learning_rate=1",), "give a number from 0 to --learning_rate"),
         (("--sample_steps=1,x",), "--sample_steps=1,x: give whole numbers"),
         (("--weights=none.npz",), "--weights=none.npz: no such file"),
         (("--preset=jonson",), "no preset 'jonson'; did you mean johnson?"),
@@ -125,6 +127,8 @@ def test_apply_takes_styles_and_blends(run, folder, model):
 
     dark = brightness("--output=out.png")
     light = brightness("--output=out.png", "--style_name=light")
+    _, said, _ = run("apply", model, "--content=content.png", "--output=out.png")
+    assert said == "out.png: 1 picture; style dark, the first of dark, light\n"
     half = brightness("--output=out.png", "--style_name=light:0.5,dark:0.5")
     assert dark + 0.05 < half < light - 0.05
 
@@ -137,12 +141,56 @@ def test_apply_keeps_names_and_folders(run, folder, model):
     save_image(picture, "c.png")
     Path("c.png").rename("in/c.bmp")
     code, out, err = run("apply", model, "--content=in", "--output=out", "--size=20")
-    assert (code, out, err) == (0, "out: 4 pictures\n", "")
+    assert (code, out, err) == (
+        0,
+        "out: 4 pictures; style dark, the first of dark, light\n",
+        "",
+    )
     assert names_in("out") == ["a.png", "b.jpg", "c.png", "more/a.webp"]
     assert load_image("out/more/a.webp").shape == (1, 16, 20, 3)
     code, out, _ = run("apply", model, "--content=in/a.png,in/b.jpg", "--output=two")
-    assert (code, out) == (0, "two: 2 pictures\n")
+    assert (code, out.startswith("two: 2 pictures")) == (0, True)
     assert names_in("two") == ["a.png", "b.jpg"]
+
+
+def test_apply_keeps_a_folder_of_results_to_its_settings(run, refused, folder, model):
+    Path("in").mkdir()
+    for name in ("in/a.png", "in/b.png"):
+        save_image(load_image("content.png"), name)
+    apply = ("apply", model, "--content=in", "--output=out")
+    assert run(*apply)[0] == 0
+    before = Path("out/a.png").read_bytes()
+    for words, said in (
+        (("--style_name=light",), "style_name (None, now light)"),
+        (("--color=content",), "color"),
+        (("--protect=content.png",), "protect"),
+        (("--content=in/a.png,content.png",), "pictures"),
+    ):
+        code, line = refused(*apply, *words)
+        assert code == 2
+        assert "out: was begun with other settings: " in line and said in line
+    assert Path("out/a.png").read_bytes() == before
+    assert run(*apply, "--max_memory=4")[0] == 0
+    Path("in/b.png").rename("in/c.png")
+    assert run(*apply)[0] == 0
+
+
+def test_apply_goes_on_after_a_name_that_did_not_exist(run, folder, model):
+    Path("in").mkdir()
+    for name in ("in/a.png", "in/b.png"):
+        save_image(load_image("content.png"), name)
+    apply = ("apply", model, "--output=out")
+    assert run(*apply, "--content=in/a.png,b.png")[0] == 1
+    assert run(*apply, "--content=in/a.png,in/b.png")[0] == 0
+
+
+def test_apply_leaves_pictures_alone_that_it_did_not_make(refused, folder, model):
+    for name in ("in", "out"):
+        Path(name).mkdir()
+        save_image(load_image("content.png"), f"{name}/a.png")
+    code, line = refused("apply", model, "--content=in", "--output=out")
+    assert code == 2
+    assert "out/a.png: is there already, but not from tfstyle apply" in line
 
 
 def test_apply_goes_on_after_an_unreadable_picture(run, folder, model):
@@ -189,7 +237,10 @@ def test_apply_refuses(refused, folder, model, words, message):
 def test_export_says_how_exact_it_is(run, folder, model):
     code, out, err = run("export", model, "--output=served", "--style_name=light")
     assert (code, err) == (0, "")
-    assert out.startswith("served: largest difference from tfstyle's own ")
+    told = r"served: at most \S+ levels of 255 from tfstyle apply\n"
+    assert re.fullmatch(told, out)
+    code, out, err = run("export", model, "--output=m.onnx", "--format=onnx")
+    assert out.endswith(" from tfstyle apply; style dark, the first of dark, light\n")
     assert Path("served/1/saved_model.pb").exists()
     code, out, _ = run("export", model, "--format=keras", "--output=m.keras")
     assert code == 0

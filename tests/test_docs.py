@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,12 @@ from absl import flags
 import tfstyle
 from tfstyle.cli.flags import parse
 from tfstyle.cli.main import COMMANDS
+from tfstyle.errors import TfstyleError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+LINKING = [*PAGES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
@@ -90,13 +93,28 @@ def test_snippets_use_names_that_exist(page):
 
 
 @pytest.mark.fast
-def test_links_of_the_readme_lead_somewhere():
-    for link in re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8")):
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.stem)
+def test_links_lead_to_files_of_the_repository(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = link.partition("#")
-        assert (ROOT / path).is_file(), link
-        if anchor:
-            text = (ROOT / path).read_text(encoding="utf-8")
+        if "://" in link or path == "mailto":
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file() and target.is_relative_to(ROOT), link
+        # The reference of functions is generated: its anchors are on the site alone.
+        if anchor and target.name != "api.md":
+            text = target.read_text(encoding="utf-8")
             assert anchor in [slug(h) for h in re.findall(r"^#+ (.+)", text, re.M)]
+
+
+@pytest.mark.fast
+def test_faq_has_every_exit_code():
+    faq = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", faq, re.M)}
+    signals = {128 + number for number in (signal.SIGINT, signal.SIGTERM)}
+    errors = {TfstyleError.exit_code, UsageError.exit_code}
+    assert listed == {0, *errors, *signals, 128 + signal.SIGPIPE}
 
 
 @pytest.mark.fast

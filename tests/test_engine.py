@@ -246,6 +246,48 @@ def test_result_has_the_picture_in_every_form(tiny_backbone, content, style, tmp
     np.testing.assert_allclose(saved, result.images, atol=0.5 / 255 + 1e-6)
 
 
+def test_result_is_never_saved_over_a_picture_it_was_made_from(
+    tiny_backbone, content, style, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "art").mkdir()
+    for name in ("photo.png", "art/a.png", "start.png"):
+        tfstyle.save_image(content, name)
+    mask = np.zeros_like(content)
+    mask[:, :, 20:] = 1
+    tfstyle.save_image(mask, "mask.png")
+    (tmp_path / "link.png").symlink_to("photo.png")
+    before = (tmp_path / "photo.png").read_bytes()
+    options = {**OPTIONS, "init": "start.png"}
+    result = tfstyle.stylize("photo.png", "art", protect="mask.png", **options)
+    names = ("photo.png", tmp_path / "photo.png", "./art/../link.png", "art/a.png")
+    for name in (*names, "mask.png", "start.png"):
+        with pytest.raises(UsageError, match="was made from this file"):
+            result.save(name)
+    assert (tmp_path / "photo.png").read_bytes() == before
+    result.save("out.png")
+    result.save("out.png")
+    with pytest.raises(UsageError, match="path is of type NoneType"):
+        result.save(None)
+    # From arrays, nothing is known of a file.
+    tfstyle.stylize(content, style, **OPTIONS).save("photo.png")
+
+
+def test_cells_of_a_sweep_and_loaded_styles_know_their_files(
+    tiny_backbone, content, tmp_path
+):
+    files = [str(tmp_path / name) for name in ("photo.png", "art.png")]
+    for file in files:
+        tfstyle.save_image(content, file)
+    cells = tfstyle.sweep(*files, {"seed": [1]}, **OPTIONS)
+    stylizer = Stylizer(**OPTIONS)
+    results = [next(cells).result, stylizer(files[0], stylizer.load_styles(files[1]))]
+    for result in results:
+        for file in files:
+            with pytest.raises(UsageError, match="was made from this file"):
+                result.save(file)
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_from_preset_has_the_published_options_and_takes_others(name):
     stylizer = Stylizer.from_preset(name, size=64)

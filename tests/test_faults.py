@@ -251,7 +251,7 @@ def test_memory_that_never_is_enough(
     assert cli.main(["stylize", *SHORT, "--output=o.png"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("tfstyle: a tile of ") and error.count("\n") == 1
-    assert "more memory than is left; raise max_memory, use" in error
+    assert "more memory than is left; raise --max_memory, use" in error
     assert 0 < len(caplog.records) < 30
     assert not Path("o.png").exists()
 

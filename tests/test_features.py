@@ -529,6 +529,7 @@ LEAST_SIZES = {
     ("squeezenet", "conv1"): 3,
     ("squeezenet", "fire2"): 7,
     ("squeezenet", "fire9"): 31,
+    ("slim19", "laplacian"): 8,
 }
 
 
@@ -548,6 +549,13 @@ def test_call_takes_the_least_size_and_refuses_a_pixel_less(name, layer):
         message = str(caught.value)
         for named in (f"{width}×{height} pixels", layer, name, f"least {least} pixels"):
             assert named in message
+        assert "choose a larger picture or size" in message
+
+
+def test_least_size_runs_nothing(monkeypatch):
+    extract = FeatureExtractor(without_weights("slim19"), ["block3_conv1"])
+    monkeypatch.setattr(extract.model, "call", None)
+    assert extract.least_size == 8
 
 
 @pytest.mark.parametrize("name", NAMES)

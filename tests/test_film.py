@@ -300,6 +300,8 @@ def test_command_uses_its_optimizer_in_every_frame(run, clip, monkeypatch):
     ("words", "said"),
     [
         (("--style_name=waves",), "--style and --style_name: give one of them"),
+        (("--model=other",), "--style and --model: give one of them"),
+        (("--temporal=0.1",), "--style and --temporal: give one of them"),
         (("--style=no.png",), "no.png: no such file"),
         (("--tv_weight=-1",), "tv_weight=-1: give a number of at least 0"),
         (("--frame_steps=0",), "--frame_steps=0: give a whole number of at least 1"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfstyle.errors import UsageError
-from tfstyle.options.identity import check_same, digest
+from tfstyle.options.identity import check_results, check_same, digest, settings_text
 
 pytestmark = pytest.mark.fast
 
@@ -40,6 +40,22 @@ def test_check_same_shows_nothing_unprintable_from_a_file():
     with pytest.raises(UsageError) as caught:
         check_same("x", saved, {"color": "free"}, "start over")
     assert str(caught.value).isprintable()
+
+
+def test_check_results_compares_all_settings_of_one_command():
+    saved = settings_text({"command": "apply", "style": "a", "size": 3})
+    check_results("out", saved, {"size": 3, "style": "a", "command": "apply"}, "")
+    for now, said in (
+        ({"command": "apply", "style": "a"}, "size (3, now None)"),
+        ({"command": "apply", "style": "a", "size": 3, "x": 1}, "x (None, now 1)"),
+        ({"command": "sweep", "seed": 1}, "command (apply, now sweep); go"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            check_results("out", saved, now, "go")
+        assert str(caught.value).startswith("out: ") and said in str(caught.value)
+    for damaged in ("{", "[1]", b"\xff"):
+        with pytest.raises(UsageError, match=r"out/\.tfstyle\.json: is damaged"):
+            check_results("out", damaged, {"command": "apply"}, "")
 
 
 def test_digest_differs_for_other_values_shapes_and_orders():

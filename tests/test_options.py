@@ -120,6 +120,8 @@ def test_training_options_refuse_a_value_and_name_it(given, named):
         ("clamp", (0.5,), "low,high"),
         ("clamp", (0, 1, 2), "low,high"),
         ("clamp", ("0", "1"), "numbers"),
+        ("style_layers", {"relu1_1": "x"}, "a mapping from layers to weights"),
+        ("content_layers", {"relu1_1": None}, "a mapping from layers to weights"),
         ("allow_upscale", 1, "True or False"),
         ("jit_compile", "true", "True or False"),
         ("weights", 3, "a text"),

@@ -128,7 +128,7 @@ def test_what_does_not_fit_together_is_refused():
         (([1], one, None), "content_mask has one region only, red; paint each"),
         (([1], mask, [one]), "no style has a region for blue, which content_mask has"),
         (([1], None, [one]), "no part of a style_mask is white"),
-        (([1, 1], mask, [mask]), "1 style masks for 2 styles; give one for each"),
+        (([1, 1], mask, [mask]), "style_mask: 1 mask for 2 styles; give one for each"),
     ):
         with pytest.raises(UsageError, match=said):
             assign_styles(*arguments)

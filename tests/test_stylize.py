@@ -1,6 +1,7 @@
 """Tests of the one-line functions: pictures that are read, and what comes of them."""
 
 import gc
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_the_content_keeps_its_colours(content, style, options):
         (
             "cs",
             {"style_layers": ["relu9_1"], "content_weight": 0.0},
-            "slim19 has no layer 'relu9_1'; did you mean relu",
+            "style_layers: slim19 has no layer 'relu9_1'; did you mean relu",
         ),
         ("cs", {"content_layers": {}}, "content_layers is empty: name at least one"),
         ("cs", {"scales": 4}, "a picture of 5×4 pixels is too small for the layers"),
@@ -276,6 +277,45 @@ def test_callbacks_that_cannot_be_called_are_refused(
     for call in (tfstyle.stylize, tfstyle.Stylizer()):
         with pytest.raises(UsageError, match=r"callbacks=.*give a list"):
             call(content, style, callbacks=callbacks)
+
+
+def test_arguments_of_another_type_are_refused_by_name(content, style, tmp_path):
+    for given, options, said in (
+        ((content, {"a.png": "x"}), {}, "style: the weight 'x' is not a number"),
+        ((content, [(style, None)]), {}, "style: the weight None is not a number"),
+        ((content, style), {"checkpoint": 3}, "checkpoint is of type int; give a path"),
+        ((content, style), {"checkpoint_every": "x"}, "checkpoint_every='x': give a"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tfstyle.stylize(*given, **options)
+    with pytest.raises(UsageError, match=r"grid=\[1\]: give a mapping from options"):
+        tfstyle.sweep(content, style, [1])
+    with pytest.raises(UsageError, match="style=3: give the name of a style"):
+        tfstyle.apply_style(content, 3)
+
+
+def test_a_stylizer_shows_the_options_that_were_chosen():
+    assert repr(Stylizer(size=64, style_weight=1.0)) == "Stylizer(size=64)"
+
+
+def test_messages_about_callbacks_have_names_and_no_addresses(content, style):
+    class Watch:
+        pass
+
+    def watch(progress):
+        pass
+
+    for callbacks, said in (
+        (watch, "callbacks=watch:"),
+        (Watch(), r"callbacks=Watch\(\):"),
+        ([watch, 1], r"callbacks=\[watch, 1\]:"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tfstyle.stylize(content, style, callbacks=callbacks)
+    with pytest.raises(UsageError, match=r"callbacks=\[watch\]: give a function"):
+        tfstyle.sweep(content, style, {"seed": [1]}, callbacks=[watch])
+    for function in (tfstyle.sweep, tfstyle.Stylizer.sweep):
+        assert " at 0x" not in str(inspect.signature(function))
 
 
 def test_stylize_calls_back_and_counts(tiny_backbone, content, style):

@@ -131,6 +131,36 @@ def test_the_command_writes_pictures_sheet_and_table(run, folder):
     assert Image.open(folder / "all" / "sheet.png").size[0] == 2 * 48 + 8
 
 
+def test_the_command_refuses_a_folder_of_another_sweep(run, refused, folder):
+    words = ("sweep", "--content=content.png", "--style=style.png", "--output=all")
+    words += ("--content_layers=relu2_1", "--style_layers=relu1_1", "--scales=1")
+    assert run(*words, "--steps=2", "--seed=0,5")[0] == 0
+    before = {path: path.read_bytes() for path in (folder / "all").iterdir()}
+    for other, said in (
+        (("--steps=2", "--seed=0,6"), "seed (0,5, now 0,6)"),
+        (("--steps=3", "--seed=0,5"), "steps (2, now 3)"),
+        (("--steps=2", "--seed=0,5", "--size=20"), "size (None, now 20)"),
+        (("--steps=2", "--seed=0,5", "--style=content.png"), "style"),
+    ):
+        code, line = refused(*words, *other)
+        assert code == 2
+        assert said in line and line.endswith(
+            "; give another folder, or delete this one\n"
+        )
+    assert {path: path.read_bytes() for path in (folder / "all").iterdir()} == before
+    assert run(*words, "--steps=2", "--seed=0,5")[0] == 0
+
+
+def test_the_command_leaves_files_alone_that_no_sweep_wrote(refused, folder):
+    (folder / "all").mkdir()
+    (folder / "all" / "losses.csv").write_text("mine")
+    words = ("--content=content.png", "--style=style.png", "--output=all")
+    code, line = refused("sweep", *words, "--seed=0,5")
+    assert code == 2
+    assert "all/losses.csv: is there already" in line
+    assert (folder / "all" / "losses.csv").read_text() == "mine"
+
+
 def test_the_command_marks_the_picture_that_a_signal_left_unfinished(
     run, folder, monkeypatch
 ):

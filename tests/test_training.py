@@ -255,6 +255,27 @@ def test_train_refuses_no_style_and_no_photograph(photos, tmp_path):
         train(tmp_path / "empty", STYLES, tmp_path / "run", **TINY)
 
 
+def test_train_refuses_styles_without_names(photos, tmp_path):
+    with pytest.raises(UsageError, match=r"styles='a\.jpg': give a mapping from names"):
+        train(photos, "a.jpg", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"callbacks": print}, "callbacks=<built-in function print>: give a list of"),
+        (
+            {"style_wieght": 2},
+            "train has no option 'style_wieght'; did you mean style_we",
+        ),
+    ],
+)
+def test_train_refuses_what_it_cannot_use_at_once(photos, tmp_path, given, said):
+    with pytest.raises(UsageError, match=said):
+        train(photos, STYLES, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_train_in_bfloat16_writes_a_network_in_float32(photos, tmp_path):
     result = run(photos, tmp_path, steps=1, blocks=0, precision="bfloat16")
     assert np.isfinite(result.history["total"]).all()

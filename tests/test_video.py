@@ -280,6 +280,10 @@ def test_command_stylizes_a_film(run, place):
     assert (clip.size, clip.count, clip.sound) == ((36, 48), FRAMES, "aac")
 
 
+def test_command_says_which_style_it_took_if_none_was_named(run, place):
+    assert run(*VIDEO, "--size=48")[1].endswith(" s; style a, the first of a, b\n")
+
+
 @pytest.fixture
 def run_interrupted(run, monkeypatch):
     """Runs the command, which gets a signal after its third frame."""
@@ -327,12 +331,23 @@ def test_command_goes_on_with_the_same_flags_only(run, run_interrupted, place):
         (("--content=text.mp4",), 1, "(Invalid data found when processing input); "),
         (("--content=empty.mp4",), 1, "empty.mp4: cannot be read as a film ("),
         (("--content=cut.mp4",), 1, "cut.mp4: cannot be read as a film ("),
+        (
+            ("--content=text.jpg",),
+            1,
+            "text.jpg: cannot be read as a film (there are no",
+        ),
         (("--content=sound.mp4",), 1, "(there are no frames in it)"),
         (("--content=picture.mp4",), 1, "is a single picture; tfstyle apply is for"),
         (("--output=out.avi",), 2, "not supported; use .mp4, .mov or .mkv"),
         (("--output=none/out.mp4",), 2, "the folder none does not exist"),
         (("--output=clip.mp4",), 2, "--output: clip.mp4 is an input"),
         (("--temporal=1.1",), 2, "--temporal=1.1: give"),
+        (
+            ("--steps=5",),
+            2,
+            "--steps: a trained style has no such option; give --style",
+        ),
+        (("--frame_steps=5",), 2, "--frame_steps: a trained style has no such"),
         (("--size=0",), 2, "--size=0: give"),
     ],
 )
@@ -340,6 +355,7 @@ def test_command_refuses_bad_films_and_flags(
     refused, place, no_tensorflow, words, code, message
 ):
     Path("text.mp4").write_text("no film")
+    Path("text.jpg").write_text("no film")
     Path("empty.mp4").touch()
     Path("cut.mp4").write_bytes(Path("clip.mp4").read_bytes()[:2000])
     ffmpeg("-i", "clip.mp4", "-vn", "-c", "copy", "sound.mp4")

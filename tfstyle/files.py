@@ -46,6 +46,7 @@ def make_folder(path: str | os.PathLike[str], argument: str = "") -> pathlib.Pat
     Raises:
       UsageError: If it cannot be made.
     """
+    path = as_path(path, argument.rstrip("=") or "folder")
     try:
         os.makedirs(path, exist_ok=True)  # noqa: PTH103
     except OSError as error:
@@ -53,7 +54,7 @@ def make_folder(path: str | os.PathLike[str], argument: str = "") -> pathlib.Pat
             f"{argument}{path}: the folder cannot be made ({error.strerror}); choose "
             "another"
         ) from error
-    return pathlib.Path(path)
+    return path
 
 
 @contextlib.contextmanager

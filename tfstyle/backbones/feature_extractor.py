@@ -17,7 +17,7 @@ from tfstyle.backbones import get_backbone
 from tfstyle.backbones.base import POOLINGS, PREPROCESSING, Backbone, preprocess
 from tfstyle.backbones.laplacian import LAPLACIAN, laplacian
 from tfstyle.backbones.precision import dtype_policy
-from tfstyle.backbones.receptive_field import receptive_fields
+from tfstyle.backbones.receptive_field import least_side, receptive_fields
 from tfstyle.backbones.weights import IMAGENET, load_weights
 from tfstyle.backbones.weights_assign import assign_weights
 from tfstyle.errors import UsageError
@@ -26,7 +26,6 @@ from tfstyle.images.tiles import Field
 _CONVENTION = (
     "give pictures [N, H, W, 3] or [H, W, 3], RGB, float in [0, 1] or uint8 in [0, 255]"
 )
-_AMPLE_SIZE = 64  # pixels a side, enough for every layer of every backbone
 _LARGEST_VALUE = 4.0
 """Above 1, because pictures that are being optimised leave [0, 1] by a little."""
 
@@ -133,20 +132,18 @@ class FeatureExtractor:
         Raises:
           UsageError: If a side is too short; the message has the least size.
         """
-        if min(height, width) >= _AMPLE_SIZE:
-            return
         if min(height, width) < self.least_size:
             raise UsageError(
                 f"a picture of {width}×{height} pixels is too small for the layers "
                 f"{', '.join(self.layers)} of {self.backbone.name}: each side needs "
-                f"at least {self.least_size} pixels"
+                f"at least {self.least_size} pixels; choose a larger picture or size, "
+                "fewer scales, or layers that are less deep"
             )
 
     @functools.cached_property
     def least_size(self) -> int:
         """The shortest side, in pixels, for which every layer has an output."""
-        with tf.init_scope():  # not in the graph that is being traced
-            return next(side for side in range(1, _AMPLE_SIZE + 1) if self._fits(side))
+        return least_side(self.model)
 
     @functools.cached_property
     def fields(self) -> dict[str, Field]:
@@ -172,21 +169,16 @@ class FeatureExtractor:
         shapes = self.model.compute_output_shape((1, height, width, 3))
         return {layer: tuple(shapes[tap][1:]) for layer, tap in self._taps.items()}
 
-    def _fits(self, side: int) -> bool:
-        try:
-            # An empty pool crashes the process, so the shapes are computed first. They
-            # do not know the least size for reflect padding, so a picture follows.
-            shapes = self.model.compute_output_shape((1, side, side, 3)).values()
-            if min(min(shape[1:3]) for shape in shapes) < 1:
-                return False
-            outputs = self.model(tf.zeros([1, side, side, 3]))
-        except (ValueError, tf.errors.InvalidArgumentError):
-            return False
-        return all(min(output.shape[1:3]) > 0 for output in outputs.values())
 
-
-def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
+def resolve_layers(
+    backbone: Backbone, layers: Iterable[str], name: str = ""
+) -> dict[str, str]:
     """Finds the taps that layer names stand for.
+
+    Args:
+      backbone: The network.
+      layers: The names.
+      name: The argument that has them, for messages; may be empty.
 
     Raises:
       UsageError: If a name is unknown; the message has the nearest ones.
@@ -196,7 +188,7 @@ def resolve_layers(backbone: Backbone, layers: Iterable[str]) -> dict[str, str]:
         if layer not in known:
             nearest = difflib.get_close_matches(str(layer), known, n=3, cutoff=0.3)
             raise UsageError(
-                f"{backbone.name} has no layer {layer!r}; "
+                f"{name}{': ' * bool(name)}{backbone.name} has no layer {layer!r}; "
                 f"did you mean {' or '.join(nearest or list(known)[:3])}?"
             )
     return {layer: known[layer] for layer in layers}

@@ -1,4 +1,4 @@
-"""Which pixels the features of a network see."""
+"""Which pixels the features of a network see, and how many it needs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,36 @@ def receptive_fields(model: keras.Model) -> dict[int, tuple[Any, Field]]:
         for output in keras.tree.flatten(operation.output):
             fields[id(output)] = output, _field_after(operation, field)
     return fields
+
+
+def least_side(model: keras.Model) -> int:
+    """The shortest side of a picture for which every output has a feature.
+
+    Args:
+      model: Same as in ``receptive_fields``.
+
+    Returns:
+      The side in pixels, at least 1.
+    """
+    needed = dict.fromkeys(map(id, keras.tree.flatten(model.output)), 1)
+    for operation in reversed(model.operations):
+        outputs = keras.tree.flatten(operation.output)
+        length = max(needed.get(id(output), 1) for output in outputs)
+        for x in keras.tree.flatten(operation.input):
+            before = _length_before(operation, length)
+            needed[id(x)] = max(needed.get(id(x), 1), before)
+    return needed[id(model.inputs[0])]
+
+
+def _length_before(operation: Any, length: int) -> int:
+    """How long an input must be for an output to have a length."""
+    if (width := getattr(operation, "pad_width", None)) is not None:
+        added = width[1][0]
+        return max(length - 2 * added, added + 1)  # a border mirrors what lies inside
+    size = getattr(operation, "kernel_size", getattr(operation, "pool_size", None))
+    if size is None or operation.padding == "same":
+        return length
+    return (length - 1) * operation.strides[0] + size[0]
 
 
 def _union(fields: Sequence[Field]) -> Field:

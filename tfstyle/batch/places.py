@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import fnmatch
 import itertools
-import json
 import os
 import re
 import time
@@ -16,12 +15,10 @@ from typing import Any
 from tfstyle.batch.stores import store_of
 from tfstyle.errors import TfstyleError, UsageError, user_error
 from tfstyle.images.folder import SUFFIXES, saved_as
-from tfstyle.options.identity import check_same
+from tfstyle.options.identity import SETTINGS, check_results, settings_text
 
 DEAD_LETTER = "unreadable.jsonl"
 """The file in the output folder that lists what could not be stylized."""
-SETTINGS = ".tfstyle-batch.json"
-"""The file in the output folder that tells how its pictures were made."""
 
 _SCRATCH = ".tfstyle-batch"
 
@@ -132,7 +129,9 @@ class Places:
                 raise UsageError(f"{problem.path}: {problem.reason}")
             if names:
                 return
-        raise UsageError(f"{', '.join(self.source)}: no picture matches")
+        raise UsageError(
+            f"{', '.join(self.source)}: no picture matches; check the path"
+        )
 
     def begin(self, settings: Mapping[str, Any]) -> int:
         """Begins a run, whose results must have the settings of those that are there.
@@ -146,16 +145,11 @@ class Places:
         Raises:
           UsageError: If results of other settings are there.
         """
-        file, way_out = f"{self.output}/{SETTINGS}", "give another folder, or delete "
-        try:
-            saved = dict(json.loads(store_of(file).read(file)))
-        except FileNotFoundError:
-            pass
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"{file}: is damaged ({error}); delete it") from error
-        else:
-            now = json.loads(self._settings(settings))
-            check_same(self.output, saved, now, f"{way_out}{SETTINGS} to mix them")
+        file = f"{self.output}/{SETTINGS}"
+        with contextlib.suppress(FileNotFoundError):
+            saved, now = store_of(file).read(file), self._with_pictures(settings)
+            way_out = f"give another folder, or delete {SETTINGS} to have both here"
+            check_results(self.output, saved, now, way_out)
         store_of(file).delete_folder(self.scratch)
         self.write(f"{self.scratch}/begun", b"")
         begun = store_of(file).list(self.scratch)["begun"] or 0
@@ -166,10 +160,11 @@ class Places:
 
     def remember(self, settings: Mapping[str, Any]) -> None:
         """Writes the settings for the runs to come, once they have proved to work."""
-        self.write(f"{self.output}/{SETTINGS}", self._settings(settings))
+        text = settings_text(self._with_pictures(settings))
+        self.write(f"{self.output}/{SETTINGS}", text.encode())
 
-    def _settings(self, settings: Mapping[str, Any]) -> bytes:
-        return json.dumps({"pictures": self.pictures, **settings}, indent=1).encode()
+    def _with_pictures(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {"command": "batch", "pictures": self.pictures, **settings}
 
     def write(self, path: str, content: bytes) -> None:
         """Writes a file of the output folder, whole or not at all.
@@ -190,14 +185,14 @@ class Places:
             with contextlib.suppress(OSError):
                 store_of(folder).delete_folder(f"{folder}/{_SCRATCH}")
 
-    def written(self, folder: str, begun: int) -> dict[str, bool]:
-        """Results in a folder below the output; whether this run wrote each."""
+    def written(self, folder: str) -> dict[str, int]:
+        """When each result in a folder below the output was written, in nanoseconds."""
         target = f"{self.output}/{folder}".rstrip("/")
         try:
             times = store_of(target).list(target)
         except FileNotFoundError:
             return {}
-        return {name: when >= begun for name, when in times.items() if when is not None}
+        return {name: when for name, when in times.items() if when is not None}
 
     def parts(self, begun: int, most: int) -> Iterator[Part]:
         """All pictures, in an order that depends on their names only.
@@ -205,7 +200,8 @@ class Places:
         Ray lists them again if it loses some, and must find each at the same place.
 
         Args:
-          begun: When this run began; what was written before is done.
+          begun: When this run began. What was written before is done, unless the
+            picture is newer.
           most: The most pictures of a part. The first parts have fewer, so that few
             pictures occupy many workers.
         """
@@ -216,7 +212,7 @@ class Places:
             if not names:
                 continue
             inside = folder.removeprefix(self.pictures).strip("/")
-            written = self.written(inside, begun)
+            written = self.written(inside)
             chosen: dict[str, str] = {}
             failures = []
             # A picture that keeps its name goes before one that does not.
@@ -225,7 +221,11 @@ class Places:
                 if first != name:
                     told = f"has the same result as {folder}/{first}; rename it"
                     failures.append(Failure(f"{folder}/{name}", told))
-            todo = [n for s, n in sorted(chosen.items()) if written.get(s, True)]
+            todo = [
+                name
+                for result, name in sorted(chosen.items())
+                if not (result in written and names[name] <= written[result] < begun)
+            ]
             yield Part(inside, (), len(chosen) - len(todo), tuple(failures))
             begin = 0
             while begin < len(todo):
@@ -233,13 +233,17 @@ class Places:
                 yield Part(inside, tuple(todo[begin : begin + count]))
                 begin, found = begin + count, found + count
 
-    def walk(self) -> Iterator[tuple[str, list[str], Failure | None]]:
-        """Each folder with the names in it that match, or why it cannot be read."""
+    def walk(self) -> Iterator[tuple[str, dict[str, int], Failure | None]]:
+        """Each folder with the files in it that match, or why it cannot be read.
+
+        Yields:
+          The folder, when each file was written, by name, and the failure or None.
+        """
         return self._walk(self.pictures, self.patterns)
 
     def _walk(
         self, folder: str, patterns: Iterable[tuple[Segment, ...]]
-    ) -> Iterator[tuple[str, list[str], Failure | None]]:
+    ) -> Iterator[tuple[str, dict[str, int], Failure | None]]:
         # `**` may stand for no folder.
         alive = {p[i:] for p in patterns for i in range(1 + _deep(p))}
         last = [pattern[0] for pattern in alive if len(pattern) == 1]
@@ -252,14 +256,19 @@ class Places:
             except (FileNotFoundError, NotADirectoryError):
                 return
             except OSError as error:
-                yield folder, [], Failure.of(folder, error)
+                yield folder, {}, Failure.of(folder, error)
                 return
-        names = [
-            name
-            for name, when in sorted(entries.items())
-            if when is not None and any(_matches(part, name) for part in last)
-        ]
-        yield folder, [n for n in names if f"{folder}/{n}" != self.dead_letter], None
+        yield (
+            folder,
+            {
+                name: when
+                for name, when in sorted(entries.items())
+                if when is not None
+                and any(_matches(part, name) for part in last)
+                and f"{folder}/{name}" != self.dead_letter
+            },
+            None,
+        )
         for name in sorted(name for name, when in entries.items() if when is None):
             below = {
                 pattern if pattern[0] is None else pattern[1:]

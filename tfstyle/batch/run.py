@@ -92,8 +92,9 @@ def stylize_folder(
       >>> tfstyle.batch.stylize_folder("photos", "results", style_name="waves")
 
     Each result appears whole or not at all. What cannot be stylized stops nothing, and
-    is listed in the dead letter. Results that are there are not made again, and a
-    folder of results refuses other settings. One run at a time may write to a folder.
+    is listed in the dead letter. Results that are there are made again only where the
+    picture is newer, and a folder of results refuses other settings. One run at a time
+    may write to a folder.
 
     Args:
       content: A folder (all pictures in it, to any depth), a picture, a pattern with
@@ -204,8 +205,8 @@ class _Worker:
         at_once, read = self._stylize.batch_size, self._picture
         if names and self._suspicious:  # the worker may have died over them
             self._suspicious -= 1
-            written = self._places.written(part.folder, self._begun)
-            names = [name for name in names if not written.get(saved_as(name))]
+            written = self._places.written(part.folder)
+            names = [n for n in names if written.get(saved_as(n), -1) < self._begun]
             at_once, read, done = 1, self._marked_picture, len(part.names) - len(names)
         remote = "://" in self._places.pictures
         ahead = READ_AHEAD if at_once > 1 or remote else 1

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
+import hashlib
 import io
-import json
 import os
 import pathlib
 import tempfile
@@ -16,11 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from tfstyle import networks
 from tfstyle.errors import TfstyleError, UsageError, user_error
-from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
+from tfstyle.networks.blends import (
+    CONFIG,
+    TRAINED,
+    WEIGHTS,
+    blend_weights,
+    read_style_names,
+)
 from tfstyle.options import APPLY_COLORS
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
@@ -97,7 +101,8 @@ class Stylize:
             self._name, self._color = style_name, color or "style"
             self.settings |= {"color": self._color, "size": size, "style": style_name}
             self.settings["model"] = self._kept("model", model)
-            self._check_names()
+            if known := read_style_names(model):
+                blend_weights(known, style_name)
             return
         if style_name is not None or str(model) != "bundled":
             raise UsageError("style, and style_name or model: give one of them")
@@ -112,22 +117,6 @@ class Stylize:
         digests = [self._kept(f"style{i}", path) for i, (path, _) in enumerate(sources)]
         self.settings["style"] = [*zip(digests, self._weights, strict=True)]
         del self.settings["max_memory"]
-
-    def _check_names(self) -> None:
-        """Refuses a style that the network does not have, without TensorFlow."""
-        names: Any = self._name or ()
-        if isinstance(names, str):
-            names = [part.partition(":")[0].strip() for part in names.split(",")]
-        own = pathlib.Path(networks.__path__[0], "styles.keras")
-        file: Any = io.BytesIO(self._files["model"]) if "model" in self._files else own
-        with contextlib.suppress(OSError, KeyError, TypeError, zipfile.BadZipFile):
-            with zipfile.ZipFile(file) as archive:
-                known = json.loads(archive.read("config.json"))["config"]["style_names"]
-            for name in filter(None, names):
-                if name not in known:
-                    raise UsageError(
-                        f"there is no style {name!r}; the styles are {', '.join(known)}"
-                    )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Stylizes a batch of a Ray dataset.
@@ -261,11 +250,14 @@ class Stylize:
         if str(path) in _PUBLISHED:
             return str(path)
         file = pathlib.Path(path)
-        file = file / "model.keras" if file.is_dir() else file
-        digest = sha256(file)
-        self._files[name] = file.read_bytes()
-        self._files[f"{name} file"] = file.name.encode()
-        return digest
+        if (file / CONFIG).is_file():
+            file_name, content = TRAINED, _packed(file)
+        else:
+            file = file / TRAINED if file.is_dir() else file
+            file_name, content = file.name, _content(file)
+        self._files[name] = content
+        self._files[f"{name} file"] = file_name.encode()
+        return hashlib.sha256(content).hexdigest()
 
     def _path(self, name: str, published: str) -> str:
         """Where a file is that has travelled here."""
@@ -274,3 +266,19 @@ class Stylize:
         file = pathlib.Path(self._folder.name, self._files[f"{name} file"].decode())
         file.write_bytes(self._files[name])
         return str(file)
+
+
+def _packed(preset: pathlib.Path) -> bytes:
+    """The files of a preset as one ``.keras`` file, the same bytes each time."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in (CONFIG, WEIGHTS):
+            archive.writestr(zipfile.ZipInfo(name), _content(preset / name))
+    return packed.getvalue()
+
+
+def _content(file: pathlib.Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from error

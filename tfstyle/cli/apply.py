@@ -23,6 +23,7 @@ from tfstyle.cli.outputs import (
     make_folder,
     origin,
     pictures_read,
+    result_folder,
 )
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
@@ -53,7 +54,8 @@ def define_flags(values: flags.FlagValues) -> None:
             argument(
                 "output",
                 "Picture to write. For several pictures or a folder: a folder, where "
-                "each result is named like its picture.",
+                "each result is named like its picture. It refuses results of other "
+                "settings.",
                 OUTPUT,
             ),
             argument(
@@ -79,6 +81,10 @@ def run(values: flags.FlagValues) -> int:
     """Stylizes every picture; those that cannot be read are skipped with a message."""
     check_backend()
     jobs = find_jobs(values)
+    results = [str(target) for _, target in jobs]
+    kept = None
+    if results != [values.output]:
+        kept = result_folder("apply", values, results)
     import_tensorflow()
     from tfstyle.networks.style_net import load_network
 
@@ -105,11 +111,14 @@ def run(values: flags.FlagValues) -> int:
                 failed += 1
                 continue
             made = origin("apply", values, {"content": str(source)})
+            if kept:
+                kept.remember()
             save_image(picture, target, metadata=made.metadata())
     if failed:
         raise TfstyleError(f"{failed} of {len(jobs)} pictures could not be stylized")
     where = jobs[0][1] if len(jobs) == 1 else values.output
-    print(f"{where}: {len(jobs)} picture{'s' * (len(jobs) > 1)}")
+    count = f"{len(jobs)} picture{'s' * (len(jobs) > 1)}"
+    print(f"{where}: {count}{arguments.unnamed_style(values)}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
@@ -10,6 +11,7 @@ from absl import flags
 from tfstyle.cli.flags import OUTPUT, argument
 from tfstyle.errors import UsageError
 from tfstyle.images.masks import LABELS
+from tfstyle.networks.blends import read_style_names
 from tfstyle.options.fields import NETWORK
 
 STYLE = argument(
@@ -52,6 +54,38 @@ PRESET = argument(
 LOG_DIR = argument(
     "log_dir", "Folder for TensorBoard: every term of the loss, and pictures.", OUTPUT
 )
+
+
+def check_style_flags(
+    values: flags.FlagValues, trained: Iterable[str], optimized: Iterable[str]
+) -> None:
+    """Refuses flags that the kind of style that is asked for does not have.
+
+    Args:
+      values: The flags, with ``style`` where pictures are optimised.
+      trained: Flags that only trained styles have.
+      optimized: Flags that only the optimisation to ``style`` has.
+
+    Raises:
+      UsageError: If one is given that would have no effect.
+    """
+    wrong = trained if values.style else optimized
+    for name in wrong:
+        if values[name].present:
+            raise UsageError(
+                f"--style and --{name}: give one of them"
+                if values.style
+                else f"--{name}: a trained style has no such option; give --style, or "
+                "leave it out"
+            )
+
+
+def unnamed_style(values: flags.FlagValues) -> str:
+    """The end of a last line: the trained style, if nobody chose one of several."""
+    names = read_style_names(values.model)
+    if values.style_name or len(names) < 2:
+        return ""
+    return f"; style {names[0]}, the first of {', '.join(names)}"
 
 
 def masks(values: flags.FlagValues) -> dict[str, Any]:

@@ -10,7 +10,8 @@ With --style_name, a trained network stylizes each picture in one pass; with --s
 each is optimised, with the flags of tfstyle stylize.
 
 Pictures that cannot be read are listed in a file, and make the exit code 1. The same
-command goes on where it was interrupted, and makes no result again.
+command goes on where it was interrupted, and makes a result again only where its
+picture is newer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.outputs import check_folder_name
 from tfstyle.cli.quiet import announce_loading
-from tfstyle.errors import UsageError
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import FRAMES, Options
 from tfstyle.options.fields import MEMORY
@@ -150,7 +150,8 @@ def run(values: flags.FlagValues) -> int:
         f"{counts.stylized} stylized, {counts.skipped} done before, "
         f"{counts.unreadable} unreadable"
     )
-    print(line + f", see {places.dead_letter}" * bool(counts.unreadable))
+    line += f", see {places.dead_letter}" * bool(counts.unreadable)
+    print(line if values.style else line + arguments.unnamed_style(values))
     return int(counts.unreadable > 0)
 
 
@@ -160,20 +161,13 @@ def _options(values: flags.FlagValues) -> dict[str, Any]:
     Raises:
       UsageError: If a flag would have no effect.
     """
-    given = {name for name in values if values[name].present}
+    optimized = [name for name in FRAMES.names if name not in COMMON_OPTIONS]
+    arguments.check_style_flags(values, TRAINED_OPTIONS, optimized)
     common = {name: values[name].value for name in COMMON_OPTIONS}
     if values.style:
-        if wrong := [name for name in TRAINED_OPTIONS if name in given]:
-            raise UsageError(f"--style and --{wrong[0]}: give one of them")
         own = FRAMES.options(values_of(values, FRAMES.fields))
         options = {field.name: getattr(own, field.name) for field in FRAMES.fields}
         return {**options, **common, "style": arguments.parse_styles(values.style)}
-    for name in FRAMES.names:
-        if name in given and name not in COMMON_OPTIONS:
-            raise UsageError(
-                f"--{name}: a trained style has no such option; give --style, or leave "
-                "it out"
-            )
     return {**common, **{name: values[name].value for name in TRAINED_OPTIONS}}
 
 

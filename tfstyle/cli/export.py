@@ -94,7 +94,11 @@ def run(values: flags.FlagValues) -> int:
                 style_name=values.style_name,
                 precision=values.quantize,
             )
-    print(f"{output}: largest difference from tfstyle's own {difference:.2g}")
+    usual = "stylize" if what == "optimizer" else "apply"
+    one_style = what == "network" and format != "keras"
+    style = arguments.unnamed_style(values) if one_style else ""
+    told = f"{255 * difference:.2g} levels of 255 from tfstyle {usual}"
+    print(f"{output}: at most {told}{style}")
     return 0
 
 

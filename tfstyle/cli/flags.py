@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -170,9 +171,20 @@ def parse(
         nearest = difflib.get_close_matches(error.flagname, list(values), n=2)
         hint = f"; did you mean --{' or --'.join(nearest)}?" if nearest else see
         raise UsageError(f"there is no flag --{error.flagname}{hint}") from None
+    except flags.CantOpenFlagFileError as error:
+        cause: Any = error.__context__  # the OSError
+        told = f"--flagfile={cause.filename}: cannot be read ({cause.strerror})"
+        raise UsageError(f"{told}{see}") from None
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"--flagfile: is no text with a flag on each line{see}"
+        ) from None
     except flags.Error as error:
+        if found := re.search(r"-(\w+)( with no argument)?$", str(error)):
+            told = f"--{found[1]} has no value; write --{found[1]}=VALUE"
+            raise UsageError(f"{told}{see}") from None
         raise UsageError(f"{str(error).removeprefix('ERROR:: ')}{see}") from None
-    except UsageError as error:
+    except ValueError as error:  # also ours, and absl's own about switches
         raise UsageError(f"{error}{see}") from None
     given = {name for name in values if values[name].present}
     if "from_image" in values and (image := values.from_image):
@@ -183,6 +195,32 @@ def parse(
     if "preset" in values and (preset := values.preset):
         for name, text in preset_texts(preset, presets).items():
             _set(values, name, text, given)
+
+
+def with_flags(message: str, values: flags.FlagValues) -> str:
+    """A message of the library with its arguments written as the flags that they are.
+
+    Args:
+      message: Such as ``clamp=(1.0,): give low,high``.
+      values: The flags of the command.
+
+    Returns:
+      Such as ``--clamp=1.0: give low,high``: with ``--`` before a flag's name that
+      begins the message, that ``=`` follows, or that is no English word, as
+      ``style_mask``.
+    """
+    for name in values:
+        value = values[name].value
+        message = message.replace(f"{name}={value!r}", f"{name}={to_text(value)}")
+    names = sorted(values, key=len, reverse=True)
+    known = "|".join(names)
+    compound = "|".join(name for name in names if "_" in name) or "(?!)"
+    return re.sub(
+        rf"^({known})(?=:| is | has )|(?<![\w./'-])({known})(?==)"
+        rf"|(?<![\w./'-])({compound})(?![\w./'=-]| \()",
+        lambda found: f"--{found[0]}",
+        message,
+    )
 
 
 def _take_positional(

@@ -96,7 +96,7 @@ def _dispatch(words: list[str]) -> int:
     # absl, NumPy and Pillow are imported from here on, where no Ctrl-C gets lost.
     from absl import flags
 
-    from tfstyle.cli.flags import OUTPUT, argument, define, parse
+    from tfstyle.cli.flags import OUTPUT, argument, define, parse, with_flags
 
     command = importlib.import_module(f"tfstyle.cli.{words[0]}")
     values = flags.FlagValues()
@@ -108,7 +108,10 @@ def _dispatch(words: list[str]) -> int:
         return 0
     positional = getattr(command, "POSITIONAL", ())
     parse(values, words, positional, getattr(command, "PRESETS", "run"))
-    return command.run(values)
+    try:
+        return command.run(values)
+    except UsageError as error:
+        raise UsageError(with_flags(str(error), values)) from error
 
 
 def usage() -> str:

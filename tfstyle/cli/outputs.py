@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import tempfile
@@ -18,12 +19,14 @@ from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.extras import import_extra
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.images.folder import picture_files
+from tfstyle.options.identity import SETTINGS, check_results, settings_text
 from tfstyle.options.provenance import PICTURES, Origin, origin_of
 from tfstyle.stylizer.pictures import weighted_sources
 from tfstyle.stylizer.stylizer import SECONDS_BETWEEN_CHECKPOINTS
 
 SNAPSHOTS = "step_*.png"
 PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
+_FILES = ("weights", "init", "model")
 
 RUN_OUTPUTS = (
     argument("output", "Picture to write: .png, .jpg or .webp.", OUTPUT),
@@ -220,6 +223,100 @@ def origin(
         else:
             pictures[flag] = [(path, None) for path in picture_paths(text)]
     return origin_of(command, recorded_texts(values), pictures)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultFolder:
+    """A folder of results, all of which have the same settings.
+
+    Attributes:
+      path: The folder.
+      settings: What decides the results.
+    """
+
+    path: pathlib.Path
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        folder: str,
+        results: Iterable[str],
+        command: str,
+        values: flags.FlagValues,
+        made: Origin,
+        **more: Any,
+    ) -> ResultFolder:
+        """Refuses a folder that has other results, or files that are none.
+
+        Args:
+          folder: The folder, which may not exist yet.
+          results: The files that are to be written in it.
+          command: The command that writes them.
+          values: Its flags.
+          made: The pictures that all results are made from.
+          **more: Further settings.
+
+        Raises:
+          UsageError: If the folder's results have other settings, or a file that is to
+            be written is there in a folder that has no results.
+        """
+        path, texts = pathlib.Path(folder), recorded_texts(values)
+        settings: dict[str, Any] = {"command": command, **texts, **more}
+        settings.pop("max_memory", None)  # tiles give the same result
+        for name in set(_FILES).intersection(texts):
+            settings[name] = _content(texts[name])
+        for flag, sources in made.pictures.items():
+            settings[flag] = [[source.sha256, source.weight] for source in sources]
+        try:
+            saved = (path / SETTINGS).read_bytes()
+        except OSError:
+            if taken := [file for file in results if os.path.lexists(file)]:
+                raise UsageError(
+                    f"{taken[0]}: is there already, but not from tfstyle {command}; "
+                    "give another folder, so that nothing is lost"
+                ) from None
+        else:
+            way_out = "give another folder, or delete this one"
+            check_results(path, saved, settings, way_out)
+        return cls(path, settings)
+
+    def remember(self) -> None:
+        """Writes the settings, once there is a result.
+
+        Raises:
+          TfstyleError: If the file cannot be written.
+        """
+        with files.replaced(self.path / SETTINGS) as temporary:
+            temporary.write_text(settings_text(self.settings), encoding="utf-8")
+
+
+def result_folder(
+    command: str, values: flags.FlagValues, results: Iterable[str]
+) -> ResultFolder:
+    """The folder of the results of several content pictures.
+
+    Raises:
+      UsageError: If ``ResultFolder.of`` refuses it.
+    """
+    content = [pathlib.Path(path).resolve() for path in picture_paths(values.content)]
+    folders = {
+        str(path if path.is_dir() else path.parent)
+        for path in content
+        if path.exists()  # others are skipped
+    }
+    made = origin(command, values, {"content": ""})
+    pictures = ", ".join(sorted(folders))
+    return ResultFolder.of(
+        values.output, results, command, values, made, pictures=pictures
+    )
+
+
+def _content(path: str) -> str:
+    """The SHA-256 of a file that an option names; a text that names none, as it is."""
+    file = pathlib.Path(path)
+    file = file / "model.keras" if file.is_dir() else file
+    return files.sha256(file) if file.is_file() else path
 
 
 def save_or_rescue(picture: np.ndarray, file: str, metadata: Mapping[str, str]) -> None:

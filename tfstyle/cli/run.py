@@ -11,7 +11,12 @@ from absl import flags
 
 from tfstyle.backend import check_backend
 from tfstyle.cli.flags import required
-from tfstyle.cli.outputs import check_files, origin, save_or_rescue
+from tfstyle.cli.outputs import (
+    check_files,
+    origin,
+    result_folder,
+    save_or_rescue,
+)
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import NonFiniteLossError, TfstyleError
@@ -50,19 +55,21 @@ def carry_out(
     """
     check_backend()
     output = required(values, "output")[0]
-    outputs = outputs or [output]
-    check_files(values, outputs)
+    check_files(values, outputs or [output])
     film = RunFilm(values.animate) if values.animate else None
     pictures = read()
     # Before the run: pictures may change or go while it lasts.
     made = origin(command, values)
+    folder = result_folder(command, values, outputs) if outputs else None
     import_tensorflow()
     with quiet_libraries(), StopOnSignal() as signals:
         result, error = _run(values, stylizer, pictures, signals, film)
         if result.stopped:
             made = made.stopped(result.step)
         if result.step:
-            for picture, file in zip(result.images, outputs, strict=True):
+            if folder:
+                folder.remember()
+            for picture, file in zip(result.images, outputs or [output], strict=True):
                 save_or_rescue(picture, file, made.metadata())
             _write_reports(values, result, stylizer)
             if film:

@@ -33,7 +33,8 @@ POSITIONAL = ("content", "style", "output")
 CONTENT = argument(
     "content",
     "The picture that keeps its shapes. Several of one size, with commas between them, "
-    "are optimised as one batch and written to the folder --output as .png. With "
+    "are optimised as one batch and written to the folder --output as .png; it refuses "
+    "results of other settings. With "
     "--optimizer=adam, each comes out as if it were alone.",
 )
 

@@ -28,6 +28,7 @@ from absl import flags
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required
 from tfstyle.cli.outputs import (
+    ResultFolder,
     check_folder_name,
     check_originals,
     make_folder,
@@ -55,7 +56,10 @@ def define_flags(values: flags.FlagValues) -> None:
     pictures = [argument("content", "Content picture."), arguments.STYLE]
     pictures += [*arguments.MASKS, arguments.PRESET]
     output = argument(
-        "output", "Folder for the pictures, the sheet and the table.", OUTPUT
+        "output",
+        "Folder for the pictures, the sheet and the table. It refuses results of other "
+        "settings.",
+        OUTPUT,
     )
     define(values, [*pictures, output])
     define(values, STYLIZE.fields, several=True)
@@ -82,11 +86,14 @@ def run(values: flags.FlagValues) -> int:
     )
     # Before the first run: pictures may change or go while it lasts.
     shared = origin("stylize", values)
+    kept = ResultFolder.of(output, outputs, "sweep", values, shared)
     import_tensorflow()
     with quiet_libraries(), signals, bars:
-        cells = []
+        cells: list[Cell] = []
         for cell in results:
             bars.close()
+            if not cells:
+                kept.remember()
             cells.append(cell)
             made = _origin(shared, {**fixed, **cell.settings})
             if cell.result.stopped:

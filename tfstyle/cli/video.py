@@ -24,7 +24,6 @@ from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.outputs import check_output
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
-from tfstyle.errors import UsageError
 from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.folder import picture_files
@@ -47,6 +46,10 @@ if TYPE_CHECKING:
     from tfstyle.video.stylize import FilmResult, StylizeFrame
 
 POSITIONAL = ("content", "output")
+TRAINED_OPTIONS = ("style_name", "model", "temporal")
+"""What only trained styles have."""
+FILM_OPTIONS = ("temporal_weight", "frame_steps")
+"""What only the optimisation of a film has."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -105,8 +108,8 @@ def run(values: flags.FlagValues) -> int:
     content, output = required(values, "content", "output")
     check_output("output", output, EXTENSIONS, [content])
     check_video(content, output)
-    if values.style and values.style_name:
-        raise UsageError("--style and --style_name: give one of them")
+    optimized = {*FRAMES.names, *FILM_OPTIONS} - {"max_memory"}
+    arguments.check_style_flags(values, TRAINED_OPTIONS, sorted(optimized))
     stylizer = Stylizer.for_recipe(FRAMES, values_of(values, FRAMES.fields))
     _check_styles(values)
     import_tensorflow()
@@ -129,9 +132,10 @@ def run(values: flags.FlagValues) -> int:
         )
         return 128 + signals.received
     height, width = film.size
+    style = "" if values.style else arguments.unnamed_style(values)
     print(
         f"{output}: {_frames(film)}, {width}×{height}, flicker {film.flicker:.3f}, "
-        f"{film.seconds:.1f} s"
+        f"{film.seconds:.1f} s{style}"
     )
     return 0
 
@@ -166,9 +170,7 @@ def _optimizer(
     values: flags.FlagValues, stylizer: Stylizer
 ) -> tuple[StylizeFrame, dict[str, Any]]:
     styles = arguments.parse_styles(values.style) or []
-    own: dict[str, Any] = {
-        name: values[name].value for name in ("temporal_weight", "frame_steps")
-    }
+    own: dict[str, Any] = {name: values[name].value for name in FILM_OPTIONS}
     texts = {name: to_text(getattr(stylizer.options, name)) for name in FRAMES.names}
     return stylizer.film(styles, **own), {**texts, **own, "style": _digests(styles)}
 

@@ -165,8 +165,8 @@ def check_style_masks(masks: Sequence[Any], styles: Sequence[Any]) -> None:
     """
     if len(masks) != len(styles):
         raise UsageError(
-            f"there are {len(masks)} style masks for {len(styles)} styles; give one "
-            "for each, in the same order"
+            f"style_mask: {len(masks)} mask{'s' * (len(masks) != 1)} for {len(styles)} "
+            f"style{'s' * (len(styles) != 1)}; give one for each, in the same order"
         )
 
 

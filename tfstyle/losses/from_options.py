@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfstyle.backbones import get_backbone
-from tfstyle.backbones.feature_extractor import FeatureExtractor
+from tfstyle.backbones.feature_extractor import FeatureExtractor, resolve_layers
 from tfstyle.backbones.laplacian import LAPLACIAN
 from tfstyle.losses.perceptual import PerceptualLoss
 from tfstyle.options import LossOptions, weighted_layers
@@ -99,5 +99,7 @@ def _layers(options: LossOptions) -> tuple[dict[str, float], dict[str, float]]:
             name: weight / sum(falling.values()) for name, weight in falling.items()
         }
     style = weighted_layers("style_layers", given, backbone.style_layers)
+    for name, layers in (("content_layers", content), ("style_layers", style)):
+        resolve_layers(backbone, layers, name)
     content = {layer: options.content_weight * w for layer, w in content.items()}
     return content | {LAPLACIAN: options.laplacian_weight}, style

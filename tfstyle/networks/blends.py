@@ -1,13 +1,45 @@
-"""Blends of styles: ``a:0.7,b:0.3``."""
+"""Names of styles, and their blends: ``a:0.7,b:0.3``. TensorFlow is not imported."""
 
 from __future__ import annotations
 
 import difflib
+import json
+import os
+import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tfstyle.errors import UsageError
+
+BUNDLED = "bundled"
+BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+"""The files of a preset, as KerasHub names them; ``CONFIG`` names the styles."""
+TRAINED = "model.keras"
+"""The network in the folder of a training."""
+
+
+def read_style_names(model: str | os.PathLike[str] = BUNDLED) -> list[str]:
+    """The styles of a network, without building it.
+
+    Args:
+      model: Same as ``preset`` in ``StyleNet.from_preset``.
+
+    Returns:
+      Their names; empty if there is no such network, which ``from_preset`` refuses.
+    """
+    path = BUNDLED_FILE if str(model) == BUNDLED else pathlib.Path(model)
+    try:
+        if (path / CONFIG).is_file():
+            text = (path / CONFIG).read_bytes()
+        else:
+            with zipfile.ZipFile(path / TRAINED if path.is_dir() else path) as archive:
+                text = archive.read(CONFIG)
+        return list(json.loads(text)["config"]["style_names"])
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return []
 
 
 def parse_blend(text: str) -> dict[str, float]:
@@ -53,6 +85,10 @@ def blend_weights(
       UsageError: If a style does not exist, or a weight is not above 0.
     """
     blend = styles[0] if blend is None else blend
+    if not isinstance(blend, str | Mapping):
+        raise UsageError(
+            f"style={blend!r}: give the name of a style, or a blend as name:weight,..."
+        )
     weights = blend if isinstance(blend, Mapping) else parse_blend(blend)
     shares = np.zeros([1, len(styles)])
     for name, weight in weights.items():

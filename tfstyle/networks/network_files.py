@@ -24,14 +24,17 @@ import numpy as np
 from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
 from tfstyle.errors import UsageError, one_line
 from tfstyle.files import beside, make_folder, replaced
+from tfstyle.networks.blends import CONFIG, TRAINED, WEIGHTS
 from tfstyle.version import __version__
 
-CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
-"""The files of a preset, as KerasHub names them."""
-TRAINED = "model.keras"
-"""The network in the folder of a training."""
+METADATA = "metadata.json"
+"""What KerasHub's presets have beside ``CONFIG`` and ``WEIGHTS``."""
 
 _REGISTERED_NAME = "tfstyle>StyleNet"
+_WAY_OUT = (
+    "give 'bundled', or a network that tfstyle train made: model.keras, the folder of "
+    "its run, or a folder of save_to_preset"
+)
 _MOST_BLOCKS = 200
 _MOST_BYTES = {CONFIG: 10**6, WEIGHTS: 2**30}
 
@@ -57,16 +60,13 @@ def read_network(
     if path.is_dir() and not (path / CONFIG).is_file():
         path /= TRAINED
     if not path.is_dir() and not path.is_file():
-        raise UsageError(
-            f"{path}: no such file; give 'bundled', a .keras file that tfstyle train "
-            "wrote, the folder of its run, or a folder of save_to_preset"
-        )
+        raise UsageError(f"{path}: no such file; {_WAY_OUT}")
     try:
         settings, weights = _contents(path)
         if settings["registered_name"] != _REGISTERED_NAME:
             raise UsageError(
                 f"{path}: a Keras model, but not one that tfstyle train wrote; "
-                "give its model.keras"
+                f"{_WAY_OUT}"
             )
         names, width, blocks = _checked(settings["config"], len(weights))
         network = build(names, width, blocks)
@@ -74,9 +74,9 @@ def read_network(
     except UsageError:
         raise
     except Exception as error:  # zipfile, json, h5py and Keras raise all kinds
-        kind = "preset" if path.is_dir() else ".keras file of tfstyle train"
+        kind = "preset" if path.is_dir() else ".keras file"
         raise UsageError(
-            f"{path}: cannot be read as a {kind} ({one_line(error)})"
+            f"{path}: cannot be read as a {kind} ({one_line(error)}); {_WAY_OUT}"
         ) from error
     return network
 

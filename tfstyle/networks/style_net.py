@@ -30,7 +30,7 @@ from tfstyle.images.masks import protected, read_protection
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.losses.perceptual import PerceptualLoss
 from tfstyle.networks.apply import Passes, apply_network
-from tfstyle.networks.blends import blend_weights
+from tfstyle.networks.blends import BUNDLED, BUNDLED_FILE, blend_weights
 from tfstyle.networks.layers import (
     ConditionalInstanceNormalization,
     convolution_to_rgb,
@@ -40,9 +40,6 @@ from tfstyle.networks.layers import (
 from tfstyle.networks.network_files import read_network, write_preset
 from tfstyle.networks.training_loss import TrainingLoss
 from tfstyle.options import APPLY_COLORS, TrainingOptions
-
-BUNDLED = "bundled"
-BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
 
 Normalize = Callable[[int, tf.Tensor], tf.Tensor]
 

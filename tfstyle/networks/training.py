@@ -38,8 +38,9 @@ from tfstyle.networks.training_data import (
 from tfstyle.networks.training_folder import TrainingFolder, read_history
 from tfstyle.networks.training_loss import TrainingLoss
 from tfstyle.optimizers.loop import SECONDS_BETWEEN_REPORTS, check_finite
-from tfstyle.optimizers.progress import Callback, Progress
-from tfstyle.options import TrainingOptions
+from tfstyle.optimizers.progress import Callback, Progress, checked_callbacks
+from tfstyle.options import TrainingOptions, fields_of
+from tfstyle.options.fields import check_names
 from tfstyle.raw_tensorflow import deterministic_ops
 
 
@@ -102,7 +103,13 @@ def train(
         good.
       TfstyleError: If a checkpoint cannot be written.
     """
-    chosen = TrainingOptions(**options)
+    check_names(options, [field.name for field in fields_of(TrainingOptions)], "train")
+    if not isinstance(styles, Mapping):
+        raise UsageError(
+            f"styles={styles!r}: give a mapping from names to pictures, as "
+            "{'waves': 'waves.jpg'}"
+        )
+    chosen, callbacks = TrainingOptions(**options), checked_callbacks(callbacks)
     strategy = strategy or tf.distribute.get_strategy()
     # XLA has no deterministic gradient of max pooling.
     exact = contextlib.nullcontext() if chosen.jit_compile else deterministic_ops()

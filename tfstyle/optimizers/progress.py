@@ -71,6 +71,16 @@ def checked_callbacks(callbacks: Any) -> tuple[Callback, ...]:
     found = tuple(callbacks) if isinstance(callbacks, Iterable) else (None,)
     if not all(map(callable, found)):
         raise UsageError(
-            f"callbacks={callbacks!r}: give a list of functions, as [callback]"
+            f"callbacks={callback_names(callbacks)}: give a list of functions, as "
+            "[callback]"
         )
     return found
+
+
+def callback_names(callbacks: Any) -> str:
+    """What a caller gave as callbacks, for a message, without addresses in memory."""
+    if isinstance(callbacks, list | tuple):
+        return f"[{', '.join(map(callback_names, callbacks))}]"
+    if " at 0x" not in repr(callbacks):
+        return repr(callbacks)
+    return getattr(callbacks, "__name__", f"{type(callbacks).__name__}()")

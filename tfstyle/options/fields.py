@@ -175,7 +175,10 @@ class OptionField:
         if self.kind == "bool":
             return isinstance(value, bool)
         if self.kind == "layers":
-            return isinstance(value, str | Mapping | list | tuple)
+            weights = value.values() if isinstance(value, Mapping) else ()
+            return isinstance(value, str | Mapping | list | tuple) and all(
+                self._is_number(weight, whole=False) for weight in weights
+            )
         if self.kind == "text":
             return isinstance(value, str | os.PathLike)
         whole = self.kind in ("int", "ints")

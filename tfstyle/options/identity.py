@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from tfstyle.errors import UsageError
+
+SETTINGS = ".tfstyle.json"
+"""The file in a folder of results that tells how they were made."""
 
 _LONGEST_SHOWN = 40  # a digest is longer, and says nothing to a reader
 
@@ -36,6 +40,41 @@ def check_same(
     if different:
         shown = ", ".join(_difference(name, saved, now) for name in different)
         raise UsageError(f"{place}: was begun with other settings: {shown}; {way_out}")
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """What the file ``SETTINGS`` has in it; values must be of types that JSON has."""
+    return json.dumps(dict(settings), indent=1)
+
+
+def check_results(
+    folder: str | os.PathLike[str],
+    saved: str | bytes,
+    settings: Mapping[str, Any],
+    way_out: str,
+) -> None:
+    """Refuses a folder that has results of other settings.
+
+    Args:
+      folder: The folder, for the message.
+      saved: What its file ``SETTINGS`` has in it.
+      settings: The settings of this call; ``command`` is one of them.
+      way_out: What the user can do, for the end of the message.
+
+    Raises:
+      UsageError: If a setting differs, or the file is damaged.
+    """
+    try:
+        before = dict(json.loads(saved))
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{os.fspath(folder)}/{SETTINGS}: is damaged ({error}); delete it"
+        ) from error
+    now = json.loads(settings_text(settings))
+    # The settings of two commands have little in common that could be compared.
+    check_same(folder, before, {"command": now["command"]}, way_out)
+    # A setting that this call does not have is a difference, too.
+    check_same(folder, before, {**dict.fromkeys(before), **now}, way_out)
 
 
 def digest(value: Any) -> str:

@@ -90,12 +90,15 @@ def parse_layers(name: str, text: str) -> dict[str, float]:
             f"{name}={text}: {len(parts)} layers but {len(weighted)} weights; give "
             "each layer a weight as name:weight, or none"
         )
-    try:
-        layers = {layer: float(weight) for layer, weight in weighted}
-    except ValueError:
-        raise UsageError(
-            f"{name}={text}: a weight is not a number; write name:weight,..."
-        ) from None
+    layers = {}
+    for layer, weight in weighted:
+        try:
+            layers[layer] = float(weight)
+        except ValueError:
+            raise UsageError(
+                f"{name}={text}: the weight {weight!r} of {layer} is not a number; "
+                "write name:weight,..."
+            ) from None
     return weighted_layers(name, layers, {})
 
 

@@ -6,9 +6,10 @@ Nothing here imports TensorFlow, so that a bad picture is refused at once.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,12 @@ class LoadedStyles:
     Attributes:
       pictures: Float32 ``[1, H', W', 3]`` each, at the scale of their strokes.
       weights: The weight of each.
+      files: Absolute paths of those that were read from files.
     """
 
     pictures: tuple[np.ndarray, ...]
     weights: tuple[float, ...]
+    files: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Pictures:
       warped: What the result should be where ``consistency`` is 1, ``[1, H, W, 3]``:
         the frame before, in a film; else None.
       consistency: ``[1, H, W, 1]``, or None.
+      files: Absolute paths of all pictures that were read from files.
     """
 
     content: np.ndarray | None
@@ -86,6 +90,7 @@ class Pictures:
     original: np.ndarray | None = None
     warped: np.ndarray | None = None
     consistency: np.ndarray | None = None
+    files: frozenset[str] = frozenset()
 
     @property
     def batch(self) -> int:
@@ -131,6 +136,8 @@ def read_pictures(
     regions, protection, parts, shares = _regions(
         size, styles, content_mask, style_mask, protect
     )
+    others = [content_mask, style_mask, protect, options.init]
+    given = [each for source in (content, *others) for each in split_batch(source)]
     pictures = Pictures(
         content=contents,
         styles=tuple(map(StylePicture, styles.pictures, parts)),
@@ -139,6 +146,7 @@ def read_pictures(
         size=size,
         regions=regions,
         protect=protection,
+        files=_files(given) | styles.files,
     )
     return _without_weightless(_with_colors(pictures, options), options)
 
@@ -167,19 +175,32 @@ def read_styles(options: Options, source: Any) -> LoadedStyles:
     scales = tuple(options.style_scale)
     if len(scales) not in (1, len(weighted)):
         raise UsageError(
-            f"style_scale has {len(scales)} numbers for {len(weighted)} styles; give "
-            "one for all, or one for each"
+            f"style_scale has {len(scales)} numbers for {len(weighted)} "
+            f"style{'s' * (len(weighted) > 1)}; give one for all, or one for each"
         )
     scales *= len(weighted) // len(scales)
     pictures = (
         _at_scale(picture, scale, options)
         for (picture, _), scale in zip(weighted, scales, strict=True)
     )
-    return LoadedStyles(tuple(pictures), weights)
+    return LoadedStyles(tuple(pictures), weights, _files(p for p, _ in weighted))
+
+
+def _files(sources: Iterable[Any]) -> frozenset[str]:
+    """Absolute paths, without links, of the pictures that are given by their paths."""
+    return frozenset(
+        os.path.realpath(source)
+        for source in sources
+        if isinstance(source, str | os.PathLike) and pathlib.Path(source).is_file()
+    )
 
 
 def weighted_sources(source: Any) -> list[tuple[Any, float]]:
-    """Style pictures or their paths with their weights; a folder's share its weight."""
+    """Style pictures or their paths with their weights; a folder's share its weight.
+
+    Raises:
+      UsageError: If a weight is not a number, or a folder has no picture in it.
+    """
     if source is None:
         return []
     if isinstance(source, Mapping):
@@ -187,6 +208,9 @@ def weighted_sources(source: Any) -> list[tuple[Any, float]]:
     weighted: list[tuple[Any, float]] = []
     for item in split_batch(source):
         picture, weight = item if isinstance(item, tuple) else (item, 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+            raise UsageError(f"style: the weight {weight!r} is not a number")
+        weight = float(weight)
         folder = (
             isinstance(picture, str | os.PathLike) and pathlib.Path(picture).is_dir()
         )
@@ -324,13 +348,21 @@ def _without_weightless(pictures: Pictures, options: Options) -> Pictures:
     )
 
 
+def _first_picture(file: str) -> np.ndarray:
+    try:
+        return load_image(file)
+    except UsageError as error:
+        names = "content, style, noise or normal"
+        raise UsageError(f"init={error}, or give {names}") from error
+
+
 def _start(
     content: np.ndarray | None, styles: Sequence[np.ndarray], init: str
 ) -> np.ndarray | str:
     if init in NOISE_STARTS:
         return init
     pictures = {"content": content, "style": styles[0] if styles else None}
-    picture = pictures[init] if init in pictures else load_image(init)
+    picture = pictures[init] if init in pictures else _first_picture(init)
     if picture is None:
         raise UsageError(f"init={init}: there is no {init} picture to start from")
     batch = 1 if content is None else len(content)

@@ -7,6 +7,8 @@ import os
 
 import numpy as np
 
+from tfstyle.errors import UsageError
+from tfstyle.files import as_path, shown
 from tfstyle.images import encode_image, save_image
 
 
@@ -22,12 +24,14 @@ class Result:
         row per step.
       seconds: How long the run took.
       stopped: Whether a callback ended it early.
+      files: Absolute paths of the pictures that it was made from, where they are files.
     """
 
     images: np.ndarray
     history: dict[str, list[float]]
     seconds: float
     stopped: bool = False
+    files: frozenset[str] = frozenset()
 
     @property
     def image(self) -> np.ndarray:
@@ -47,9 +51,16 @@ class Result:
           quality: Of JPEG and WebP, from 1 to 100.
 
         Raises:
-          UsageError: If the extension is another, or the folder does not exist.
+          UsageError: If the extension is another, the folder does not exist, or the
+            file is a picture that this one was made from.
           ImageError: If the file cannot be written.
         """
+        path = as_path(path, "path")
+        if os.path.realpath(path) in self.files:
+            raise UsageError(
+                f"{shown(path)}: the picture was made from this file; choose another "
+                "name, so that nothing is lost"
+            )
         save_image(self.image, path, quality=quality, metadata={"Software": "tfstyle"})
 
     def _repr_png_(self) -> bytes:

@@ -282,7 +282,8 @@ class Run:
         if picture.shape[1:3] != self.pictures.size:
             picture = resize_image(picture, self.pictures.size)
         seconds = time.monotonic() - self._began
-        return Result(self._shown(picture), self._history, seconds, self._stopped)
+        facts = (self._history, seconds, self._stopped, self.pictures.files)
+        return Result(self._shown(picture), *facts)
 
     def _is_large(self, scale: int) -> bool:
         """Whether the optimizer of a scale is freed after it."""

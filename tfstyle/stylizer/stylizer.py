@@ -67,6 +67,14 @@ class Stylizer:
         self._engine: Engine | None = None
         self._variants: dict[str, Stylizer] = {}
 
+    def __repr__(self) -> str:
+        chosen = [
+            f"{field.name}={getattr(self.options, field.name)!r}"
+            for field in dataclasses.fields(self.options)
+            if getattr(self.options, field.name) != field.default
+        ]
+        return f"Stylizer({', '.join(chosen)})"
+
     @classmethod
     def from_preset(cls, name: str, **options: Unpack[StylizeKeywords]) -> Stylizer:
         """A published experiment.
@@ -206,6 +214,10 @@ class Stylizer:
           NonFiniteLossError: If the loss became NaN or infinite.
         """
         callbacks, kept = checked_callbacks(callbacks), None
+        if not isinstance(checkpoint_every, int | float) or checkpoint_every < 0:
+            raise UsageError(
+                f"checkpoint_every={checkpoint_every!r}: give a number of at least 0"
+            )
         from tfstyle.stylizer.checkpoint import Checkpoint
         from tfstyle.stylizer.run import Run
 
@@ -299,7 +311,7 @@ class Stylizer:
         content_mask: Any = None,
         style_mask: Any = None,
         protect: Any = None,
-        callbacks: Callable[[dict[str, Any]], Sequence[Callback]] = lambda settings: (),
+        callbacks: Callable[[dict[str, Any]], Sequence[Callback]] | None = None,
     ) -> Iterator[Cell]:
         """Stylizes a picture with every combination of some options.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
-from tfstyle.optimizers.progress import checked_callbacks
+from tfstyle.optimizers.progress import callback_names, checked_callbacks
 from tfstyle.options import STYLIZE, Options
 from tfstyle.options.text import to_text
 from tfstyle.stylizer.pictures import Pictures, read_pictures
@@ -48,7 +48,7 @@ def sweep(
     content_mask: Any = None,
     style_mask: Any = None,
     protect: Any = None,
-    callbacks: Callable[[dict[str, Any]], Sequence[Callback]] = lambda settings: (),
+    callbacks: Callable[[dict[str, Any]], Sequence[Callback]] | None = None,
     **options: Unpack[StylizeKeywords],
 ) -> Iterator[Cell]:
     """Stylizes a picture with every combination of some options.
@@ -68,7 +68,7 @@ def sweep(
       style_mask: Same as in ``Stylizer.__call__``.
       protect: Same as in ``Stylizer.__call__``.
       callbacks: Makes the callbacks of each run from its settings; one that returns
-        True ends the sweep after that run.
+        True ends the sweep after that run. None for no callbacks.
       **options: Options that are the same in all runs.
 
     Yields:
@@ -83,10 +83,10 @@ def sweep(
         "style_mask": style_mask,
         "protect": protect,
     }
-    if not callable(callbacks):
+    if not (callbacks is None or callable(callbacks)):
         raise UsageError(
-            f"callbacks={callbacks!r}: give a function that makes the callbacks of a "
-            "run from its settings, as lambda settings: [callback]"
+            f"callbacks={callback_names(callbacks)}: give a function that makes the "
+            "callbacks of a run from its settings, as lambda settings: [callback]"
         )
     cells = _combinations(grid)
     chosen = [STYLIZE.options({**options, **settings}) for settings in cells]
@@ -102,7 +102,7 @@ def _run_all(
     cells: Sequence[dict[str, Any]],
     options: Sequence[Options],
     pictures: Mapping[str, Pictures],
-    callbacks: Callable[[dict[str, Any]], Sequence[Callback]],
+    callbacks: Callable[[dict[str, Any]], Sequence[Callback]] | None,
 ) -> Iterator[Cell]:
     check_backend()
     from tfstyle.stylizer.engine import Engine, engine_key
@@ -115,15 +115,19 @@ def _run_all(
             # Graphs and features of another network are no longer needed.
             engines = {key: Engine([o for o in options if engine_key(o) == key])}
         found = pictures[_picture_key(each)]
-        result = Run(
-            engines[key], each, found, checked_callbacks(callbacks(settings))
-        ).finish()
+        called = checked_callbacks(callbacks(settings) if callbacks else ())
+        result = Run(engines[key], each, found, called).finish()
         yield Cell(settings, result)
         if result.stopped:
             return
 
 
 def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    if not isinstance(grid, Mapping):
+        raise UsageError(
+            f"grid={grid!r}: give a mapping from options to values, as "
+            "{'style_weight': [1, 10]}"
+        )
     for name, values in grid.items():
         if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
             raise UsageError(f"{name}: give a list of at least one value to go through")

@@ -23,6 +23,7 @@ EXTENSIONS = (".mp4", ".mov", ".mkv")
 FRAME_NAME = "%06d.png"
 """Name of the picture of a frame; the first frame is 0."""
 
+_NO_FRAMES = ("does not contain any stream", "received no packets")
 _DEFAULT_RATE = 25  # frames per second, where the file does not tell
 _MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac")
 # Sound that players expect in a container. Any other becomes AAC.
@@ -177,7 +178,7 @@ def _reader(
 
 def _reading_failure(output: str) -> str:
     """Why ffmpeg could not read a film."""
-    if "does not contain any stream" in output:
+    if any(sign in output for sign in _NO_FRAMES):
         return "there are no frames in it"
     return failure_reason(output)
 
