@@ -226,8 +226,9 @@ def test_what_is_protected_stays(tiny_backbone, content, style):
     assert np.abs(result.images[:, :, :16] - content[:, :, :16]).mean() > 0.02
 
 
-def test_blends_batches_and_a_second_call(tiny_backbone, content, style):
-    stylizer = tfstyle.Stylizer(**OPTIONS)
+@pytest.mark.parametrize("style_loss", ["neighbors", "wasserstein"])
+def test_blends_batches_and_a_second_call(tiny_backbone, content, style, style_loss):
+    stylizer = tfstyle.Stylizer(**{**OPTIONS, "style_loss": style_loss})
     one = stylizer(content, [(style, 3.0), (style[:, ::-1], 1.0)])
     traces = stylizer.engine.traces
     again = stylizer(content, [(style, 3.0), (style[:, ::-1], 1.0)])

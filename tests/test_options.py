@@ -142,7 +142,7 @@ def test_options_refuse_a_list_without_numbers(option):
         Options(**{option: ()})
 
 
-@pytest.mark.parametrize("option", sorted(set(CHOICES) - {"preprocessing"}))
+@pytest.mark.parametrize("option", sorted(set(CHOICES) - {"preprocessing", "pooling"}))
 def test_a_choice_cannot_be_left_open(option):
     with pytest.raises(UsageError, match=f"^{option}=None") as caught:
         Options(**{option: None})
@@ -342,6 +342,32 @@ def test_parsing_a_preset_leaves_out_what_a_recipe_does_not_have():
     assert "content_layers" not in values
 
 
+@pytest.mark.parametrize(
+    ("style_loss", "content_weight", "pooling", "steps"),
+    [
+        ("gram", 0.05, "max", (100, 60, 40)),
+        ("wasserstein", 0.008, "avg", (100, 60, 40)),
+        ("neighbors", 0.01, "avg", (80, 50, 20)),
+    ],
+)
+def test_each_style_loss_has_defaults_of_its_own(
+    style_loss, content_weight, pooling, steps
+):
+    options = Options(style_loss=style_loss)
+    assert options.content_weight == content_weight
+    assert (options.pooling, options.steps) == (pooling, steps)
+    given = Options(style_loss=style_loss, content_weight=0.3, pooling="max", steps=7)
+    assert (given.content_weight, given.pooling, given.steps) == (0.3, "max", 7)
+    assert STYLIZE.texts(options) == (
+        {} if style_loss == "gram" else {"style_loss": style_loss}
+    )
+
+
+def test_a_training_refuses_neighbors():
+    with pytest.raises(UsageError, match=r"style_loss='neighbors'.*wasserstein"):
+        TrainingOptions(style_loss="neighbors")
+
+
 # Texts.
 
 
@@ -382,7 +408,7 @@ def test_texts_of_another_type_are_refused(name, text):
 OTHERS = {
     "bool": lambda field: not field.default,
     "int": lambda field: field.default + 64,
-    "float": lambda field: (field.default + 1 / 3) / 2,
+    "float": lambda field: (field.default_of(Options()) + 1 / 3) / 2,
     "ints": lambda field: (7, 5, 3),
     "floats": lambda field: (0.1, 1 / 3),
     "layers": lambda field: {"relu1_1": 1 / 3, "conv2_1": 2.0, "4": 1e-9},

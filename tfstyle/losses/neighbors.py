@@ -110,7 +110,7 @@ def cell_features(
         features = tf.cast(features, tf.float32)
     if stride > CELL:
         features = _repeated(features, stride // CELL)
-    return _fitted(_fitted(features, 1, cells[0]), 2, cells[1])
+    return _fitted(features, cells)
 
 
 def neighbor_loss(columns: tf.Tensor, neighbors: Neighbors) -> tf.Tensor:
@@ -197,15 +197,14 @@ def _repeated(features: tf.Tensor, times: int) -> tf.Tensor:
     )
 
 
-def _fitted(features: tf.Tensor, axis: int, length: Any) -> tf.Tensor:
-    """Features without rows that are too many, or with the last repeated."""
-    begin = [slice(None)] * axis
-    features = features[(*begin, slice(0, length))]
-    missing = length - tf.shape(features)[axis]
-    last = features[(*begin, slice(-1, None))]
-    repeats = [1, 1, 1, 1]
-    repeats[axis] = missing  # type: ignore[call-overload]
-    return tf.concat([features, tf.tile(last, tf.stack(repeats))], axis)
+def _fitted(features: tf.Tensor, cells: tuple[Any, Any]) -> tf.Tensor:
+    """Features cut to so many rows and columns, or with the last ones repeated."""
+    features = features[:, : cells[0], : cells[1]]
+    rows = cells[0] - tf.shape(features)[1]
+    features = tf.concat([features, tf.tile(features[:, -1:], [1, rows, 1, 1])], 1)
+    columns = cells[1] - tf.shape(features)[2]
+    last = features[:, :, -1:]
+    return tf.concat([features, tf.tile(last, [1, 1, columns, 1])], 2)
 
 
 def _chunks(rows: tf.Tensor) -> tf.Tensor:

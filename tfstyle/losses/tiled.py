@@ -419,7 +419,7 @@ def _places(
     grid: Grid, fields: dict[str, Field], shapes: dict[str, tuple[int, int, int]]
 ) -> dict[str, np.ndarray]:
     """The ``_Tile.place`` of every tile, ``[tiles, 6]`` by layer."""
-    cells = tuple(side // CELL for side in grid.size)
+    cells = grid.size[0] // CELL, grid.size[1] // CELL
     lengths = {layer: shape[:2] for layer, shape in shapes.items()}
     lengths |= {IMAGE: grid.size, _CELLS: cells}
     strides = {layer: field.stride for layer, field in fields.items()}

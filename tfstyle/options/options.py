@@ -495,6 +495,11 @@ class TrainingOptions(SeedOptions, LossOptions):
     def __post_init__(self) -> None:
         """Checks everything that can be checked without reading a file."""
         super().__post_init__()
+        if self.style_loss == "neighbors":
+            raise UsageError(
+                "style_loss='neighbors' looks neighbours up for one picture at a time, "
+                "which a training cannot; give 'wasserstein' or 'gram'"
+            )
         if self.final_learning_rate > self.learning_rate:
             raise UsageError(
                 f"final_learning_rate={self.final_learning_rate!r}: give a number from "

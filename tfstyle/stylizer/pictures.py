@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfstyle.errors import UsageError
-from tfstyle.images import load_batch, load_image
+from tfstyle.images import load_batch, load_image, resize_image
 from tfstyle.images.color import color_statistics, match_colors, mixed_statistics
 from tfstyle.images.folder import picture_files
 from tfstyle.images.loading import split_batch
@@ -307,18 +307,28 @@ def _with_colors(pictures: Pictures, options: Options) -> Pictures:
             for style in pictures.styles
         )
         return dataclasses.replace(pictures, styles=tuple(styles))
-    recolored = np.stack([_in_style_colors(c, pictures, strength) for c in content])
+    recolored = np.stack([in_style_colors(c, pictures, strength) for c in content])
     start = recolored if pictures.start is content else pictures.start
     return dataclasses.replace(pictures, content=recolored, start=start)
 
 
-def _in_style_colors(
+def in_style_colors(
     content: np.ndarray, pictures: Pictures, strength: float
 ) -> np.ndarray:
-    """A content picture in the colours of each region's styles, region by region."""
-    recolored = np.zeros_like(content)
-    whole = np.ones((1, *pictures.size, 1), "float32")
-    regions = whole if pictures.regions is None else pictures.regions
+    """A picture in the colours of each region's styles, region by region.
+
+    Args:
+      content: ``[H, W, 3]`` in [0, 1], of any size.
+      pictures: For the styles and regions.
+      strength: How far its colours change, from 0 to 1.
+
+    Returns:
+      Float32 ``[H, W, 3]``.
+    """
+    recolored, size = np.zeros_like(content), content.shape[:2]
+    regions = np.ones((1, *size, 1), "float32")
+    if pictures.regions is not None:
+        regions = resize_image(pictures.regions, size)
     rest = 1 - regions.sum(-1, keepdims=True)[0]  # what is protected
     for i in range(regions.shape[-1]):
         part = regions[0, ..., i]

@@ -157,6 +157,7 @@ class Problem:
         """
         if not self.loss.finds_neighbors:
             return NO_NEIGHBORS
+        assert self._pictures.content is not None
         query = resize_image(self._pictures.content, size)
         if picture is not None:
             query = (1 - _OF_PICTURE) * query + _OF_PICTURE * picture

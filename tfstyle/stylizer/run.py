@@ -21,7 +21,7 @@ from tfstyle.raw_tensorflow import deterministic_ops, read_only_view
 from tfstyle.stylizer.canvas import Canvas
 from tfstyle.stylizer.checkpoint import Checkpoint, State
 from tfstyle.stylizer.engine import LARGE, Engine, Program
-from tfstyle.stylizer.pictures import Pictures
+from tfstyle.stylizer.pictures import Pictures, in_style_colors
 from tfstyle.stylizer.problem import NO_NEIGHBORS, Problem
 from tfstyle.stylizer.result import Result
 from tfstyle.stylizer.scales import enlarged, first_picture, scale_sizes
@@ -273,6 +273,14 @@ class Run:
     def _shown(self, picture: np.ndarray) -> np.ndarray:
         """A picture with its final colours and what is protected."""
         original, options = self.pictures.original, self.options
+        if options.color == "style" and self.problem.loss.finds_neighbors:
+            # Angles between features say little about colours.
+            picture = np.stack(
+                [
+                    in_style_colors(each, self.pictures, options.color_strength)
+                    for each in picture
+                ]
+            )
         if options.color == "content" and original is not None:
             colored = resize_image(original, picture.shape[1:3])
             picture = keep_colors(picture, colored, options.color_strength)
