@@ -26,7 +26,7 @@ pytest.importorskip("ray")
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "batch", "photos"]
 SIDE = 64
-MANY = 400  # so many that a signal comes in the middle
+MANY = 1000  # so many that a signal comes in the middle
 
 
 @pytest.fixture

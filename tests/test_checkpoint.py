@@ -126,7 +126,9 @@ def a_run(content, style):
 
 
 def a_state():
-    return State(1, False, True, 2.5, np.ones((3, 4)), [np.arange(6.0), np.array(7)])
+    variables = [np.arange(6.0), np.array(7)]
+    neighbors = np.arange(6, dtype="int32").reshape(1, 2, 3, 1)
+    return State(1, False, True, 2.5, np.ones((3, 4)), variables, neighbors)
 
 
 def test_what_is_saved_is_read_again(tmp_path, content, style):
@@ -137,6 +139,7 @@ def test_what_is_saved_is_read_again(tmp_path, content, style):
     assert (found.scale, found.finished, found.exact) == (1, False, True)
     assert found.seconds == 2.5
     np.testing.assert_array_equal(found.rows, np.ones((3, 4)))
+    np.testing.assert_array_equal(found.neighbors.ravel(), np.arange(6))
     assert [v.tolist() for v in found.variables] == [[0, 1, 2, 3, 4, 5], 7]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["run.npz"]
 

@@ -204,11 +204,15 @@ def test_a_large_picture_leaves_no_program(tiny_backbone, content, style, monkey
 
 
 def test_known_targets_are_bounded(tiny_backbone, content, style, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_KEPT", 3)
     stylizer = Stylizer(**OPTIONS)
     for shift in range(4):
         stylizer(content, np.roll(style, shift, 2))
-    assert len(stylizer.engine._known) == 3
+    kept, most = len(stylizer.engine._known), stylizer.engine._known_bytes
+    assert kept >= 4
+    monkeypatch.setattr(module, "_MOST_KEPT", 0.6 * most)
+    stylizer(content, np.roll(style, 4, 2))
+    assert 1 < len(stylizer.engine._known) < kept
+    assert stylizer.engine._known_bytes <= 0.6 * most
 
 
 # Manners.

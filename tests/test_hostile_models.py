@@ -23,6 +23,7 @@ from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import Options
 from tfstyle.stylizer.checkpoint import Checkpoint, State
+from tfstyle.stylizer.problem import NO_NEIGHBORS
 
 KERNEL = np.arange(108, dtype="float32").reshape(3, 3, 3, 4)
 BIAS = np.arange(4, dtype="float32")
@@ -514,7 +515,15 @@ def checkpoint(tmp_path, content, style):
     kept = Checkpoint(tmp_path / "run", Options(steps=(3,)), pictures, 30.0)
     picture = np.zeros([1, 4, 4, 3], "float32")
     kept.save(
-        State(0, False, False, 1.0, np.zeros([2, 4]), [picture, np.float32(np.inf)])
+        State(
+            0,
+            False,
+            False,
+            1.0,
+            np.zeros([2, 4]),
+            [picture, np.float32(np.inf)],
+            NO_NEIGHBORS,
+        )
     )
     assert kept.load().variables[1] == np.inf
     with np.load(kept.file) as arrays:
@@ -559,6 +568,9 @@ def test_a_checkpoint_of_odd_facts(checkpoint, changes):
     "changes",
     [
         {"rows": np.zeros(4)},
+        {"neighbors": np.zeros([4], "int32")},
+        {"neighbors": np.full([1, 2, 2, 1], -1, "int32")},
+        {"neighbors": np.zeros([1, 2, 2, 1], "float32")},
         {"rows": np.array([["a"]])},
         {"variable_0": np.full([1, 4, 4, 3], np.nan)},
         {"variable_0": np.full([1, 4, 4, 3], "a")},
@@ -611,4 +623,12 @@ def test_what_a_checkpoint_says_is_shown_on_one_line(checkpoint, name):
 
 def test_a_state_is_all_of_these_fields():
     names = {field.name for field in dataclasses.fields(State)}
-    assert names == {"scale", "finished", "exact", "seconds", "rows", "variables"}
+    assert names == {
+        "scale",
+        "finished",
+        "exact",
+        "seconds",
+        "rows",
+        "variables",
+        "neighbors",
+    }

@@ -172,6 +172,9 @@ def _check_kinds(state: State) -> None:
         and 0 <= state.seconds < math.inf
         and state.variables
         and state.rows.ndim == 2
+        and state.neighbors.ndim == 4
+        and state.neighbors.dtype == np.int32
+        and (state.neighbors >= 0).all()
         and all(array.dtype.kind in "fiub" for array in arrays)
         and np.isfinite(arrays[0]).all()  # an optimizer's own may be infinite
     ):

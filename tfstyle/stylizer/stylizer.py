@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
 from tfstyle.optimizers.progress import checked_callbacks
-from tfstyle.options import INVERT, STYLIZE, TEXTURE, Options, Recipe
+from tfstyle.options import INVERT, STYLIZE, TEXTURE, Options, Recipe, fields_of
 from tfstyle.options.presets import preset_names, preset_options
 from tfstyle.stylizer.film import FRAME_STEPS, TEMPORAL_WEIGHT
 from tfstyle.stylizer.pictures import (
@@ -70,8 +70,8 @@ class Stylizer:
     def __repr__(self) -> str:
         chosen = [
             f"{field.name}={getattr(self.options, field.name)!r}"
-            for field in dataclasses.fields(self.options)
-            if getattr(self.options, field.name) != field.default
+            for field in fields_of(Options)
+            if getattr(self.options, field.name) != field.default_of(self.options)
         ]
         return f"Stylizer({', '.join(chosen)})"
 
