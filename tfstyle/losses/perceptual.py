@@ -352,6 +352,8 @@ class LossSums:
     Attributes:
       content_layers: The content layers.
       style_layers: The style layers.
+      strides: Pixels between the positions of each style layer, where neighbours are
+        compared; else empty.
       term_names: Names of the terms, in order.
     """
 
@@ -373,10 +375,9 @@ class LossSums:
           total_variation: Whether there is a total-variation term.
           temporal: Whether there is a temporal term.
           style_loss: See ``PerceptualLoss``.
-          strides: Pixels between the positions of each style layer, where neighbours
-            are compared; else None.
+          strides: See the attribute; None for none.
         """
-        self._strides = strides
+        self.strides = dict(strides or {})
         self.content_layers, self.style_layers = content_layers, style_layers
         self._total_variation, self._temporal = total_variation, temporal
         self._distance = STYLE_DISTANCES[style_loss]
@@ -455,10 +456,10 @@ class LossSums:
             )
             for layer in self.content_layers
         }
-        if self._strides and targets.neighbors is not None:
+        if targets.neighbors is not None:
             cells = tuple(tf.unstack(tf.shape(targets.neighbors.indices)[1:3]))
             shares = targets.neighbors.shares
-            columns = hypercolumns(features, self._strides, shares, cells)
+            columns = hypercolumns(features, self.strides, shares, cells)
             terms[NEIGHBORS] = neighbor_loss(columns, targets.neighbors)
         if self._total_variation:
             scale = targets.scales[TOTAL_VARIATION]

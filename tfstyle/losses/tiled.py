@@ -25,7 +25,6 @@ from tfstyle.losses.functions import Features, part, sum_of_squares
 from tfstyle.losses.neighbors import (
     CELL,
     References,
-    cell_features,
     hypercolumns,
     nearest,
     unit,
@@ -100,16 +99,14 @@ class TiledLoss:
         Returns:
           ``[1, rows, columns, D]``: all style layers, one after the other.
         """
-        layers = list(self.loss.style_layers)
-        strides = {layer: self.extract.fields[layer].stride for layer in layers}
-        shapes = self.extract.shapes(*grid.size)
-        channels = sum(shapes[layer][-1] for layer in layers)
+        strides, shapes = self.loss.sums.strides, self.extract.shapes(*grid.size)
+        channels = sum(shapes[layer][-1] for layer in strides)
         sides = [math.ceil(side // CELL / step) for side in grid.size]
 
         def of_tile(tile: _Tile, table: tf.Tensor) -> list[tf.Tensor]:
-            features, size = tile.cores(self.extract(tile.crop(style))), tile.cells
-            found = tf.concat(
-                [cell_features(features[n], strides[n], size) for n in layers], -1
+            features = tile.cores(self.extract(tile.crop(style)))
+            found = hypercolumns(
+                features, strides, dict.fromkeys(strides, 1.0), tile.cells
             )
             first = tf.math.floormod(-tile.first_cell, step)
             sample = found[:, first[0] :: step, first[1] :: step]
@@ -137,7 +134,7 @@ class TiledLoss:
         Returns:
           Int32 ``[N, h, w, 1]``.
         """
-        strides = {name: self.extract.fields[name].stride for name in references.shares}
+        strides = self.loss.sums.strides
         shape = [query.shape[0], *(side // CELL for side in grid.size)]
 
         def columns_of(tile: _Tile) -> tf.Tensor:
