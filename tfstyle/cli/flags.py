@@ -10,7 +10,8 @@ from typing import Any
 from absl import flags
 
 from tfstyle.errors import UsageError
-from tfstyle.options import OptionField
+from tfstyle.images.samples import resolve_samples
+from tfstyle.options import OptionField, provenance
 from tfstyle.options.fields import (
     COLOR,
     MEMORY,
@@ -195,6 +196,9 @@ def parse(
     if "preset" in values and (preset := values.preset):
         for name, text in preset_texts(preset, presets).items():
             _set(values, name, text, given)
+    for name in set(provenance.PICTURES).intersection(values):
+        if named := values[name].value:
+            values[name].value = resolve_samples(named)
 
 
 def with_flags(message: str, values: flags.FlagValues) -> str:

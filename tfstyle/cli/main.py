@@ -43,7 +43,7 @@ USAGE = """tfstyle: neural style transfer for TensorFlow and Keras.
   tfstyle --version
 
 Example:
-  tfstyle stylize photo.jpg painting.jpg out.png
+  tfstyle stylize sample:cat sample:nocturne out.png
 """
 
 

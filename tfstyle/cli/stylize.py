@@ -2,6 +2,8 @@
 
 tfstyle stylize photo.jpg painting.jpg out.png
 
+tfstyle stylize sample:cat sample:nocturne out.png
+
 tfstyle stylize --content=a.jpg,b.jpg --style=painting.jpg --output=folder
 
 tfstyle stylize --content=photo.jpg --style=a.jpg:0.7,b.jpg:0.3 --output=out.png

@@ -14,6 +14,7 @@ from tfstyle.errors import UsageError, one_line
 from tfstyle.files import shown
 from tfstyle.images.decoders import MAX_PIXELS, decode, open_file, open_picture
 from tfstyle.images.resizing import as_array, check_filter, check_length, resize_image
+from tfstyle.images.samples import resolve_sample
 from tfstyle.images.srgb import from_picture, on_white
 
 Source: TypeAlias = str | os.PathLike[str] | BinaryIO | Image.Image | npt.ArrayLike
@@ -40,10 +41,11 @@ def load_image(
     since Pillow decodes the files.
 
     Args:
-      source: A path; a file that is open for reading bytes and can ``seek``, or a
-        ``PIL.Image`` (neither is closed); or an array or tensor of shape ``[H, W]``,
-        ``[H, W, 1|3|4]`` or ``[1, H, W, 1|3|4]``: uint8 in [0, 255], uint16 in
-        [0, 65535], or bool or float in [0, 1]. A fourth channel is alpha.
+      source: A path, or ``sample:NAME`` for a sample, such as ``sample:cat``; a file
+        that is open for reading bytes and can ``seek``, or a ``PIL.Image`` (neither is
+        closed); or an array or tensor of shape ``[H, W]``, ``[H, W, 1|3|4]`` or
+        ``[1, H, W, 1|3|4]``: uint8 in [0, 255], uint16 in [0, 65535], or bool or float
+        in [0, 1]. A fourth channel is alpha.
       size: Length in pixels of the side that ``size_of`` names; the other side follows
         in proportion. None keeps the picture's own size.
       size_of: The "longest" or the "shortest" side.
@@ -57,8 +59,8 @@ def load_image(
       The picture, float32 ``[1, H, W, 3]``, RGB, in [0, 1].
 
     Raises:
-      UsageError: If there is no such file, the source is of another type, shape or
-        range, or the size is not a whole number of at least 1.
+      UsageError: If there is no such file or sample, the source is of another type,
+        shape or range, or the size is not a whole number of at least 1.
       ImageError: If a file is empty, damaged, of another format or over ``MAX_PIXELS``,
         or the picture is wholly transparent.
     """
@@ -153,6 +155,7 @@ def _read(source: Source, name: str) -> tuple[Image.Image | np.ndarray, str]:
     Returns:
       Mode RGB or float32 ``[H, W, 3]`` in [0, 1]; and what messages call it.
     """
+    source = resolve_sample(source)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         name = shown(path)

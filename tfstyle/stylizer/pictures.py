@@ -27,6 +27,7 @@ from tfstyle.images.masks import (
     read_protection,
     regions_array,
 )
+from tfstyle.images.samples import resolve_sample
 from tfstyle.options import NOISE_STARTS, Options
 
 
@@ -210,7 +211,7 @@ def weighted_sources(source: Any) -> list[tuple[Any, float]]:
         picture, weight = item if isinstance(item, tuple) else (item, 1.0)
         if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
             raise UsageError(f"style: the weight {weight!r} is not a number")
-        weight = float(weight)
+        weight, picture = float(weight), resolve_sample(picture)
         folder = (
             isinstance(picture, str | os.PathLike) and pathlib.Path(picture).is_dir()
         )
