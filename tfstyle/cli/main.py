@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "train a network for styles of your own",
     "batch": "give any number of pictures a style, on any number of machines",
     "studio": "open the studio in the browser",
+    "web": "open the page that needs no server: style in the browser alone",
     "export": "write a network for TensorFlow Serving, LiteRT or ONNX",
     "presets": "list the published experiments that --preset names",
     "info": "show versions, devices and weights",
