@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfstyle.networks.apply import apply_network
-from tfstyle.networks.export import (
-    Run,
-    export_network,
-    run_litert,
-    run_onnx,
-    run_saved_model,
-)
+from tfstyle.networks.export import export_network
+from tfstyle.networks.formats import Run, run_litert, run_onnx, run_saved_model
 from tfstyle.networks.layers import ConditionalInstanceNormalization
 from tfstyle.networks.style_net import StyleNet
 

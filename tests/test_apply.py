@@ -38,18 +38,18 @@ def test_apply_network_makes_the_same_picture_by_tiles(network, size, pixels):
     whole = apply_network(network, picture, blend)
     grid = choose_grid(size, network.passes.field, pixels)
     assert len(grid) >= 3
-    tiled = apply._by_tiles(network, picture, blend, grid)
+    tiled = network.passes.by_tiles(picture, blend, grid)
     np.testing.assert_allclose(tiled, whole, atol=2e-5)
 
 
 def test_apply_network_takes_tiles_where_memory_is_short(network, monkeypatch):
     picture, blend, grids = uneven(160, 160), network.blend(), []
 
-    def by_tiles(network, picture, blend, grid):
+    def by_tiles(picture, blend, grid):
         grids.append(grid)
         return picture
 
-    monkeypatch.setattr(apply, "_by_tiles", by_tiles)
+    monkeypatch.setattr(network.passes, "by_tiles", by_tiles)
     apply_network(network, picture, blend)
     assert not grids
     # What is left after the runtime and copies of the picture is for 100² pixels.
@@ -98,7 +98,7 @@ def test_apply_style_reads_the_bundled_network_once(monkeypatch, content):
     reads = []
     load = style_net.load_network
     monkeypatch.setattr(style_net, "load_network", lambda m: reads.append(m) or load(m))
-    style_net._bundled.cache_clear()
+    style_net._published.cache_clear()
     first, second = (apply_style(content, "waves") for _ in range(2))
     assert reads == ["bundled"]
     np.testing.assert_array_equal(first, second)

@@ -13,7 +13,7 @@ from conftest import draw, lively_network
 import tfstyle
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.losses.from_options import perceptual_loss
-from tfstyle.networks.blends import BUNDLED_FILE, parse_blend
+from tfstyle.networks.blends import PRESET_FILES, parse_blend
 from tfstyle.networks.layers import (
     ConditionalInstanceNormalization,
     convolution_to_rgb,
@@ -219,9 +219,10 @@ def test_enlarged_convolution_is_a_plain_convolution_of_repeated_values(network,
 
 
 def test_bundled_styles_are_those_of_their_record():
-    record = json.loads(BUNDLED_FILE.with_name("styles.json").read_text())
-    assert record["sha256"] == hashlib.sha256(BUNDLED_FILE.read_bytes()).hexdigest()
-    assert BUNDLED_FILE.stat().st_size < 4e6
+    file = PRESET_FILES["bundled"]
+    record = json.loads(file.with_name("styles.json").read_text())
+    assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert file.stat().st_size < 4e6
     network = load_network("bundled")
     assert network.style_names == list(record["styles"])
     assert network.width == record["options"]["width"]

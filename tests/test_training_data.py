@@ -10,6 +10,7 @@ from tfstyle.errors import UsageError
 from tfstyle.images.color import match_colors
 from tfstyle.images.folder import picture_files
 from tfstyle.networks.training_data import SAMPLE_SIZE, Photos, batches, sample_photo
+from tfstyle.networks.training_subjects import NamedStyles
 
 pytestmark = pytest.mark.fast
 
@@ -109,10 +110,10 @@ STYLES = [
 def batches_of(folder, first_step=0, context=None, **options):
     chosen = tfstyle.TrainingOptions(**{**OPTIONS, "steps": 3, **options})
     photos = Photos(picture_files(folder), chosen.size, chosen.seed)
+    styles = NamedStyles({str(i): style for i, style in enumerate(STYLES)}, chosen)
     context = context or tf.distribute.InputContext()
-    return list(
-        batches(photos, STYLES, chosen, first_step, context).as_numpy_iterator()
-    )
+    found = batches(photos, styles.example, styles.style, chosen, first_step, context)
+    return list(found.as_numpy_iterator())
 
 
 def test_batches_take_every_style_in_turns(folder):

@@ -20,10 +20,12 @@ from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
 from tfstyle.networks.blends import (
     CONFIG,
+    PRESET_FILES,
     TRAINED,
     WEIGHTS,
     blend_weights,
     read_style_names,
+    takes_any_style,
 )
 from tfstyle.options import APPLY_COLORS
 from tfstyle.options.text import to_text
@@ -33,7 +35,7 @@ from tfstyle.stylizer.pictures import weighted_sources
 MOST_PIXELS = 4_000_000
 """Pixels of several pictures that are computed at once."""
 BATCH_ON_GPU = 16
-_PUBLISHED = ("bundled", "imagenet")
+_PUBLISHED = (*PRESET_FILES, "imagenet")
 
 
 class Stylize:
@@ -68,10 +70,11 @@ class Stylize:
         """Reads and checks files; builds nothing yet.
 
         Args:
-          style: Paths of style pictures, see ``tfstyle.stylize``: each picture is
-            optimised. None for a trained style.
+          style: Paths of style pictures, see ``tfstyle.stylize``. None for a trained
+            style.
           style_name: A trained style, see ``tfstyle.apply_style``.
-          model: The network that was trained on it.
+          model: The network; ``any``, or another ``AnyStyleNet``, gives the style of
+            ``style`` in one pass. Otherwise each picture is optimised to ``style``.
           color: Whose colours, see ``tfstyle.stylize`` or ``tfstyle.apply_style``.
           size: Longest side of the results in pixels; None for the pictures' own, or
             with ``style`` for that of ``tfstyle.Options``.
@@ -80,43 +83,70 @@ class Stylize:
           max_memory: Gigabytes that a worker may take; 0 for its share.
           workers: Workers that share a machine, or a GPU where there is one; 0 for one
             for each core.
-          **options: With ``style``, other fields of ``tfstyle.Options``.
+          **options: With ``style``, other fields of ``tfstyle.Options``; for a network,
+            ``strength`` and ``style_scale`` only.
 
         Raises:
           UsageError: If an option or a file cannot be used.
           ImageError: If a style picture is damaged.
         """
-        self.size, self.optimizes = size, style is not None
+        any_style = takes_any_style(model)
+        self.size, self.optimizes = size, style is not None and not any_style
         self._batch_size, self._max_memory = batch_size, max_memory
-        self._workers = workers
+        self._workers, self._weights = workers, list[float]()
         self.settings: dict[str, Any] = {}
         self._files: dict[str, bytes] = {}
-        if style is None:
-            if options:
-                raise UsageError(f"{min(options)}: trained styles have no such option")
-            if color not in (None, *APPLY_COLORS):
-                raise UsageError(
-                    f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}"
-                )
-            self._name, self._color = style_name, color or "style"
-            self.settings |= {"color": self._color, "size": size, "style": style_name}
-            self.settings["model"] = self._kept("model", model)
-            if known := read_style_names(model):
-                blend_weights(known, style_name)
+        if style_name is not None and (self.optimizes or any_style):
+            raise UsageError("style and style_name: give one of them")
+        if self.optimizes:
+            self._keep_optimization(style, model, color, options)
             return
-        if style_name is not None or str(model) != "bundled":
-            raise UsageError("style, and style_name or model: give one of them")
+        known = ("strength", "style_scale") if any_style else ()
+        if wrong := sorted(set(options) - set(known)):
+            raise UsageError(f"{wrong[0]}: this network has no such option")
+        if color not in (None, *APPLY_COLORS):
+            raise UsageError(
+                f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}"
+            )
+        self._name, self._color, self._options = style_name, color or "style", options
+        self.settings |= {"color": self._color, "size": size, **options}
+        self.settings["model"] = self._kept("model", model)
+        if any_style:
+            if style is None:
+                raise UsageError("style: give the picture whose style is wanted")
+            self._keep_styles(weighted_sources(style))
+            return
+        self.settings["style"] = style_name
+        if names := read_style_names(model):
+            blend_weights(names, style_name)
+
+    def _keep_optimization(
+        self, style: Any, model: Any, color: str | None, options: dict[str, Any]
+    ) -> None:
+        """Keeps what each picture is optimised with."""
+        if str(model) != "bundled":
+            raise UsageError("style and model: give one of them, or an AnyStyleNet")
+        size = self.size
         given = {"color": color, "size": size}
         options |= {name: value for name, value in given.items() if value is not None}
         stylizer, sources = Stylizer(**options), weighted_sources(style)
         stylizer.load_styles(sources)
         self._options = vars(stylizer.options)
-        self.size, self._weights = stylizer.options.size, [w for _, w in sources]
+        self.size = stylizer.options.size
         self.settings |= {name: to_text(self._options[name]) for name in self._options}
         self.settings["weights"] = self._kept("weights", self._options["weights"])
+        self._keep_styles(sources)
+        del self.settings["max_memory"]
+
+    def _keep_styles(self, sources: Sequence[tuple[Any, float]]) -> None:
+        self._weights = [weight for _, weight in sources]
         digests = [self._kept(f"style{i}", path) for i, (path, _) in enumerate(sources)]
         self.settings["style"] = [*zip(digests, self._weights, strict=True)]
-        del self.settings["max_memory"]
+
+    def _styles(self) -> list[tuple[io.BytesIO, float]]:
+        """The style pictures that have travelled here, with their weights."""
+        contents = (self._files[f"style{i}"] for i in range(len(self._weights)))
+        return [*zip(map(io.BytesIO, contents), self._weights, strict=True)]
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Stylizes a batch of a Ray dataset.
@@ -215,35 +245,41 @@ class Stylize:
         options["weights"] = self._path("weights", options["weights"])
         stylizer = Stylizer(**options)
         _ = stylizer.engine
-        files = [
-            io.BytesIO(self._files[f"style{i}"]) for i in range(len(self._weights))
-        ]
-        styles = stylizer.load_styles([*zip(files, self._weights, strict=True)])
+        styles = stylizer.load_styles(self._styles())
         return lambda images: stylizer(images, styles).images
 
     def _network(self, memory: float) -> Any:
         import tensorflow as tf
 
-        from tfstyle.networks.apply import LEAST_SIDE, apply_network
+        from tfstyle.networks.apply import apply_network
         from tfstyle.networks.style_net import load_network
         from tfstyle.stylizer.memory import GIGABYTE, RUNTIME
 
-        network = load_network(self._path("model", "bundled"))
+        network: Any = load_network(self._path("model", self.settings["model"]))
+        if self._weights:
+            paint = network.painter(self._styles(), max_memory=memory, **self._options)
+            return lambda images: self._colored(
+                np.concatenate([paint(image[None]) for image in images]), images
+            )
         blend = network.blend(self._name)
         shapes = (tf.TensorSpec([None, None, None, 3]), tf.TensorSpec(blend.shape))
         at_once = tf.function(network.call, input_signature=shapes, autograph=False)
-        free = max(0.0, memory * GIGABYTE - RUNTIME) / network.passes.bytes_per_pixel
+        passes, least = network.passes, network.passes.least_side
+        free = max(0.0, memory * GIGABYTE - RUNTIME) / passes.bytes_per_pixel
 
         def stylize(images: np.ndarray) -> np.ndarray:
             fits = images.size / 3 <= min(free, MOST_PIXELS)
-            if len(images) > 1 and fits and min(images.shape[1:3]) >= LEAST_SIDE:
+            if len(images) > 1 and fits and min(images.shape[1:3]) >= least:
                 results = at_once(images, blend).numpy()
             else:
                 each = [apply_network(network, i[None], blend, memory) for i in images]
                 results = np.concatenate(each)
-            return keep_colors(results, images) if self._color == "content" else results
+            return self._colored(results, images)
 
         return stylize
+
+    def _colored(self, results: np.ndarray, images: np.ndarray) -> np.ndarray:
+        return keep_colors(results, images) if self._color == "content" else results
 
     def _kept(self, name: str, path: Any) -> str:
         """Keeps the content of a file; gives its SHA-256, or the name of our own."""

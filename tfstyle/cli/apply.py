@@ -1,4 +1,6 @@
-"""A trained network stylizes a picture in one pass.
+"""A network stylizes a picture in one pass: in any style, or in a trained one.
+
+tfstyle apply photo.jpg out.png --style=painting.jpg
 
 tfstyle apply photo.jpg out.png --style_name=starry_night
 
@@ -29,9 +31,12 @@ from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS, save_image
 from tfstyle.images.folder import picture_files, saved_as
+from tfstyle.images.masks import LABELS
 from tfstyle.monitoring.progress_bar import ProgressBar, print_message
+from tfstyle.networks.blends import MOST_SCALE
 from tfstyle.options import APPLY_COLORS, fields_of
 from tfstyle.options.fields import COLOR, MEMORY
+from tfstyle.options.fields import STYLE as STYLE_GROUP
 from tfstyle.options.options import MemoryOptions
 
 POSITIONAL = ("content", "output")
@@ -47,7 +52,25 @@ def define_flags(values: flags.FlagValues) -> None:
             argument(
                 "content", "A picture, several with commas between them, or a folder."
             ),
+            arguments.STYLE,
             arguments.STYLE_NAME,
+            arguments.STRENGTH,
+            argument(
+                "style_scale",
+                "With --style: scale of the strokes; 2 makes them coarser. Several "
+                "numbers for several styles.",
+                STYLE_GROUP,
+                hint=tuple[float, ...],
+                default=(1.0,),
+                above=0,
+                at_most=MOST_SCALE,
+            ),
+            argument(
+                "content_mask",
+                "With several styles: a picture that divides the content picture into "
+                f"regions, from white to black or in the colours {', '.join(LABELS)}. "
+                "In that order, the first region takes the first style, and so on.",
+            ),
             arguments.PROTECT,
             arguments.FROM_IMAGE,
             arguments.MODEL,
@@ -80,29 +103,29 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Stylizes every picture; those that cannot be read are skipped with a message."""
     check_backend()
+    model, how = arguments.one_pass(values)
     jobs = find_jobs(values)
     results = [str(target) for _, target in jobs]
     kept = None
     if results != [values.output]:
         kept = result_folder("apply", values, results)
     import_tensorflow()
+    from tfstyle.networks.apply import stylized
     from tfstyle.networks.style_net import load_network
 
     failed = 0
     with quiet_libraries(), ProgressBar("picture", total=len(jobs), lines=True) as bar:
-        network = load_network(values.model)
-        network.blend(values.style_name)
+        paint = load_network(model).painter(**how, max_memory=values.max_memory)
         for finished, (source, target) in enumerate(jobs):
             if len(jobs) > 1:
                 bar.move_to(finished)
             try:
-                picture = network.stylize(
+                picture = stylized(
+                    paint,
                     source,
-                    values.style_name,
                     size=values.size,
                     color=values.color,
                     protect=values.protect,
-                    max_memory=values.max_memory,
                 )
             except (ImageError, UsageError) as error:
                 if len(jobs) == 1:
@@ -118,7 +141,8 @@ def run(values: flags.FlagValues) -> int:
         raise TfstyleError(f"{failed} of {len(jobs)} pictures could not be stylized")
     where = jobs[0][1] if len(jobs) == 1 else values.output
     count = f"{len(jobs)} picture{'s' * (len(jobs) > 1)}"
-    print(f"{where}: {count}{arguments.unnamed_style(values)}")
+    style = "" if values.style else arguments.unnamed_style(values)
+    print(f"{where}: {count}{style}")
     return 0
 
 

@@ -11,8 +11,14 @@ from absl import flags
 from tfstyle.cli.flags import OUTPUT, argument
 from tfstyle.errors import UsageError
 from tfstyle.images.masks import LABELS
-from tfstyle.networks.blends import read_style_names
+from tfstyle.networks.blends import (
+    ANY,
+    BUNDLED,
+    read_style_names,
+    takes_any_style,
+)
 from tfstyle.options.fields import NETWORK
+from tfstyle.options.fields import STYLE as STYLE_GROUP
 
 STYLE = argument(
     "style",
@@ -39,9 +45,19 @@ PROTECT = argument("protect", "A grey picture: what is white in it stays as it i
 MASKS = (CONTENT_MASK, STYLE_MASK, PROTECT)
 MODEL = argument(
     "model",
-    "'bundled', a .keras file, or the folder of a preset or of a run of tfstyle train.",
+    "'bundled' for five styles, 'any' for the style of any picture, a .keras file, or "
+    "the folder of a preset or of a run of tfstyle train.",
     NETWORK,
-    default="bundled",
+    default=BUNDLED,
+)
+STRENGTH = argument(
+    "strength",
+    "With the network for any style: from 0, the style of the photograph itself, to 1.",
+    STYLE_GROUP,
+    hint=float,
+    default=1.0,
+    at_least=0,
+    at_most=1,
 )
 FROM_IMAGE = argument(
     "from_image",
@@ -56,6 +72,11 @@ LOG_DIR = argument(
 )
 
 
+def optimizes(values: flags.FlagValues) -> bool:
+    """Whether each picture is optimised to ``style``, and not stylized in one pass."""
+    return bool(values.style) and not takes_any_style(values.model)
+
+
 def check_style_flags(
     values: flags.FlagValues, trained: Iterable[str], optimized: Iterable[str]
 ) -> None:
@@ -63,21 +84,60 @@ def check_style_flags(
 
     Args:
       values: The flags, with ``style`` where pictures are optimised.
-      trained: Flags that only trained styles have.
+      trained: Flags that only networks have.
       optimized: Flags that only the optimisation to ``style`` has.
 
     Raises:
       UsageError: If one is given that would have no effect.
     """
-    wrong = trained if values.style else optimized
+    if optimizes(values):
+        wrong, problem = trained, "--style and --{}: give one of them"
+    else:
+        wrong, problem = (
+            optimized,
+            (
+                "--{}: a network has no such option; leave it out, or give --style "
+                "without --model to optimise each picture"
+            ),
+        )
     for name in wrong:
         if values[name].present:
+            raise UsageError(problem.format(name))
+
+
+def one_pass(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
+    """The network that gives pictures a style, and what its ``painter`` takes.
+
+    Returns:
+      What ``load_network`` reads, and keywords.
+
+    Raises:
+      UsageError: If a flag is missing, or would have no effect.
+    """
+    model = values.model
+    if values.style and not values["model"].present:
+        model = ANY
+    own = ("strength", "style_scale", "content_mask")
+    given = {
+        name: values[name].value
+        for name in own
+        if name in values and values[name].present
+    }
+    if not takes_any_style(model):
+        for name in given | ({"style": None} if values.style else {}):
             raise UsageError(
-                f"--style and --{name}: give one of them"
-                if values.style
-                else f"--{name}: a trained style has no such option; give --style, or "
-                "leave it out"
+                f"--{name}: the network of --model={model} has trained styles only; "
+                "give --model=any, or leave it out"
             )
+        return model, {"style": values.style_name}
+    if values.style_name:
+        raise UsageError(
+            "--style_name: this network takes any picture; give --style=picture"
+        )
+    styles = parse_styles(values.style)
+    if styles is None:
+        raise UsageError("--style is missing: give the picture whose style is wanted")
+    return model, {"style": styles, **given}
 
 
 def unnamed_style(values: flags.FlagValues) -> str:

@@ -6,8 +6,10 @@ tfstyle batch 'photos/**/*.jpg' results --style=painting.jpg --size=384
 
 tfstyle batch s3://bucket/photos s3://bucket/results --style_name=waves --address=auto
 
-With --style_name, a trained network stylizes each picture in one pass; with --style,
-each is optimised, with the flags of tfstyle stylize.
+tfstyle batch photos results --model=any --style=painting.jpg
+
+With --style_name or --model=any, a network stylizes each picture in one pass; with
+--style alone, each is optimised, with the flags of tfstyle stylize.
 
 Pictures that cannot be read are listed in a file, and make the exit code 1. The same
 command goes on where it was interrupted, and makes a result again only where its
@@ -38,10 +40,10 @@ from tfstyle.options import FRAMES, Options
 from tfstyle.options.fields import MEMORY
 
 POSITIONAL = ("content", "output")
-TRAINED_OPTIONS = ("model", "style_name", "batch_size")
-"""What only trained styles have."""
+TRAINED_OPTIONS = ("model", "style_name", "batch_size", "strength")
+"""What only networks have."""
 COMMON_OPTIONS = ("color", "max_memory", "size")
-"""What both kinds of style have."""
+"""What optimisation and networks have."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -58,6 +60,7 @@ def define_flags(values: flags.FlagValues) -> None:
             arguments.STYLE_NAME,
             arguments.STYLE,
             arguments.MODEL,
+            arguments.STRENGTH,
             argument(
                 "output",
                 "Folder of the results, which are named as the pictures. It refuses "
@@ -72,7 +75,7 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "batch_size",
-                "With a trained style: pictures of one size that are computed at once "
+                "With a network: pictures of one size that are computed at once "
                 "at most. Default: 1 on CPUs, 16 on GPUs.",
                 MEMORY,
                 hint=int,
@@ -162,13 +165,17 @@ def _options(values: flags.FlagValues) -> dict[str, Any]:
       UsageError: If a flag would have no effect.
     """
     optimized = [name for name in FRAMES.names if name not in COMMON_OPTIONS]
+    optimized.remove("style_scale")
     arguments.check_style_flags(values, TRAINED_OPTIONS, optimized)
     common = {name: values[name].value for name in COMMON_OPTIONS}
-    if values.style:
+    if arguments.optimizes(values):
         own = FRAMES.options(values_of(values, FRAMES.fields))
         options = {field.name: getattr(own, field.name) for field in FRAMES.fields}
         return {**options, **common, "style": arguments.parse_styles(values.style)}
-    return {**common, **{name: values[name].value for name in TRAINED_OPTIONS}}
+    model, how = arguments.one_pass(values)
+    if isinstance(how["style"], str | None):
+        how["style_name"] = how.pop("style")
+    return {**common, **how, "model": model, "batch_size": values.batch_size}
 
 
 @contextlib.contextmanager

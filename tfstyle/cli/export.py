@@ -2,6 +2,8 @@
 
 tfstyle export --style_name=starry_night --format=litert --output=starry_night.tflite
 
+tfstyle export --model=any --output=any
+
 tfstyle export --what=optimizer --output=optimizer
 """
 
@@ -20,6 +22,7 @@ from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
 from tfstyle.errors import UsageError
 from tfstyle.options import (
     EXPORT_FORMATS,
+    EXPORT_PARTS,
     EXPORT_PRECISIONS,
     LossOptions,
     fields_of,
@@ -57,6 +60,14 @@ def define_flags(values: flags.FlagValues) -> None:
                 default="savedmodel",
             ),
             argument(
+                "part",
+                "Of the network for any style, as litert or onnx: 'encode' turns a "
+                "style into its code, 'stylize' takes a picture and a code.",
+                OUTPUT,
+                hint=Literal[EXPORT_PARTS],
+                default="whole",
+            ),
+            argument(
                 "quantize",
                 "Precision of LiteRT's weights.",
                 OUTPUT,
@@ -92,6 +103,7 @@ def run(values: flags.FlagValues) -> int:
                 output,
                 format,
                 style_name=values.style_name,
+                part=values.part,
                 precision=values.quantize,
             )
     usual = "stylize" if what == "optimizer" else "apply"

@@ -1,8 +1,16 @@
-"""One network learns one or several styles from a folder of photographs.
+"""One network learns one or several styles, or any style, from a folder of photographs.
 
 tfstyle train --photos=photos --style=a.jpg,b.jpg --output=run
 
 tfstyle apply photo.jpg out.png --model=run --style_name=a
+
+tfstyle train --preset=any-style --photos=photos --style_folder=paintings --output=run
+
+A network for any style learns one style better in two minutes:
+
+tfstyle train --preset=any-style --from=any --style=a.jpg --minutes=2 --output=run
+
+tfstyle apply photo.jpg out.png --model=run --style=a.jpg
 
 The same command goes on with a run that was interrupted.
 """
@@ -28,9 +36,10 @@ from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.extras import import_extra
 from tfstyle.images.folder import picture_files
+from tfstyle.images.samples import SAMPLES
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import TrainingOptions, fields_of
-from tfstyle.options.fields import TRAINING
+from tfstyle.options.fields import NETWORK, TRAINING
 
 if TYPE_CHECKING:
     from tfstyle.monitoring.best_effort import BestEffort
@@ -43,11 +52,26 @@ def define_flags(values: flags.FlagValues) -> None:
     define(
         values,
         [
-            argument("photos", "Folder of photographs, with all folders in it."),
+            argument(
+                "photos",
+                "Folder of photographs, with all folders in it. With --from, the "
+                "samples by default.",
+            ),
             argument(
                 "style",
                 "Style pictures with commas between them. Each style is named like its "
                 "file, without the extension.",
+            ),
+            argument(
+                "style_folder",
+                "Instead: a folder of paintings, with all folders in it, from which a "
+                "network for any style learns.",
+            ),
+            argument(
+                "from",
+                "The network for any style to begin with: 'any', or what an earlier "
+                "training made.",
+                NETWORK,
             ),
             argument(
                 "test_photo",
@@ -61,6 +85,13 @@ def define_flags(values: flags.FlagValues) -> None:
                 OUTPUT,
             ),
             arguments.LOG_DIR,
+            argument(
+                "minutes",
+                "Stop after so many minutes; the same command goes on.",
+                TRAINING,
+                hint=float,
+                above=0,
+            ),
             argument(
                 "strategy",
                 "One device, all GPUs of this machine, or the machines in TF_CONFIG.",
@@ -76,8 +107,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Trains a network, or goes on with a run that was interrupted."""
     check_backend()
-    photos, style, output = required(values, "photos", "style", "output")
-    styles = style_files(style)
+    photos, styles, output = _given(values)
     options = values_of(values, fields_of(TrainingOptions))
     TrainingOptions(**options)  # refuses what cannot be used
     check_weights(values)
@@ -92,12 +122,17 @@ def run(values: flags.FlagValues) -> int:
 
     with quiet_libraries(), StopOnSignal() as signals, contextlib.ExitStack() as stack:
         callbacks: list[Any] = [stack.enter_context(ProgressBar(lines=True)), signals]
+        if minutes := values.minutes:
+            callbacks.append(lambda progress: progress.seconds >= 60 * minutes)
         if is_chief(strategy):
-            callbacks += [stack.enter_context(view) for view in views(values, styles)]
+            callbacks += [
+                stack.enter_context(view) for view in views(values, photos, styles)
+            ]
         result = train(
             photos,
             styles,
             output,
+            start=values["from"].value,
             test_photo=values.test_photo,
             strategy=strategy,
             callbacks=callbacks,
@@ -111,12 +146,31 @@ def run(values: flags.FlagValues) -> int:
     if result.stopped:
         said = f"stopped at step {step}; the same command goes on from there"
         print(f"tfstyle: {said}", file=sys.stderr)
-        return 128 + signals.received
+        return 128 + signals.received if signals.received else 0
     print(f"{output}: {step} steps, loss {result.history['total'][-1]:.4g}")
     return 0
 
 
-def views(values: flags.FlagValues, styles: Mapping[str, Any]) -> list[BestEffort]:
+def _given(values: flags.FlagValues) -> tuple[str, Any, str]:
+    """Photographs, styles as ``train`` takes them, and where to.
+
+    Raises:
+      UsageError: If a flag is missing, or would have no effect.
+    """
+    if values.style and values.style_folder:
+        raise UsageError("--style and --style_folder: give one of them")
+    first = values["from"].value
+    needed = [] if first else ["photos"]
+    needed += [] if values.style_folder else ["style"]
+    required(values, *needed, "output")
+    photos = values.photos or str(SAMPLES / "content")
+    if values.style_folder:
+        return photos, values.style_folder, values.output
+    files = style_files(values.style)
+    return photos, list(files.values()) if first else files, values.output
+
+
+def views(values: flags.FlagValues, photos: str, styles: Any) -> list[BestEffort]:
     """Callbacks that show the training in files; it goes on where they cannot.
 
     Raises:
@@ -126,9 +180,15 @@ def views(values: flags.FlagValues, styles: Mapping[str, Any]) -> list[BestEffor
     from tfstyle.monitoring.snapshots import SampleFigure
     from tfstyle.monitoring.tensorboard import TensorBoard
     from tfstyle.networks.training_data import sample_photo
+    from tfstyle.networks.training_subjects import shown_paintings
 
-    photo, _ = sample_photo(picture_files(values.photos), values.test_photo)
-    figure = SampleFigure(values.output, photo, list(styles), values.sample_steps)
+    photo, _ = sample_photo(picture_files(photos), values.test_photo)
+    names = (
+        list(styles)
+        if isinstance(styles, Mapping)
+        else [file.stem for file in shown_paintings(styles)]
+    )
+    figure = SampleFigure(values.output, photo, names, values.sample_steps)
     found = [BestEffort(figure, "progress.png")]
     if values.log_dir:
         board = TensorBoard(values.log_dir, image_every=500)

@@ -4,8 +4,10 @@ tfstyle video film.mp4 out.mp4 --style_name=starry_night
 
 tfstyle video film.mp4 out.mp4 --style=painting.jpg --size=480
 
-With --style_name, a trained network makes each frame in one pass; with --style, each is
-optimised from the one before, with the flags of tfstyle stylize.
+tfstyle video film.mp4 out.mp4 --model=any --style=painting.jpg
+
+With --style_name or --model=any, a network makes each frame in one pass; with --style
+alone, each is optimised from the one before, with the flags of tfstyle stylize.
 
 Ctrl-C keeps the frames so far, and the same command goes on.
 """
@@ -28,6 +30,7 @@ from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.folder import picture_files
 from tfstyle.monitoring.progress_bar import ProgressBar
+from tfstyle.networks.blends import read_style_names
 from tfstyle.options import FRAMES
 from tfstyle.options.fields import MEMORY, OPTIMIZATION
 from tfstyle.options.identity import digest
@@ -46,8 +49,8 @@ if TYPE_CHECKING:
     from tfstyle.video.stylize import FilmResult, StylizeFrame
 
 POSITIONAL = ("content", "output")
-TRAINED_OPTIONS = ("style_name", "model", "temporal")
-"""What only trained styles have."""
+TRAINED_OPTIONS = ("style_name", "model", "temporal", "strength")
+"""What only networks have."""
 FILM_OPTIONS = ("temporal_weight", "frame_steps")
 """What only the optimisation of a film has."""
 
@@ -62,6 +65,7 @@ def define_flags(values: flags.FlagValues) -> None:
             arguments.STYLE_NAME,
             arguments.STYLE,
             arguments.MODEL,
+            arguments.STRENGTH,
             argument(
                 "size",
                 "Longest side of the result in pixels. Default: the film's own.",
@@ -71,7 +75,7 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "temporal",
-                "With --style_name: how much of a frame comes from the one before, "
+                "With a network: how much of a frame comes from the one before, "
                 "where the motion is known. 0 flickers as the network does; near 1, "
                 "textures fade.",
                 OPTIMIZATION,
@@ -108,7 +112,7 @@ def run(values: flags.FlagValues) -> int:
     content, output = required(values, "content", "output")
     check_output("output", output, EXTENSIONS, [content])
     check_video(content, output)
-    optimized = {*FRAMES.names, *FILM_OPTIONS} - {"max_memory"}
+    optimized = {*FRAMES.names, *FILM_OPTIONS} - {"max_memory", "style_scale"}
     arguments.check_style_flags(values, TRAINED_OPTIONS, sorted(optimized))
     stylizer = Stylizer.for_recipe(FRAMES, values_of(values, FRAMES.fields))
     _check_styles(values)
@@ -148,19 +152,19 @@ def _stylizer(
     values: flags.FlagValues, stylizer: Stylizer
 ) -> tuple[StylizeFrame, dict[str, Any]]:
     """What stylizes frames, and the settings that decide how they look."""
-    if values.style:
+    if arguments.optimizes(values):
         return _optimizer(values, stylizer)
     from tfstyle.networks.style_net import load_network
 
-    network = load_network(values.model)
+    model, how = arguments.one_pass(values)
+    network = load_network(model)
     stylize_frame = follow_motion(
-        network,
-        values.style_name,
-        temporal=values.temporal,
-        max_memory=values.max_memory,
+        network, **how, temporal=values.temporal, max_memory=values.max_memory
     )
+    styles = how.pop("style") or read_style_names(model)[0]
     return stylize_frame, {
-        "style_name": values.style_name or network.style_names[0],
+        **how,
+        "style_name": styles if isinstance(styles, str) else _digests(styles),
         "model": digest(network.get_weights()),
         "temporal": values.temporal,
     }

@@ -8,17 +8,25 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tfstyle.errors import UsageError
 
 BUNDLED = "bundled"
-BUNDLED_FILE = pathlib.Path(__file__).with_name("styles.keras")
+ANY = "any"
+PRESET_FILES = {
+    name: pathlib.Path(__file__).with_name(file)
+    for name, file in ((BUNDLED, "styles.keras"), (ANY, "any.keras"))
+}
+"""The networks that come with the package."""
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 """The files of a preset, as KerasHub names them; ``CONFIG`` names the styles."""
 TRAINED = "model.keras"
 """The network in the folder of a training."""
+MOST_SCALE = 8
+"""The coarsest strokes that a network of any style can be asked for."""
 
 
 def read_style_names(model: str | os.PathLike[str] = BUNDLED) -> list[str]:
@@ -28,18 +36,42 @@ def read_style_names(model: str | os.PathLike[str] = BUNDLED) -> list[str]:
       model: Same as ``preset`` in ``StyleNet.from_preset``.
 
     Returns:
-      Their names; empty if there is no such network, which ``from_preset`` refuses.
+      Their names; empty if the network takes any style, or if there is no such
+      network, which ``from_preset`` refuses.
     """
-    path = BUNDLED_FILE if str(model) == BUNDLED else pathlib.Path(model)
+    try:
+        return list(_file_settings(model)["config"]["style_names"])
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def takes_any_style(model: str | os.PathLike[str]) -> bool:
+    """Whether a network takes pictures as styles, without building it.
+
+    Args:
+      model: Same as ``preset`` in ``StyleNet.from_preset``.
+    """
+    return _file_settings(model).get("class_name") == "AnyStyleNet"
+
+
+def _file_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
+    """The configuration of a network; empty if it cannot be read."""
+    path = network_path(model)
     try:
         if (path / CONFIG).is_file():
             text = (path / CONFIG).read_bytes()
         else:
             with zipfile.ZipFile(path / TRAINED if path.is_dir() else path) as archive:
                 text = archive.read(CONFIG)
-        return list(json.loads(text)["config"]["style_names"])
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
-        return []
+        settings = json.loads(text)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def network_path(model: str | os.PathLike[str]) -> pathlib.Path:
+    """The file or folder of a network, see ``StyleNet.from_preset``."""
+    return PRESET_FILES.get(str(model), pathlib.Path(model))
 
 
 def parse_blend(text: str) -> dict[str, float]:

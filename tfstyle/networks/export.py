@@ -5,40 +5,43 @@ Every export is read back and compared with the Keras network when it is made.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import pathlib
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import TfstyleError, UsageError, one_line
-from tfstyle.extras import import_extra
+from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
+from tfstyle.networks.any_style import AnyStyleNet
+from tfstyle.networks.export_any import export_any_style
+from tfstyle.networks.formats import (
+    TOLERANCES,
+    Run,
+    graph,
+    run_litert,
+    run_onnx,
+    run_saved_model,
+    within,
+    write_litert,
+    write_onnx,
+    write_saved_model,
+)
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS
-
-TOLERANCES = {"float32": 1 / 255, "float16": 4 / 255, "int8": 48 / 255}
-"""The largest difference from the Keras network's values, by precision of weights."""
-
-Run = Callable[[np.ndarray], np.ndarray]
-"""Gives pictures ``[N, H, W, 3]`` the style that is built in."""
 
 _CHECKED_SIZES = ((37, 53), (64, 48))
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
 
 
 def export_network(
-    network: StyleNet,
+    network: StyleNet | AnyStyleNet,
     path: str | os.PathLike[str],
     format: str = "savedmodel",
     *,
     style_name: str | Mapping[str, float] | None = None,
+    part: str = "whole",
     precision: str = "float32",
 ) -> float:
     """Writes a network in the format of another runtime, and checks it.
@@ -52,12 +55,20 @@ def export_network(
     * ``litert``: ``.tflite``, one picture at a time, height and width resizable.
     * ``onnx``: ``.onnx``, opset 17, all dynamic.
 
+    An ``AnyStyleNet`` takes ``content`` and ``style`` and gives ``stylized``, in every
+    format. Its SavedModel is called as TF-Hub's module for any style,
+    ``module(content, style)[0]``; ``keras.layers.TFSMLayer("path/1")`` takes the list
+    of both. Because the code of a style serves any number of pictures, there are parts:
+    ``encode`` (``style`` to the tensors of its code) and ``stylize`` (``content`` and
+    these tensors to ``stylized``), in a SavedModel as signatures.
+
     Args:
       network: The network.
       path: Where to write; a folder for ``savedmodel``.
       format: One of ``EXPORT_FORMATS``.
       style_name: The style or blend that is built in; None for the first style. The
         signature ``blend`` and the format ``keras`` have all styles.
+      part: Of an ``AnyStyleNet``, as ``litert`` or ``onnx``: one of ``EXPORT_PARTS``.
       precision: Of the weights, ``litert`` only: one of ``EXPORT_PRECISIONS``.
 
     Returns:
@@ -78,6 +89,15 @@ def export_network(
         )
     if precision != "float32" and format != "litert":
         raise UsageError(f"precision={precision}: {format} is written in float32 only")
+    if isinstance(network, AnyStyleNet):
+        if style_name is not None:
+            raise UsageError(
+                "style_name: a network for any style has none; its exports take a "
+                "picture"
+            )
+        return export_any_style(network, path, format, part, precision)
+    if part != "whole":
+        raise UsageError(f"part={part!r}: only a network for any style has parts")
     blend = network.blend(style_name).numpy()  # a constant of the graph, not a capture
     if format == "savedmodel":
         served = _ServedNetwork(network, blend)
@@ -91,62 +111,6 @@ def export_network(
     with replaced(path) as temporary:
         run = write[format](network, blend, temporary, precision)
         return _check(network, blend, run, precision)
-
-
-def write_saved_model(
-    module: tf.Module,
-    signatures: dict[str, Any],
-    path: pathlib.Path,
-    check: Callable[[pathlib.Path], float],
-) -> float:
-    """Saves a module as the next version in a folder, if it passes a check.
-
-    Args:
-      module: What holds the variables.
-      signatures: Functions by the names of their signatures.
-      path: The folder, which gets the version as ``path/1``, ``path/2``, …
-      check: Takes the folder of the saved version and returns the largest difference
-        from what was saved; raises ``TfstyleError`` if that is too much.
-
-    Returns:
-      What ``check`` returned.
-
-    Raises:
-      TfstyleError: If the folder cannot be written, or ``check`` raises it.
-    """
-    temporary = path / f".tfstyle-{secrets.token_hex(8)}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tf.saved_model.save(module, str(temporary), signatures)
-        difference = check(temporary)
-        versions = [int(child.name) for child in path.iterdir() if child.name.isdigit()]
-        temporary.rename(path / str(max(versions, default=0) + 1))
-    except (OSError, tf.errors.OpError) as error:
-        raise TfstyleError(
-            f"{path}: could not be written: {one_line(error)}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return difference
-
-
-def within(difference: float, tolerance: float) -> float:
-    """Refuses an export whose results differ by too much.
-
-    Raises:
-      TfstyleError: If it is larger than ``tolerance``, or NaN.
-    """
-    if not difference <= tolerance:
-        raise TfstyleError(
-            f"the exported model's results differ from the network's by "
-            f"{difference:.4f}, more than {tolerance:.4f}; nothing was written"
-        )
-    return difference
-
-
-def graph(function: Callable, *specs: tf.TensorSpec) -> Any:
-    """A ``tf.function`` of tensors that is traced once, for these arguments."""
-    return tf.function(function, input_signature=specs, autograph=False)
 
 
 class _ServedNetwork(tf.Module):
@@ -201,39 +165,6 @@ def _portable(network: StyleNet) -> Callable[..., tf.Tensor]:
     return run
 
 
-def run_saved_model(path: pathlib.Path) -> Run:
-    """One version of a SavedModel, such as ``path/1``, as a function of pictures."""
-    loaded = tf.saved_model.load(str(path))
-    return lambda images: loaded(tf.constant(images)).numpy()
-
-
-def run_litert(path: pathlib.Path, threads: int | None = None) -> Run:
-    """A ``.tflite`` file as a function of pictures; each new size is prepared once."""
-    litert = import_extra("ai_edge_litert.interpreter", "export")
-    interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
-    source = interpreter.get_input_details()[0]["index"]
-    result = interpreter.get_output_details()[0]["index"]
-    prepared: list[tuple[int, ...]] = [()]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        if prepared[0] != images.shape:
-            interpreter.resize_tensor_input(source, images.shape)
-            interpreter.allocate_tensors()
-            prepared[0] = images.shape
-        interpreter.set_tensor(source, images)
-        interpreter.invoke()
-        return interpreter.get_tensor(result)
-
-    return run
-
-
-def run_onnx(path: pathlib.Path) -> Run:
-    """An ``.onnx`` file as a function of pictures."""
-    runtime = import_extra("onnxruntime", "export")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0]
-
-
 def _write_keras(
     network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
 ) -> Run:
@@ -247,46 +178,18 @@ def _write_litert(
 ) -> Run:
     run = _portable(network)
     picture = tf.TensorSpec([1, None, None, 3], tf.float32, "images")
-    module = tf.Module()
-    module.weights = [variable.value for variable in network.weights]
     traced = graph(lambda images: {"stylized": run(images, blend)}, picture)
-    with _quiet_converter():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            [traced.get_concrete_function()], module
-        )
-        if precision != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if precision == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        path.write_bytes(converter.convert())
+    write_litert(network, traced, path, precision)
     return run_litert(path)
 
 
 def _write_onnx(
     network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
 ) -> Run:
-    tf2onnx = import_extra("tf2onnx", "export")
     run = _portable(network)
     traced = graph(lambda images: {"stylized": run(images, blend)}, _IMAGES)
-    with _quiet_converter():
-        tf2onnx.convert.from_function(
-            traced, input_signature=[_IMAGES], opset=17, output_path=str(path)
-        )
+    write_onnx(traced, path)
     return run_onnx(path)
-
-
-@contextlib.contextmanager
-def _quiet_converter() -> Iterator[None]:
-    """Silences converters, which log every pass."""
-    names = ("tensorflow", "tf2onnx")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _check(network: StyleNet, blend: np.ndarray, run: Run, precision: str) -> float:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.losses.from_options import perceptual_loss
-from tfstyle.networks.export import graph, within, write_saved_model
+from tfstyle.networks.formats import graph, within, write_saved_model
 from tfstyle.optimizers.adam import adam_update
 from tfstyle.optimizers.loop import differentiated
 from tfstyle.options import Options

@@ -15,7 +15,7 @@ import pathlib
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import h5py
 import keras
@@ -30,26 +30,25 @@ from tfstyle.version import __version__
 METADATA = "metadata.json"
 """What KerasHub's presets have beside ``CONFIG`` and ``WEIGHTS``."""
 
-_REGISTERED_NAME = "tfstyle>StyleNet"
 _WAY_OUT = (
-    "give 'bundled', or a network that tfstyle train made: model.keras, the folder of "
-    "its run, or a folder of save_to_preset"
+    "give 'bundled' or 'any', or a network that tfstyle train made: model.keras, the "
+    "folder of its run, or a folder of save_to_preset"
 )
 _MOST_BLOCKS = 200
 _MOST_BYTES = {CONFIG: 10**6, WEIGHTS: 2**30}
 
-Network = TypeVar("Network", bound=keras.Model)
+Builder: TypeAlias = Callable[[Mapping[str, Any], int], keras.Model]
+"""Builds a network from its configuration, which anybody may have written, and the
+bytes of its weights; raises ``ValueError`` if these do not describe one."""
 
 
-def read_network(
-    path: pathlib.Path, build: Callable[[list[str], int, int], Network]
-) -> Network:
+def read_network(path: pathlib.Path, builders: Mapping[str, Builder]) -> keras.Model:
     """Reads a trained network.
 
     Args:
       path: A ``.keras`` file, the folder of a preset, or the folder of a training.
-      build: Builds the network that gets the weights, from its style names, its width
-        and its number of blocks.
+      builders: What builds the network that gets the weights, by the name of its class
+        in files.
 
     Returns:
       The network.
@@ -63,13 +62,13 @@ def read_network(
         raise UsageError(f"{path}: no such file; {_WAY_OUT}")
     try:
         settings, weights = _contents(path)
-        if settings["registered_name"] != _REGISTERED_NAME:
+        build = builders.get(settings["registered_name"])
+        if build is None:
             raise UsageError(
                 f"{path}: a Keras model, but not one that tfstyle train wrote; "
                 f"{_WAY_OUT}"
             )
-        names, width, blocks = _checked(settings["config"], len(weights))
-        network = build(names, width, blocks)
+        network = build(settings["config"], len(weights))
         _fill(network, weights, str(path))
     except UsageError:
         raise
@@ -132,8 +131,8 @@ def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     return archive.read(name)
 
 
-def _checked(config: Mapping[str, Any], size: int) -> tuple[list[str], int, int]:
-    """Style names, width and blocks of a network.
+def checked_shape(config: Mapping[str, Any], size: int) -> tuple[list[str], int, int]:
+    """Style names, width and blocks of a ``StyleNet``.
 
     Args:
       config: What the file says; anybody may have written it.

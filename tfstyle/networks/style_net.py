@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pathlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -25,21 +24,20 @@ import tensorflow as tf
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import load_image
-from tfstyle.images.color import keep_colors
-from tfstyle.images.masks import protected, read_protection
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.losses.perceptual import PerceptualLoss
-from tfstyle.networks.apply import Passes, apply_network
-from tfstyle.networks.blends import BUNDLED, BUNDLED_FILE, blend_weights
+from tfstyle.networks.any_style import AnyStyleNet
+from tfstyle.networks.apply import Painter, Passes, apply_network, stylized
+from tfstyle.networks.blends import ANY, BUNDLED, blend_weights, network_path
 from tfstyle.networks.layers import (
     ConditionalInstanceNormalization,
     convolution_to_rgb,
     enlarged_convolution,
     mirrored,
 )
-from tfstyle.networks.network_files import read_network, write_preset
+from tfstyle.networks.network_files import checked_shape, read_network, write_preset
 from tfstyle.networks.training_loss import TrainingLoss
-from tfstyle.options import APPLY_COLORS, TrainingOptions
+from tfstyle.options import TrainingOptions
 
 Normalize = Callable[[int, tf.Tensor], tf.Tensor]
 
@@ -61,7 +59,8 @@ class StyleNet(keras.Model):
 
     presets: ClassVar[Mapping[str, str]] = {
         BUNDLED: "Five styles: starry_night, the_scream, composition_vii, waves and "
-        "stained_glass. Width 16, 5 blocks."
+        "stained_glass. Width 16, 5 blocks.",
+        ANY: "Any style: the picture is given when it is applied.",
     }
 
     def __init__(
@@ -125,7 +124,9 @@ class StyleNet(keras.Model):
         self.built = True
 
     @classmethod
-    def from_preset(cls, preset: str | os.PathLike[str] = BUNDLED) -> StyleNet:
+    def from_preset(
+        cls, preset: str | os.PathLike[str] = BUNDLED
+    ) -> StyleNet | AnyStyleNet:
         """Reads a trained network.
 
         Only names, two sizes and numbers are taken from a file, so that a file from a
@@ -136,13 +137,12 @@ class StyleNet(keras.Model):
             ``save_to_preset`` wrote, or the folder of a training.
 
         Returns:
-          The network, in float32.
+          The network, in float32; an ``AnyStyleNet`` where the file has one.
 
         Raises:
           UsageError: If the file does not exist, or is not such a network.
         """
-        path = BUNDLED_FILE if str(preset) == BUNDLED else pathlib.Path(preset)
-        return read_network(path, functools.partial(cls, seed=0))
+        return load_network(preset)
 
     def save_to_preset(self, folder: str | os.PathLike[str]) -> None:
         """Writes the network, in float32, as a folder that ``from_preset`` reads.
@@ -157,7 +157,7 @@ class StyleNet(keras.Model):
         Raises:
           TfstyleError: If it cannot be written; an earlier preset stays as it was.
         """
-        write_preset(self._plain(), folder)
+        write_preset(self.plain(), folder)
 
     def stylize(
         self,
@@ -191,19 +191,30 @@ class StyleNet(keras.Model):
             argument has a value that it cannot have.
           ImageError: If the file is not a picture, or is damaged.
         """
-        if color not in APPLY_COLORS:
-            raise UsageError(
-                f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}"
-            )
+        paint = self.painter(style, max_memory=max_memory)
+        return stylized(paint, content, size=size, color=color, protect=protect)
+
+    def painter(
+        self,
+        style: str | Mapping[str, float] | None = None,
+        *,
+        max_memory: float = 0.0,
+    ) -> Painter:
+        """A function that gives pictures a style.
+
+        Args:
+          style: Same as in ``stylize``.
+          max_memory: Same as in ``stylize``.
+
+        Returns:
+          A function of pictures ``[N, H, W, 3]``, float32 in [0, 1], that returns
+          pictures of the same shape.
+
+        Raises:
+          UsageError: If a style does not exist, or a weight is not above 0.
+        """
         blend = self.blend(style)
-        picture = load_image(content, size, name="content")
-        kept = None if protect is None else read_protection(protect, picture.shape[1:3])
-        result = apply_network(self, picture, blend, max_memory)
-        if color == "content":
-            result = keep_colors(result, picture)
-        if kept is not None:
-            result = protected(result, picture, kept)
-        return result[0]
+        return lambda pictures: apply_network(self, pictures, blend, max_memory)
 
     def blend(self, style: str | Mapping[str, float] | None = None) -> tf.Tensor:
         """The share of each style, as ``call`` takes them.
@@ -375,7 +386,7 @@ class StyleNet(keras.Model):
             "blocks": self.blocks,
         }
 
-    def _plain(self) -> StyleNet:
+    def plain(self) -> StyleNet:
         """The same network in float32, as files hold it."""
         plain = StyleNet(self.style_names, self.width, self.blocks, seed=0)
         plain.set_weights(self.get_weights())
@@ -391,25 +402,25 @@ def _seeds(seed: int | None) -> Iterator[int | None]:
 
 def apply_style(
     content: Any,
-    style: str | Mapping[str, float] | None = None,
+    style: Any = None,
     *,
-    model: str | os.PathLike[str] | StyleNet = BUNDLED,
+    model: str | os.PathLike[str] | StyleNet | AnyStyleNet = BUNDLED,
     **options: Any,
 ) -> np.ndarray:
-    """Gives a picture a style that a network was trained on, in one pass.
+    """Gives a picture a style in one pass.
 
-    The bundled network is read once.
+    The networks of the package are read once.
 
     Example:
       >>> image = tfstyle.apply_style("photo.jpg", "starry_night", size=1024)
-      >>> tfstyle.save_image(image, "out.png")
+      >>> image = tfstyle.apply_style("photo.jpg", "painting.jpg", model="any")
 
     Args:
       content: Same as in ``StyleNet.stylize``.
-      style: Same as in ``StyleNet.stylize``.
+      style: Same as in ``StyleNet.stylize``, or with ``any`` as in
+        ``AnyStyleNet.stylize``.
       model: A network, or what ``StyleNet.from_preset`` reads.
-      **options: ``size``, ``color``, ``protect`` and ``max_memory``, same as in
-        ``StyleNet.stylize``.
+      **options: Those of the network's ``stylize``.
 
     Returns:
       The picture, ``[H, W, 3]`` float32, RGB in [0, 1].
@@ -417,14 +428,17 @@ def apply_style(
     Raises:
       UsageError: If the style or the model does not exist, the picture is too small,
         or an argument has a value that it cannot have.
-      ImageError: If the file is not a picture, or is damaged.
+      ImageError: If a file is not a picture, or is damaged.
     """
-    if not isinstance(model, StyleNet):
-        model = _bundled() if str(model) == BUNDLED else load_network(model)
+    if not isinstance(model, StyleNet | AnyStyleNet):
+        published = str(model) in StyleNet.presets
+        model = _published(str(model)) if published else load_network(model)
     return model.stylize(content, style, **options)
 
 
-def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
+def load_network(
+    model: str | os.PathLike[str] = BUNDLED,
+) -> StyleNet | AnyStyleNet:
     """Reads a trained network: ``StyleNet.from_preset``.
 
     Args:
@@ -436,19 +450,23 @@ def load_network(model: str | os.PathLike[str] = BUNDLED) -> StyleNet:
     Raises:
       UsageError: If the file does not exist, or is not such a network.
     """
-    return StyleNet.from_preset(model)
+    builders = {
+        "tfstyle>StyleNet": lambda *file: StyleNet(*checked_shape(*file), seed=0),
+        "tfstyle>AnyStyleNet": lambda *file: AnyStyleNet(seed=0),
+    }
+    return read_network(network_path(model), builders)
 
 
-def save_network(network: StyleNet, path: str | os.PathLike[str]) -> None:
+def save_network(network: StyleNet | AnyStyleNet, path: str | os.PathLike[str]) -> None:
     """Writes a network, in float32, as a ``.keras`` file, over one that exists.
 
     Raises:
       TfstyleError: If the file cannot be written.
     """
     with replaced(path) as temporary:
-        network._plain().save(temporary)
+        network.plain().save(temporary)
 
 
-@functools.lru_cache(1)
-def _bundled() -> StyleNet:
-    return load_network(BUNDLED)
+@functools.lru_cache(2)
+def _published(name: str) -> StyleNet | AnyStyleNet:
+    return load_network(name)

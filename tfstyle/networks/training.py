@@ -24,10 +24,8 @@ import tensorflow as tf
 
 from tfstyle.backbones.precision import dtype_policy
 from tfstyle.errors import TfstyleError, UsageError, one_line
-from tfstyle.images import load_image
 from tfstyle.images.folder import picture_files
-from tfstyle.losses.from_options import perceptual_loss
-from tfstyle.networks.apply import apply_network
+from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.style_net import StyleNet, save_network
 from tfstyle.networks.training_data import (
     Photos,
@@ -36,7 +34,7 @@ from tfstyle.networks.training_data import (
     sample_photo,
 )
 from tfstyle.networks.training_folder import TrainingFolder, read_history
-from tfstyle.networks.training_loss import TrainingLoss
+from tfstyle.networks.training_subjects import subject_of
 from tfstyle.optimizers.loop import SECONDS_BETWEEN_REPORTS, check_finite
 from tfstyle.optimizers.progress import Callback, Progress, checked_callbacks
 from tfstyle.options import TrainingOptions, fields_of
@@ -57,7 +55,7 @@ class TrainingResult:
       unreadable: Photographs that were skipped, with the reason.
     """
 
-    network: StyleNet
+    network: StyleNet | AnyStyleNet
     history: dict[str, list[float]]
     seconds: float
     stopped: bool
@@ -66,15 +64,19 @@ class TrainingResult:
 
 def train(
     photos: str | os.PathLike[str],
-    styles: Mapping[str, Any],
+    styles: Mapping[str, Any] | str | os.PathLike[str] | Sequence[Any],
     output: str | os.PathLike[str],
     *,
+    start: Any = None,
     test_photo: Any = None,
     strategy: tf.distribute.Strategy | None = None,
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> TrainingResult:
-    """Trains one network to give pictures one of several styles (Johnson et al. 2016).
+    """Trains a network to give pictures one of several styles, or any style.
+
+    With styles by name, a ``StyleNet`` (Johnson et al. 2016); with a folder of
+    paintings, an ``AnyStyleNet``.
 
     A run that was interrupted goes on from its last checkpoint when it is started again
     with the same options, and ends with the same weights. With ``jit_compile``, these
@@ -82,7 +84,10 @@ def train(
 
     Args:
       photos: Folder of photographs, searched to any depth.
-      styles: Style pictures (see ``load_image``) by name.
+      styles: Style pictures (see ``load_image``) by name; or a folder of paintings,
+        searched to any depth, or a list of their paths.
+      start: With a folder or a list: the ``AnyStyleNet`` to begin with, as
+        ``load_network`` reads it; None for random weights.
       output: Folder of the run. It gets ``model.keras`` (see ``StyleNet.from_preset``),
         ``checkpoint/``, ``history.csv`` and ``training.json``.
       test_photo: The picture that callbacks are shown in each style; None for the first
@@ -104,17 +109,14 @@ def train(
       TfstyleError: If a checkpoint cannot be written.
     """
     check_names(options, [field.name for field in fields_of(TrainingOptions)], "train")
-    if not isinstance(styles, Mapping):
-        raise UsageError(
-            f"styles={styles!r}: give a mapping from names to pictures, as "
-            "{'waves': 'waves.jpg'}"
-        )
     chosen, callbacks = TrainingOptions(**options), checked_callbacks(callbacks)
     strategy = strategy or tf.distribute.get_strategy()
     # XLA has no deterministic gradient of max pooling.
     exact = contextlib.nullcontext() if chosen.jit_compile else deterministic_ops()
     with exact:
-        training = _Training(photos, styles, output, test_photo, strategy, chosen)
+        training = _Training(
+            photos, styles, output, start, test_photo, strategy, chosen
+        )
         return training.run(callbacks)
 
 
@@ -136,23 +138,19 @@ class _Training:
     def __init__(
         self,
         photos: str | os.PathLike[str],
-        styles: Mapping[str, Any],
+        styles: Any,
         output: str | os.PathLike[str],
+        start: Any,
         test_photo: Any,
         strategy: tf.distribute.Strategy,
         options: TrainingOptions,
     ):
-        if not styles:
-            raise UsageError("no style picture: give at least one")
         self.options, self.strategy = options, strategy
+        warn = logging.getLogger("tfstyle").warning
+        self.subject = subject_of(styles, start, options, warn)
         self.test_photo, files = sample_photo(picture_files(photos), test_photo)
-        self.styles = {
-            name: load_image(picture, options.style_size)
-            for name, picture in styles.items()
-        }
         self.folder = TrainingFolder(output, is_chief(strategy))
         self.folder.check(self._settings(len(files)))
-        warn = logging.getLogger("tfstyle").warning
         self.photos = Photos(files, options.size, options.seed, warn)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         with strategy.scope():
@@ -163,19 +161,16 @@ class _Training:
         options = dataclasses.asdict(self.options)
         for later in ("steps", "sample_steps", "checkpoint_every", "jit_compile"):
             del options[later]
-        names = {"styles": list(self.styles), "photos": photos}
+        names = {**self.subject.settings, "photos": photos}
         return json.loads(json.dumps({**names, **options}, default=str))
 
     def _build(self) -> None:
-        options = self.options
-        shape = list(self.styles), options.width, options.blocks
-        policy = dtype_policy(options.precision)
-        self.network = StyleNet(*shape, seed=options.seed, dtype=policy)
-        self.averaged = StyleNet(*shape, seed=options.seed)
-        self.optimizer = keras.optimizers.Adam(_learning_rate(options))
+        policy = dtype_policy(self.options.precision)
+        self.network = self.subject.network(policy)
+        self.averaged = self.subject.network()
+        self.optimizer = keras.optimizers.Adam(_learning_rate(self.options))
         self.optimizer.build(self.network.trainable_variables)
-        styles = list(self.styles.values())
-        self.training_loss = TrainingLoss(perceptual_loss(options), styles)
+        self.training_loss = self.subject.loss
 
     def run(self, callbacks: Sequence[Callback]) -> TrainingResult:
         """Trains from the last checkpoint, if there is one, to the last step."""
@@ -267,14 +262,8 @@ class _Training:
         )
 
     def _samples(self) -> np.ndarray:
-        """The test photograph in each style, ``[styles, H, W, 3]``."""
-        network = self.averaged
-        return np.concatenate(
-            [
-                apply_network(network, self.test_photo, network.blend({name: 1.0}))
-                for name in self.styles
-            ]
-        )
+        """The test photograph in several styles, ``[styles, H, W, 3]``."""
+        return self.subject.samples(self.averaged, self.test_photo)
 
     def _reported(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Trains, and yields the losses since the last report with their steps."""
@@ -292,9 +281,16 @@ class _Training:
 
     def _dataset(self) -> tf.distribute.DistributedDataset:
         """Batches from the current step on."""
-        styles, done = list(self.styles.values()), int(self.step)
+        subject, done = self.subject, int(self.step)
         return self.strategy.distribute_datasets_from_function(
-            lambda context: batches(self.photos, styles, self.options, done, context)
+            lambda context: batches(
+                self.photos,
+                subject.example,
+                subject.style,
+                self.options,
+                done,
+                context,
+            )
         )
 
     @tf.function(autograph=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tfstyle.errors import ImageError, UsageError
 from tfstyle.images import load_image, resize_image
-from tfstyle.images.color import match_colors
 from tfstyle.options import TrainingOptions
 
 SAMPLE_SIZE = 384
@@ -101,7 +100,8 @@ class Photos:
 
 def batches(
     photos: Photos,
-    styles: Sequence[np.ndarray],
+    example_of: Callable[[int, np.ndarray], tuple[np.ndarray, Any]],
+    style: tf.TensorSpec,
     options: TrainingOptions,
     first_step: int,
     context: tf.distribute.InputContext,
@@ -110,14 +110,15 @@ def batches(
 
     Args:
       photos: The photographs.
-      styles: Pictures ``[1, H, W, 3]`` in [0, 1].
+      example_of: Gives the content and the style of a crop, from its number.
+      style: Describes what ``example_of`` gives as style.
       options: The options of the training.
       first_step: Steps that are done already.
       context: Says which worker this is, and on how many devices a step runs.
 
     Returns:
       For each device and step, photographs and the pictures whose content is wanted,
-      ``[N, size, size, 3]`` float32 in [0, 1], and numbers of styles ``[N]``, int64.
+      ``[N, size, size, 3]`` float32 in [0, 1], and their styles.
 
     Raises:
       UsageError: If the devices cannot share a batch equally.
@@ -129,21 +130,16 @@ def batches(
             f"batch_size={options.batch_size}: give a multiple of the {devices} devices"
         )
 
-    def load(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def load(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         photo = photos.crop(int(number))
-        if not options.recolor:
-            return photo, photo
-        return photo, match_colors(photo, styles[int(number) % len(styles)])
+        return photo, *example_of(int(number), photo)
 
     def example(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         # What has no state may run in parallel even where every bit must repeat.
-        photo, content = (
-            tf.ensure_shape(picture, [size, size, 3])
-            for picture in tf.numpy_function(
-                load, [number], (tf.float32, tf.float32), stateful=False
-            )
-        )
-        return photo, content, number % len(styles)
+        types = (tf.float32, tf.float32, style.dtype)
+        parts = tf.numpy_function(load, [number], types, stateful=False)
+        shapes = ([size, size, 3], [size, size, 3], style.shape)
+        return tuple(map(tf.ensure_shape, parts, shapes))
 
     share = options.batch_size // context.num_input_pipelines
     first = tf.constant(context.input_pipeline_id * share, tf.int64)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tfstyle.losses.perceptual import PerceptualLoss, Targets
 
 if TYPE_CHECKING:
+    from tfstyle.networks.any_style import AnyStyleNet
     from tfstyle.networks.style_net import StyleNet
+
+Gradients: TypeAlias = tuple[tf.Tensor, Mapping[str, tf.Tensor], list[tf.Tensor]]
 
 
 class TrainingLoss:
@@ -73,16 +77,50 @@ class TrainingLoss:
         photos: tf.Tensor,
         contents: tf.Tensor,
         styles: tf.Tensor,
-    ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], list[tf.Tensor]]:
-        """The total, its terms, and the gradients by the trainable variables.
-
-        Arguments are those of ``evaluate`` and ``targets``. The gradients are divided
-        by the number of replicas of the distribution strategy: Keras's optimizers add
-        up those of all replicas.
-        """
+    ) -> Gradients:
+        """See ``loss_gradients``; other arguments are those of the methods."""
         targets = self.targets(contents, styles)
-        with tf.GradientTape() as tape:
-            total, terms = self.evaluate(network, photos, styles, targets)
-            share = total / tf.distribute.get_strategy().num_replicas_in_sync
-        variables = [variable.value for variable in network.trainable_variables]
-        return total, terms, tape.gradient(share, variables)
+        return loss_gradients(
+            network, lambda: self.evaluate(network, photos, styles, targets)
+        )
+
+
+class AnyTrainingLoss:
+    """The perceptual loss of pictures, each in the style of another picture.
+
+    Attributes:
+      loss: The perceptual loss.
+    """
+
+    def __init__(self, loss: PerceptualLoss):
+        """Takes the perceptual loss."""
+        self.loss = loss
+
+    def gradients(
+        self,
+        network: AnyStyleNet,
+        photos: tf.Tensor,
+        contents: tf.Tensor,
+        styles: tf.Tensor,
+    ) -> Gradients:
+        """See ``loss_gradients``; all pictures are ``[N, H, W, 3]`` in [0, 1]."""
+        targets = self.loss.targets(contents, styles)
+        return loss_gradients(
+            network, lambda: self.loss(network(photos, network.code(styles)), targets)
+        )
+
+
+def loss_gradients(
+    network: keras.Model,
+    evaluate: Callable[[], tuple[tf.Tensor, Mapping[str, tf.Tensor]]],
+) -> Gradients:
+    """The total of a loss, its terms, and the gradients by the trainable variables.
+
+    The gradients are divided by the number of replicas of the distribution strategy:
+    Keras's optimizers add up those of all replicas.
+    """
+    with tf.GradientTape() as tape:
+        total, terms = evaluate()
+        share = total / tf.distribute.get_strategy().num_replicas_in_sync
+    variables = [variable.value for variable in network.trainable_variables]
+    return total, terms, tape.gradient(share, variables)

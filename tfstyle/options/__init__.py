@@ -8,6 +8,7 @@ from tfstyle.options.keywords import StylizeKeywords
 from tfstyle.options.options import (
     APPLY_COLORS,
     EXPORT_FORMATS,
+    EXPORT_PARTS,
     EXPORT_PRECISIONS,
     NOISE_STARTS,
     BackboneName,
@@ -22,6 +23,7 @@ from tfstyle.options.recipes import FRAMES, INVERT, RECIPES, STYLIZE, TEXTURE, R
 __all__ = [
     "APPLY_COLORS",
     "EXPORT_FORMATS",
+    "EXPORT_PARTS",
     "EXPORT_PRECISIONS",
     "FRAMES",
     "INVERT",

@@ -426,6 +426,8 @@ EXPORT_FORMATS = {
 }
 """The extension of each format that a network is exported in; None for a folder."""
 EXPORT_PRECISIONS = ("float32", "float16", "int8")
+EXPORT_PARTS = ("whole", "encode", "stylize")
+"""Of a network for any style."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tfstyle.version import __version__
 
 RECORDED = {field.name for field in fields_of(Options)} | {
     *("width", "height"),
-    *("style_name", "model"),
+    *("style_name", "model", "strength"),
 }
 """Options that decide what a picture becomes, besides the pictures it is made from.
 

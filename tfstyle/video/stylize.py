@@ -32,6 +32,7 @@ from tfstyle.video.finished_frames import FinishedFrames
 from tfstyle.video.flow import find_motion, frame_flicker, warp
 
 if TYPE_CHECKING:
+    from tfstyle.networks.any_style import AnyStyleNet
     from tfstyle.networks.style_net import StyleNet
 
 TEMPORAL = 0.6
@@ -183,11 +184,11 @@ def check_video(
 
 
 def follow_motion(
-    network: StyleNet,
-    style_name: str | Mapping[str, float] | None = None,
+    network: StyleNet | AnyStyleNet,
+    style: Any = None,
     *,
     temporal: float = TEMPORAL,
-    max_memory: float = 0.0,
+    **options: Any,
 ) -> StylizeFrame:
     """Stylizes frames with a network, and steadies them.
 
@@ -197,27 +198,24 @@ def follow_motion(
 
     Args:
       network: A trained network.
-      style_name: Same as in ``apply_style``.
+      style: Same as in the network's ``painter``.
       temporal: a, from 0 to 1. Near 1, textures fade.
-      max_memory: Same as in ``apply_style``.
+      **options: Other arguments of ``painter``, such as ``max_memory``.
 
     Returns:
       A function for ``stylize_video``.
 
     Raises:
-      UsageError: If the network does not have the style, or ``temporal`` is out of
-        range.
+      UsageError: If the network does not have the style, or a number is out of range.
     """
-    from tfstyle.networks.apply import apply_network
-
     if not 0 <= temporal <= 1:
         raise UsageError(f"temporal={temporal}: give a number from 0 to 1")
-    blend = network.blend(style_name)
+    paint = network.painter(style, **options)
 
     def stylize_frame(
         frame: np.ndarray, warped: np.ndarray | None, consistency: np.ndarray | None
     ) -> np.ndarray:
-        picture = apply_network(network, frame, blend, max_memory)
+        picture = paint(frame)
         if warped is None or consistency is None:
             return picture
         return picture + temporal * consistency * (warped - picture)
