@@ -106,7 +106,7 @@ def test_train_refuses(refused, photos, tiny_backbone, words, message):
 
 
 def test_the_preset_is_the_paper():
-    assert preset_names("training") == ["johnson"]
+    assert preset_names("training") == ["any-style", "johnson"]
     values = FlagValues()
     train_command.define_flags(values)
     parse(values, ["train", "--preset=johnson", "--steps=7"], presets="training")
@@ -131,6 +131,43 @@ def test_apply_takes_styles_and_blends(run, folder, model):
     assert said == "out.png: 1 picture; style dark, the first of dark, light\n"
     half = brightness("--output=out.png", "--style_name=light:0.5,dark:0.5")
     assert dark + 0.05 < half < light - 0.05
+
+
+def test_apply_gives_the_style_of_any_picture(run, folder):
+    words = ("--size=48", "--strength=0.8", "--style_scale=0.5")
+    code, out, err = run("apply", "content.png", "o.png", "--style=style.png", *words)
+    assert (code, out, err) == (0, "o.png: 1 picture\n", "")
+    network = load_network("any")
+    wanted = network.stylize(
+        "content.png", "style.png", size=48, strength=0.8, style_scale=0.5
+    )
+    np.testing.assert_allclose(load_image("o.png")[0], wanted, atol=0.6 / 255)
+    assert run("apply", "--from_image=o.png", "--output=again.png")[0] == 0
+    assert Path("again.png").read_bytes() == Path("o.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--style=style.png", "--style_name=waves"], "--style_name: this network"),
+        (["--model=any"], "--style is missing: give the picture whose style"),
+        (["--strength=0.5"], "--strength: the network of --model=bundled has trained"),
+        (["--style=style.png", "--model=bundled"], "--style: the network of --model="),
+        (["--style=none.png"], "none.png: no such file"),
+    ],
+)
+def test_apply_refuses_what_fits_no_network(refused, folder, words, message):
+    code, said = refused("apply", "content.png", "o.png", *words)
+    assert code == 2
+    assert message in said
+    assert not Path("o.png").exists()
+
+
+def test_train_makes_one_style_better(run, photos, tiny_backbone):
+    words = ("--from=any", "--style=style.png", "--output=own", "--size=32")
+    assert run("train", *words, "--batch_size=1", "--minutes=0.0001")[0] == 0
+    words = ("--model=own", "--style=style.png", "--size=32")
+    assert run("apply", "content.png", "o.png", *words)[0] == 0
 
 
 def test_apply_keeps_names_and_folders(run, folder, model):

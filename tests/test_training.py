@@ -20,6 +20,7 @@ import tfstyle
 from tfstyle.errors import NonFiniteLossError, TfstyleError, UsageError
 from tfstyle.losses import perceptual as losses
 from tfstyle.networks import training
+from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.style_net import load_network
 from tfstyle.networks.training import train
 
@@ -203,7 +204,7 @@ def test_train_keeps_the_last_checkpoint_where_the_disk_is_full(
 def test_train_averages_weights_by_the_formula(photos, tmp_path):
     options = tfstyle.TrainingOptions(**TINY, steps=3, ema=0.2)
     one_device = tf.distribute.get_strategy()
-    made = training._Training(photos, STYLES, tmp_path, None, one_device, options)
+    made = training._Training(photos, STYLES, tmp_path, None, None, one_device, options)
     batches = iter(made._dataset())
     mean = made.averaged.get_weights()[0]
     for step in (1, 2, 3):
@@ -255,9 +256,53 @@ def test_train_refuses_no_style_and_no_photograph(photos, tmp_path):
         train(tmp_path / "empty", STYLES, tmp_path / "run", **TINY)
 
 
-def test_train_refuses_styles_without_names(photos, tmp_path):
-    with pytest.raises(UsageError, match=r"styles='a\.jpg': give a mapping from names"):
+def test_train_refuses_a_folder_of_paintings_that_is_none(photos, tmp_path):
+    with pytest.raises(UsageError, match=r"a\.jpg: no such folder"):
         train(photos, "a.jpg", tmp_path / "run")
+
+
+ANY = {"batch_size": 2, "size": 32, "warmup_steps": 0, "sample_steps": ()}
+
+
+@pytest.fixture(scope="module")
+def paintings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("paintings")
+    for i, picture in enumerate(STYLES.values()):
+        tfstyle.save_image(picture, folder / f"{i}.png")
+    return folder
+
+
+def test_train_learns_any_style_from_a_folder_of_paintings(photos, paintings, tmp_path):
+    whole = train(photos, paintings, tmp_path / "a", **ANY, steps=6)
+    assert isinstance(whole.network, AnyStyleNet)
+    frozen = AnyStyleNet(seed=0)
+    for name, layer in whole.network.encoder.items():
+        known = frozen.encoder[name].get_weights()
+        np.testing.assert_array_equal(layer.get_weights()[0], known[0])
+    assert whole.history["total"][-1] < whole.history["total"][0]
+    train(photos, paintings, tmp_path / "b", **ANY, steps=3, checkpoint_every=3)
+    resumed = train(photos, paintings, tmp_path / "b", **ANY, steps=6)
+    assert len(resumed.history["step"]) == 6
+    loaded = load_network(tmp_path / "b")
+    assert isinstance(loaded, AnyStyleNet)
+
+
+def test_train_goes_on_from_a_network_for_any_style(photos, paintings, tmp_path):
+    rate = {"learning_rate": 1e-9, "final_learning_rate": 0.0}
+    files = sorted(paintings.iterdir())[:1]
+    result = train(photos, files, tmp_path / "a", start="any", steps=1, **ANY, **rate)
+    known = load_network("any").get_weights()
+    for one, other in zip(result.network.get_weights(), known, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_train_refuses_what_has_no_effect(photos, paintings, tmp_path):
+    with pytest.raises(UsageError, match="width: a network for any style has one size"):
+        train(photos, paintings, tmp_path / "a", width=8)
+    with pytest.raises(UsageError, match="start: networks of named styles begin"):
+        train(photos, STYLES, tmp_path / "a", start="any")
+    with pytest.raises(UsageError, match="start=bundled: is no network for any style"):
+        train(photos, paintings, tmp_path / "a", start="bundled")
 
 
 @pytest.mark.parametrize(

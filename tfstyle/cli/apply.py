@@ -10,6 +10,7 @@ tfstyle apply folder results --style_name=waves:0.5,the_scream:0.5
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Literal
 
 from absl import flags
@@ -60,7 +61,7 @@ def define_flags(values: flags.FlagValues) -> None:
                 "With --style: scale of the strokes; 2 makes them coarser. Several "
                 "numbers for several styles.",
                 STYLE_GROUP,
-                hint=tuple[float, ...],
+                hint=Sequence[float],
                 default=(1.0,),
                 above=0,
                 at_most=MOST_SCALE,

@@ -115,13 +115,14 @@ def one_pass(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
       UsageError: If a flag is missing, or would have no effect.
     """
     model = values.model
-    if values.style and not values["model"].present:
+    if values.style and model == BUNDLED and not values["model"].present:
         model = ANY
-    own = ("strength", "style_scale", "content_mask")
+    own = {"strength", "style_scale", "content_mask"}.intersection(values)
+    # A picture's own flags, of --from_image, have values but are not present.
     given = {
         name: values[name].value
-        for name in own
-        if name in values and values[name].present
+        for name in sorted(own)
+        if values[name].value != values[name].default
     }
     if not takes_any_style(model):
         for name in given | ({"style": None} if values.style else {}):
