@@ -55,15 +55,15 @@ from look_measures import Judge
 import tfstyle
 from tfstyle.files import replaced, sha256
 from tfstyle.images import read_metadata
-from tfstyle.networks.blends import BUNDLED_FILE
+from tfstyle.networks.blends import BUNDLED, PRESET_FILES
 from tfstyle.stylizer.pictures import read_styles
 
 flags.DEFINE_list(
     "methods",
-    ["photo", "gram", "wasserstein@1.5", "neighbors", "microast", "bundled"],
+    ["photo", "gram", "wasserstein@1.5", "neighbors", "microast", "any", "bundled"],
     "What makes the pictures: photo (the photograph as it is), gram, wasserstein or "
-    "neighbors (the optimiser with that loss), microast, bundled (the bundled network, "
-    "for styles that it has), any (the preset 'any').",
+    "neighbors (the optimiser with that loss), microast, any (the network for any "
+    "style), bundled (the network of bundled styles, where the style is one of them).",
 )
 
 PAIRS = [
@@ -215,9 +215,9 @@ def optimised(method: str) -> Stylize:
 
 
 def bundled(method: str) -> Stylize:
-    """The bundled network, for the pictures that it was trained on."""
-    facts = json.loads(BUNDLED_FILE.with_suffix(".json").read_text())["styles"]
-    names = {fact["sha256"]: name for name, fact in facts.items()}
+    """The network of bundled styles, for the pictures that it was trained on."""
+    facts = json.loads(PRESET_FILES[BUNDLED].with_suffix(".json").read_text())
+    names = {fact["sha256"]: name for name, fact in facts["styles"].items()}
     network = tfstyle.load_network()
 
     def stylize(pair: Pair, content: np.ndarray, _: np.ndarray) -> np.ndarray | None:
@@ -228,7 +228,7 @@ def bundled(method: str) -> Stylize:
 
 
 def any_style(method: str) -> Stylize:
-    """The network of the preset ``any``."""
+    """The network for any style."""
     network = tfstyle.StyleNet.from_preset("any")
     return lambda pair, content, style: network.stylize(content, style)
 
