@@ -68,7 +68,7 @@ from tfstyle.cli import info
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
-from tfstyle.networks.export import TOLERANCES
+from tfstyle.networks.formats import TOLERANCES
 from tfstyle.networks.style_net import StyleNet
 from tfstyle.options import Options, fields_of
 from tfstyle.stylizer.run import Run

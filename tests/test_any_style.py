@@ -239,3 +239,13 @@ def test_the_network_runs_in_bfloat16(network):
     content, style = picture(48, 64), picture(32, 48, 1)
     found = half(content, half.code(style)).numpy()
     np.testing.assert_allclose(found, network(content, network.code(style)), atol=0.06)
+
+
+def test_large_pictures_are_computed_by_tiles_however_much_memory_there_is(
+    network, monkeypatch
+):
+    content, code = picture(400, 352), network.code(picture(64, 64, 1))
+    whole = apply_network(network, content, code)
+    monkeypatch.setattr(network.passes, "most_pixels", 90_000)
+    monkeypatch.setattr(network.passes, "whole", None)
+    np.testing.assert_allclose(apply_network(network, content, code), whole, atol=1e-5)

@@ -29,7 +29,7 @@ from tfstyle.batch import run as runs
 from tfstyle.batch.places import Places
 from tfstyle.errors import MissingExtraError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS
-from tfstyle.networks.style_net import apply_style, save_network
+from tfstyle.networks.style_net import apply_style, load_network, save_network
 
 PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "batch"]
 """With Ray; everything else runs in this process, see ``here``."""
@@ -482,6 +482,21 @@ def test_stylize_gives_what_is_wrong_with_a_picture(place, monkeypatch, error):
     assert isinstance(result, TfstyleError)
 
 
+def test_stylize_gives_the_style_of_any_picture(place):
+    own = {"model": "any", "strength": 0.7, "style_scale": 0.25}
+    stylize = Stylize("photos/1.png", size=32, **own)
+    travelled = pickle.loads(pickle.dumps(stylize))
+    (result,) = travelled.stylize([load_image("photos/3.bmp", 32)[0]])
+    wanted = load_network("any").stylize(
+        "photos/3.bmp", "photos/1.png", size=32, strength=0.7, style_scale=0.25
+    )
+    np.testing.assert_allclose(result, wanted, atol=1e-5)
+    with pytest.raises(UsageError, match="style: give the picture whose style"):
+        Stylize(model="any")
+    with pytest.raises(UsageError, match="style and style_name: give one of them"):
+        Stylize("photos/1.png", model="any", style_name="waves")
+
+
 @pytest.mark.fast
 def test_stylize_refuses_what_it_cannot_do(place):
     for options, message in (
@@ -489,7 +504,7 @@ def test_stylize_refuses_what_it_cannot_do(place):
         ({"style": "photos/1.png", "model": "model.keras"}, "give one of them"),
         ({"style": "photos/1.png", "style_scale": [1, 2]}, "2 numbers for 1 style;"),
         ({"style": "none.png"}, "none.png"),
-        ({"steps": 3}, "steps: trained styles have no such option"),
+        ({"steps": 3}, "steps: this network has no such option"),
         ({"color": "match"}, "choose one of style, content"),
         ({"model": "none.keras"}, "none.keras"),
     ):
@@ -772,7 +787,7 @@ PICTURES = "--content=photos/*"
         ((PICTURES, "--style_name=c"), "there is no style 'c'"),
         ((PICTURES, "--style_name=a:x"), "'x' is not a number"),
         ((PICTURES, "--model=none.keras"), "none.keras"),
-        ((PICTURES, "--steps=3"), "--steps: a trained style has no such option; give"),
+        ((PICTURES, "--steps=3"), "--steps: a network has no such option; leave"),
         ((PICTURES, "--color=match"), "choose one of style, content"),
         ((PICTURES, "--style=a.png"), "--style and --model: give one of them"),
         ((PICTURES, "--size=0"), "--size=0: give"),

@@ -345,9 +345,9 @@ def test_command_goes_on_with_the_same_flags_only(run, run_interrupted, place):
         (
             ("--steps=5",),
             2,
-            "--steps: a trained style has no such option; give --style",
+            "--steps: a network has no such option; leave it out",
         ),
-        (("--frame_steps=5",), 2, "--frame_steps: a trained style has no such"),
+        (("--frame_steps=5",), 2, "--frame_steps: a network has no such"),
         (("--size=0",), 2, "--size=0: give"),
     ],
 )

@@ -10,6 +10,7 @@ from .images import load_image as load_image
 from .images import resize_image as resize_image
 from .images import save_image as save_image
 from .losses import PerceptualLoss as PerceptualLoss
+from .networks.any_style import AnyStyleNet as AnyStyleNet
 from .networks.export import export_network as export_network
 from .networks.export_optimizer import export_optimizer as export_optimizer
 from .networks.style_net import StyleNet as StyleNet

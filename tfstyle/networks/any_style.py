@@ -15,6 +15,7 @@ a style between styles.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from tfstyle.backbones import slim19
 from tfstyle.backbones.base import preprocess
 from tfstyle.backbones.weights import read_weights
 from tfstyle.errors import UsageError
-from tfstyle.images import load_image
+from tfstyle.images import load_image, resize_image
 from tfstyle.images.masks import assign_styles, read_mask
 from tfstyle.networks import any_layers as layers
 from tfstyle.networks.any_apply import STRIDE, AnyPasses
@@ -350,7 +351,7 @@ class AnyStyleNet(keras.Model):
             if content_mask is not None:
                 regions = read_mask("content_mask", content_mask, size)
             shares, labels = assign_styles(weights, regions, None)
-            own = self._code_of(picture, 1.0) if strength < 1 else None
+            own = self._own_code(picture) if strength < 1 else None
             result = np.zeros_like(picture)
             for share, label in zip(shares.T, labels, strict=True):
                 code = mixed(codes, share)
@@ -368,6 +369,15 @@ class AnyStyleNet(keras.Model):
         return self.passes.code(
             load_image(picture, size, allow_upscale=True, name="style")
         )
+
+    def _own_code(self, picture: np.ndarray) -> dict[str, Any]:
+        """The code of a photograph, at its own scale where memory allows."""
+        size = np.array(picture.shape[1:3])
+        scale = min(1.0, math.sqrt(self.passes.most_pixels / size.prod()))
+        if scale < 1:
+            height, width = np.maximum(1, scale * size).astype(int)
+            picture = resize_image(picture, (int(height), int(width)))
+        return self.passes.code(picture)
 
     @functools.cached_property
     def passes(self) -> AnyPasses:

@@ -35,11 +35,13 @@ class NetworkPasses(Protocol):
     Attributes:
       field: How far the network sees around a pixel, in multiples of its stride.
       bytes_per_pixel: The most that a pass takes, per pixel of the picture.
+      most_pixels: Larger pictures are computed by tiles, however much memory there is.
       least_side: The shortest side of a picture in pixels.
     """
 
     field: Field
     bytes_per_pixel: float
+    most_pixels: float
     least_side: int
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -61,6 +63,7 @@ class Passes:
     Attributes:
       field: See ``NetworkPasses``.
       bytes_per_pixel: See ``NetworkPasses``.
+      most_pixels: None: tiles take a pass for each normalisation.
       least_side: Less cannot be reflected at each convolution.
       strides: The stride of the features that each normalisation takes.
       whole: ``whole(picture, blend)``: the network, for a picture of any size.
@@ -71,6 +74,7 @@ class Passes:
         ``begin`` to ``end``. Traced for each number of known moments.
     """
 
+    most_pixels = math.inf
     least_side = 6
 
     def __init__(self, network: StyleNet):
@@ -186,7 +190,7 @@ def apply_network(
             f"least {passes.least_side} pixels"
         )
     free = memory_limit(max_memory) - RUNTIME - _COPIES * pictures.nbytes
-    most_pixels = free / passes.bytes_per_pixel
+    most_pixels = min(free / passes.bytes_per_pixel, passes.most_pixels)
     grid = choose_grid(passes.working_size(size), passes.field, most_pixels)
     results = [
         passes.by_tiles(picture, blend, grid)
