@@ -52,7 +52,7 @@ MODEL = argument(
 )
 STRENGTH = argument(
     "strength",
-    "With the network for any style: from 0, the style of the photograph itself, to 1.",
+    "With the network for any style: from 0, the photograph itself, to 1.",
     STYLE_GROUP,
     hint=float,
     default=1.0,

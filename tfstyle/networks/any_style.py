@@ -278,7 +278,7 @@ class AnyStyleNet(keras.Model):
           size: Longest side of the result in pixels; None keeps the content's own.
           color: ``style``, or ``content`` to keep the content's colours and stylize
             its luminance only, see ``keep_colors``.
-          strength: From 0, the style of the photograph itself, to 1.
+          strength: From 0, the photograph itself, to 1.
           style_scale: Scale of the strokes; 2 makes them coarser. One number for all
             styles, or one for each.
           content_mask: A picture that divides the content into regions, each of which
@@ -359,7 +359,11 @@ class AnyStyleNet(keras.Model):
                     code = mixed([code, own], (strength, 1 - strength))
                 part = apply_network(self, picture, code, max_memory)
                 result += part if regions is None else part * regions[label]
-            return result
+            if own is None:
+                return result
+            # What drawing loses of the photograph is added in the same measure.
+            lost = picture - apply_network(self, picture, own, max_memory)
+            return np.clip(result + (1 - strength) * lost, 0, 1)
 
         return paint
 
