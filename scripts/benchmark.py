@@ -276,10 +276,11 @@ def choose_device() -> None:
 
 
 def our_options(backbone: str, weights: str, **options: Any) -> dict[str, Any]:
-    """Options of tfstyle that the flags give."""
+    """Options of tfstyle from the flags, with the loss that all contestants have."""
     names = ("max_memory", "precision", "jit_compile")
     given = {name: FLAGS[name].value for name in names}
-    return {"backbone": backbone, "weights": weights, **given, **options}
+    network = {"backbone": backbone, "weights": weights, "style_loss": "gram"}
+    return {**network, **given, **options}
 
 
 def our_name(backbone: str) -> str:

@@ -210,7 +210,9 @@ def optimised(method: str) -> Stylize:
     """The optimiser, which is built once for all pairs."""
     loss, scale = method.partition("@")[0], scale_of(method)
     size, style_size = FLAGS.size, round(FLAGS.size * scale)
-    stylizer = tfstyle.Stylizer(style_loss=loss, size=size, style_size=style_size)
+    stylizer = tfstyle.Stylizer(
+        style_loss=loss, size=size, style_size=style_size, style_scale=(1.0,)
+    )
     return lambda pair, content, style: stylizer(content, style).image
 
 

@@ -44,7 +44,7 @@ def compare(
     """Scores of one photograph in one style, and the pictures that were made."""
     applied = tfstyle.apply_style(photo, name, model=network)
     results = [
-        tfstyle.stylize(photo, style, content_weight=weight)
+        tfstyle.stylize(photo, style, style_loss="gram", content_weight=weight)
         for weight in CONTENT_WEIGHTS
     ]
     scores = [judges.score(result.image, photo, style) for result in results]

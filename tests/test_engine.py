@@ -141,8 +141,8 @@ def test_one_pass_gives_all_layers_and_targets_are_computed_once(
 ):
     stylizer = Stylizer(**{**OPTIONS, "margin": 0, "optimizer": "adam"})
     stylizer(content, style)
-    # For each scale: the content, the style, and one trace of the loss.
-    of_scale = [(16, 20), (18, 14), (16, 20), (32, 40), (36, 28), (32, 40)]
+    # For each scale: the content, the enlarged style, and one trace of the loss.
+    of_scale = [(16, 20), (27, 21), (16, 20), (32, 40), (54, 42), (32, 40)]
     assert passes == of_scale
     stylizer(1 - content, style)  # the style is known, the graphs are there
     assert passes == [*of_scale, (16, 20), (32, 40)]
@@ -296,7 +296,7 @@ def test_cells_of_a_sweep_and_loaded_styles_know_their_files(
 def test_from_preset_has_the_published_options_and_takes_others(name):
     stylizer = Stylizer.from_preset(name, size=64)
     assert stylizer.options.size == 64
-    assert stylizer.options.color == ("style" if name == "painting" else "free")
+    assert stylizer.options.color == "free"
     assert name in Stylizer.presets
 
 

@@ -209,6 +209,7 @@ def test_export_optimizer_gives_what_stylize_gives_in_float32(
         scales=1,
         margin=0,
         color="free",
+        style_scale=(1.0,),
         steps=15,
         content_weight=0.01,
         style_weight=3.0,

@@ -343,24 +343,35 @@ def test_parsing_a_preset_leaves_out_what_a_recipe_does_not_have():
 
 
 @pytest.mark.parametrize(
-    ("style_loss", "content_weight", "pooling", "steps"),
+    ("style_loss", "content_weight", "style_scale", "pooling", "steps"),
     [
-        ("gram", 0.05, "max", (100, 60, 40)),
-        ("wasserstein", 0.008, "avg", (100, 60, 40)),
-        ("neighbors", 0.01, "avg", (80, 50, 20)),
+        ("gram", 0.05, 1.0, "max", (100, 60, 40)),
+        ("wasserstein", 0.016, 1.5, "avg", (100, 60, 40)),
+        ("neighbors", 0.01, 1.0, "avg", (80, 50, 20)),
     ],
 )
 def test_each_style_loss_has_defaults_of_its_own(
-    style_loss, content_weight, pooling, steps
+    style_loss, content_weight, style_scale, pooling, steps
 ):
     options = Options(style_loss=style_loss)
     assert options.content_weight == content_weight
+    assert options.style_scale == (style_scale,)
     assert (options.pooling, options.steps) == (pooling, steps)
     given = Options(style_loss=style_loss, content_weight=0.3, pooling="max", steps=7)
     assert (given.content_weight, given.pooling, given.steps) == (0.3, "max", 7)
     assert STYLIZE.texts(options) == (
-        {} if style_loss == "gram" else {"style_loss": style_loss}
+        {} if style_loss == "wasserstein" else {"style_loss": style_loss}
     )
+
+
+def test_textures_inversions_and_trainings_have_gram_matrices_by_default():
+    textured, inverted = TEXTURE.options({}), INVERT.options({})
+    assert textured.style_loss == inverted.style_loss == "gram"
+    assert (textured.pooling, textured.style_scale) == ("max", (1.0,))
+    assert TrainingOptions().style_loss == "gram"
+    chosen = TEXTURE.options({"style_loss": "wasserstein"})
+    assert chosen.style_loss == "wasserstein"
+    assert TEXTURE.texts(textured) == {} == INVERT.texts(inverted)
 
 
 def test_a_training_refuses_neighbors():

@@ -30,10 +30,7 @@ def options_of(preset: str, *words: str) -> Options:
     return STYLIZE.options(values_of(values, STYLIZE.fields))
 
 
-EXPERIMENTS = [name for name in preset_names() if name != "painting"]
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", preset_names())
 def test_preset_names_known_flags_and_layers_and_its_source(name):
     from tfstyle.backbones import get_backbone
 
@@ -43,6 +40,7 @@ def test_preset_names_known_flags_and_layers_and_its_source(name):
 
     assert layers and set(layers) <= set(backbone.layers)
     assert options.color == "free"  # no experiment does
+    assert (options.style_loss, options.style_scale) == ("gram", (1.0,))
     assert re.search(r"CS231n|Gatys|VGG-19", " ".join(preset_source(name)))
 
 
@@ -105,20 +103,6 @@ def test_gatys_preset_is_the_published_experiment():
     assert options.steps == (1000,)
 
 
-def test_painting_preset_is_the_wasserstein_distance():
-    from tfstyle.losses.from_options import perceptual_loss
-
-    options = options_of("painting")
-    loss = perceptual_loss(options)
-    weights = [256, 64, 16, 4, 1]
-
-    assert loss.style_loss == "wasserstein"
-    assert list(loss.style_layers.values()) == pytest.approx(
-        [weight / sum(weights) for weight in weights]
-    )
-    assert "Crowson" in preset_source("painting")[0]
-
-
 def test_single_flags_override_a_preset():
     options = options_of("cs231n-starry-night", "--steps=7", "--tv_weight=0.5")
 
@@ -134,14 +118,12 @@ def test_unknown_preset_offers_the_nearest():
 def test_preset_of_a_training_is_told_where_a_picture_is_made():
     with pytest.raises(UsageError, match="johnson is for tfstyle train"):
         preset_options("johnson")
-    with pytest.raises(UsageError, match="painting is for tfstyle stylize"):
-        preset_options("painting", "training")
+    with pytest.raises(UsageError, match="gatys-vgg19 is for tfstyle stylize"):
+        preset_options("gatys-vgg19", "training")
 
 
 def test_preset_that_is_like_none_offers_all():
-    with pytest.raises(
-        UsageError, match=r"the presets are cs231n-.*, painting, vgg19-"
-    ):
+    with pytest.raises(UsageError, match=r"the presets are cs231n-.*, vgg19-"):
         preset_options("zzz")
 
 

@@ -26,7 +26,8 @@ def levels(picture):
 
 
 def read(content, style, **options):
-    return Stylizer(**options).read(content, style)
+    """The pictures of a run, with the style picture as large as it is."""
+    return Stylizer(**{"style_scale": (1.0,), **options}).read(content, style)
 
 
 def graphs():
@@ -85,6 +86,11 @@ def test_the_result_has_the_proportions_of_the_content(content, style):
     assert plan.size == (64, 80)
 
 
+def test_strokes_are_one_and_a_half_times_as_large_by_default(content, style):
+    plan = Stylizer().read(content, style)
+    assert plan.styles[0].picture.shape == (1, 54, 42, 3)  # of 36 × 28
+
+
 def test_starts(content, style, sources):
     assert read(content, style, init="noise").start == "noise"
     assert read(content, style, init="normal").start == "normal"
@@ -97,8 +103,8 @@ def test_starts(content, style, sources):
 
 
 def test_a_start_may_be_of_another_size(tiny_backbone, content, style):
-    options = {"learning_rate": 1e-7, "init": "style", **FEW}
-    result = tfstyle.stylize(content, style, **options)
+    options = {"learning_rate": 1e-7, "init": "style", "style_scale": (1.0,)}
+    result = tfstyle.stylize(content, style, **options, **FEW)
     expected = tfstyle.resize_image(style, (32, 40))
     np.testing.assert_allclose(result.images, expected, atol=1e-5)
 

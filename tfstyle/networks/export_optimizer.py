@@ -23,13 +23,14 @@ _TOLERANCE = 1 / 255
 
 
 def export_optimizer(path: str | os.PathLike[str], **options: Any) -> float:
-    """Writes the optimisation of Gatys et al. (2016) as a SavedModel, and checks it.
+    """Writes the optimisation of a picture as a SavedModel, and checks it.
 
     Its signature ``stylize`` takes ``content`` and ``style``, float32
     ``[1, H, W, 3]`` in [0, 1] of any sizes, ``steps`` (int32), ``content_weight`` and
     ``style_weight`` (float32), and returns ``stylized`` and ``losses``, the total at
     each step. The loop runs in the graph: Adam from the content picture, at one scale,
-    same as ``stylize(optimizer="adam", scales=1, margin=0, color="free")``.
+    same as ``stylize`` with ``optimizer="adam"``, ``scales=1``, ``margin=0``,
+    ``color="free"`` and ``style_scale=(1,)``.
 
     Args:
       path: A folder; the model is written to ``path/1``, or the next free number.
@@ -139,5 +140,6 @@ def _check(folder: pathlib.Path, options: Mapping[str, Any]) -> float:
         style_weight=tf.constant(chosen.style_weight, tf.float32),
     )["stylized"].numpy()
     plain = {"optimizer": "adam", "scales": 1, "margin": 0, "color": "free"}
+    plain["style_scale"] = (1.0,)
     wanted = stylize(content, style, **{**options, **plain, "steps": steps}).images
     return within(float(np.abs(found - wanted).max()), _TOLERANCE)

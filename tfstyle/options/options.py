@@ -41,6 +41,18 @@ def _by_style_loss(**defaults: Any) -> dict[str, dict[str, Any]]:
     return {"style_loss": defaults}
 
 
+def _style_loss(default: StyleLoss) -> Any:
+    """The option that chooses the style loss."""
+    return option(
+        default,
+        "How the picture is compared with the style: 'neighbors' compares each part "
+        "with the part of the style that is most like it (Kolkin et al.), "
+        "'wasserstein' means and covariances of features by the Wasserstein distance "
+        "of Gaussians, 'gram' Gram matrices (Gatys et al.).",
+        STYLE,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
     """The network that gives features."""
@@ -86,7 +98,7 @@ class ContentOptions:
         "Weight of the content loss.",
         STYLE,
         at_least=0,
-        by=_by_style_loss(neighbors=0.01, wasserstein=0.008, gram=0.05),
+        by=_by_style_loss(neighbors=0.01, wasserstein=0.016, gram=0.05),
     )
     content_layers: Layers = option(
         None,
@@ -107,14 +119,7 @@ class ContentOptions:
 class StyleOptions:
     """What is taken from the style picture."""
 
-    style_loss: StyleLoss = option(
-        "gram",
-        "How the picture is compared with the style: 'neighbors' compares each part "
-        "with the part of the style that is most like it (Kolkin et al.), "
-        "'wasserstein' means and covariances of features by the Wasserstein distance "
-        "of Gaussians, 'gram' Gram matrices (Gatys et al.).",
-        STYLE,
-    )
+    style_loss: StyleLoss = _style_loss("wasserstein")
     style_weight: float = option(1.0, "Weight of the style loss.", STYLE, at_least=0)
     style_layers: Layers = option(
         None, "Style layers as name:weight,... Default: the network's own.", STYLE
@@ -231,16 +236,18 @@ class StrokeOptions:
     """How large the style's strokes are."""
 
     style_scale: Sequence[float] = option(
-        (1.0,),
+        None,
         "Size of the strokes: 2 makes them twice as large, by enlarging the style "
         "picture. One number for all styles, or one for each.",
         STYLE,
         at_least=0.05,
         at_most=20,
+        by=_by_style_loss(neighbors=(1.0,), wasserstein=(1.5,), gram=(1.0,)),
     )
     style_size: int = option(
         0,
-        "Longest side of the style picture in pixels. 0: same as size.",
+        "Longest side of the style picture in pixels, before style_scale. 0: same as "
+        "size.",
         STYLE,
         at_least=0,
     )
@@ -438,6 +445,7 @@ class TrainingOptions(SeedOptions, LossOptions):
       UsageError: If an option has a value that it cannot have.
     """
 
+    style_loss: StyleLoss = _style_loss("gram")
     size: int = option(
         256, "Side in pixels of the crops of photographs.", PICTURES, at_least=32
     )

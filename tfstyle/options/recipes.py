@@ -103,12 +103,12 @@ INVERT = Recipe(
     "invert",
     without=(StyleOptions, StrokeOptions, ColorOptions),
     defaults={"init": "noise", "content_weight": 1.0, "tv_weight": 1.0},
-    fixed={"style_weight": 0.0},
+    fixed={"style_weight": 0.0, "style_loss": "gram"},
 )
 TEXTURE = Recipe(
     "texture",
     without=(ContentOptions, ColorOptions),
-    defaults={"init": "noise", "tv_weight": 0.0},
+    defaults={"init": "noise", "style_loss": "gram", "tv_weight": 0.0},
     fixed={"content_weight": 0.0},
 )
 FRAMES = Recipe("video", without=(SizeOptions, StartOptions, StopOptions))

@@ -120,7 +120,7 @@ class Stylizer:
             of them that have one size when loaded: they are optimised as one batch,
             which keeps a GPU busy. None where ``content_weight`` is 0.
           style: One picture, a folder, a list of pictures or of ``(picture, weight)``,
-            or a mapping from paths to weights: a blend of their Gram matrices. None
+            or a mapping from paths to weights: a blend of their statistics. None
             where ``style_weight`` is 0. From ``load_styles``, to read them once.
           content_mask: A picture of the content picture's regions, grey or in the
             colours of ``images.masks.LABELS`` (Gatys et al. 2017). Each region takes
