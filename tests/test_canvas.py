@@ -44,6 +44,7 @@ def test_favored_chroma_brings_a_lower_loss_sooner(monkeypatch):
     def loss():
         pictures = DATA / "content/astronaut.jpg", DATA / "style/nocturne.jpg"
         options = {"size": 128, "allow_upscale": True, "scales": 1, "steps": 40}
+        options["style_loss"] = "gram"
         return stylize(*pictures, **options).history["total"][-1]
 
     favored = loss()
@@ -74,7 +75,7 @@ def test_perceptual_loss_follows_the_options(tiny_backbone):
             style_weight=10.0,
             tv_weight=0.25,
             normalization="mean",
-            pooling="avg",
+            pooling="max",
         )
     )
     assert loss.content_layers == {"conv2_1": 3.0}
@@ -82,7 +83,7 @@ def test_perceptual_loss_follows_the_options(tiny_backbone):
     assert (loss.tv_weight, loss.normalization) == (0.25, "mean")
     assert loss.features.layers == ("conv2_1", "relu1_1", "pool2")
     kinds = {type(layer).__name__ for layer in loss.features.model.layers}
-    assert "AveragePooling2D" in kinds and "MaxPooling2D" not in kinds
+    assert "MaxPooling2D" in kinds and "AveragePooling2D" not in kinds
 
 
 def test_the_network_goes_no_deeper_than_the_terms_need(tiny_backbone):
@@ -92,12 +93,19 @@ def test_the_network_goes_no_deeper_than_the_terms_need(tiny_backbone):
     assert loss.features.layers == ("block3_conv1",)
 
 
-def test_default_layers_are_those_of_the_backbone():
-    loss = perceptual_loss(Options())
+@pytest.mark.parametrize(
+    ("style_loss", "shares"),
+    [("wasserstein", [256, 64, 16, 4, 1]), ("gram", [1, 1, 1, 1, 1])],
+)
+def test_default_layers_are_those_of_the_backbone(style_loss, shares):
+    options = Options(style_loss=style_loss)
+    loss = perceptual_loss(options)
     assert loss.content_layers == pytest.approx(
-        {"block4_conv2": Options().content_weight}
+        {"block4_conv2": options.content_weight}
     )
-    assert loss.style_layers == pytest.approx(dict.fromkeys(SLIM19.style_layers, 0.2))
+    assert list(loss.style_layers) == list(SLIM19.style_layers)
+    weights = [share / sum(shares) for share in shares]
+    assert list(loss.style_layers.values()) == pytest.approx(weights)
 
 
 # Precision.

@@ -33,7 +33,8 @@ TERMS = [
 
 
 def run(content, style, start=None, size=None, callbacks=(), **options):
-    few = {"scales": 1, "steps": 8, "margin": 0, "optimizer": "adam"}
+    few = {"style_loss": "gram", "scales": 1, "steps": 8, "margin": 0}
+    few["optimizer"] = "adam"
     chosen = Options(**{**few, **options})
     pictures = simple_pictures(content, style, start, size)
     return Run(Engine([chosen]), chosen, pictures, callbacks).finish()
