@@ -477,7 +477,7 @@ def test_stylize_gives_what_is_wrong_with_a_picture(place, monkeypatch, error):
     def refuse(images):
         raise error
 
-    monkeypatch.setattr(Stylize, "_optimizer", lambda self, memory: refuse)
+    monkeypatch.setattr(Stylize, "_optimizer", lambda *_: refuse)
     (result,) = stylize.stylize([picture(1)[0]])
     assert isinstance(result, TfstyleError)
 

@@ -44,7 +44,7 @@ def make_folder(path: str | os.PathLike[str], argument: str = "") -> pathlib.Pat
       The path.
 
     Raises:
-      UsageError: If it cannot be made.
+      UsageError: If it cannot be made, or not written to.
     """
     path = as_path(path, argument.rstrip("=") or "folder")
     try:
@@ -54,6 +54,11 @@ def make_folder(path: str | os.PathLike[str], argument: str = "") -> pathlib.Pat
             f"{argument}{path}: the folder cannot be made ({error.strerror}); choose "
             "another"
         ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{argument}{path}: you may not write to this folder; choose another or "
+            "change its permissions"
+        )
     return path
 
 

@@ -116,14 +116,17 @@ class Places:
         """The folder of unfinished files in the output folder."""
         return f"{self.output}/{_SCRATCH}"
 
+    @property
+    def _letters(self) -> str:
+        """The folder of the dead letter."""
+        return self.dead_letter.rpartition("/")[0]
+
     def check(self) -> None:
-        """Looks for a picture, and whether results can be written.
+        """Looks for a picture.
 
         Raises:
-          UsageError: If there is no picture, or a folder cannot be written to.
+          UsageError: If there is none, or the first folder cannot be read.
         """
-        for path in (self.output, self.dead_letter.rpartition("/")[0]):
-            store_of(path).check_folder(path)
         for _, names, problem in self.walk():
             if problem:
                 raise UsageError(f"{problem.path}: {problem.reason}")
@@ -143,8 +146,11 @@ class Places:
           When the run began, by the clock of the store, in nanoseconds.
 
         Raises:
-          UsageError: If results of other settings are there.
+          UsageError: If results of other settings are there, or a folder cannot be
+            written to.
         """
+        for folder in (self.output, self._letters):
+            store_of(folder).make_folder(folder)
         file = f"{self.output}/{SETTINGS}"
         with contextlib.suppress(FileNotFoundError):
             saved, now = store_of(file).read(file), self._with_pictures(settings)
@@ -172,7 +178,7 @@ class Places:
         Raises:
           TfstyleError: If it cannot be written.
         """
-        folder = path.rpartition("/")[0] if path == self.dead_letter else self.output
+        folder = self._letters if path == self.dead_letter else self.output
         try:
             store_of(path).write(path, content, f"{folder}/{_SCRATCH}")
         except OSError as error:
@@ -181,7 +187,7 @@ class Places:
 
     def close(self) -> None:
         """Removes what is unfinished."""
-        for folder in {self.output, self.dead_letter.rpartition("/")[0]}:
+        for folder in {self.output, self._letters}:
             with contextlib.suppress(OSError):
                 store_of(folder).delete_folder(f"{folder}/{_SCRATCH}")
 

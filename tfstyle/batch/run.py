@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -127,14 +128,15 @@ def stylize_folder(
     local = 0 if address else workers or default_workers()
     share = max(1, round(1 / gpus_per_worker)) if gpus_per_worker else local
     stylize = Stylize(style, workers=share, **options)
-    task = _Task(places, places.begin(stylize.settings), stylize)
+    begun = places.begin(stylize.settings)
+    listed = functools.partial(_rows, places, begun, stylize.optimizes)
     done = skipped = 0
     lines: list[str] = []
     with contextlib.closing(places), _ray(address, local) as ray:
-        parts = ray.data.from_items([{"of": "all"}]).flat_map(task.parts, num_cpus=0)
+        parts = ray.data.from_items([{"of": "all"}]).flat_map(listed, num_cpus=0)
         outcomes = parts.map_batches(
             _Worker,
-            fn_constructor_args=(task,),
+            fn_constructor_args=(places, begun, stylize),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(
                 size=workers or _capacity(ray, gpus_per_worker)
@@ -155,19 +157,12 @@ def stylize_folder(
     return Counts(done + skipped + len(lines), done, skipped, len(lines))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """What workers need to know."""
-
-    places: Places
-    begun: int
-    stylize: Stylize
-
-    def parts(self, _: Any) -> Iterator[dict[str, bytes]]:
-        """The pictures in parts, each a row of a Ray dataset."""
-        most = 1 if self.stylize.optimizes else MOST_OF_PART
-        for part in self.places.parts(self.begun, most):
-            yield {"part": pickle.dumps(part)}
+def _rows(
+    places: Places, begun: int, singly: bool, _: Any
+) -> Iterator[dict[str, bytes]]:
+    """The pictures in parts, each a row of a Ray dataset."""
+    for part in places.parts(begun, 1 if singly else MOST_OF_PART):
+        yield {"part": pickle.dumps(part)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +175,8 @@ class _Outcome:
 class _Worker:
     """Reads, stylizes and writes the pictures of parts, in a process of its own."""
 
-    def __init__(self, task: _Task):
-        self._places, self._begun, self._stylize = task.places, task.begun, task.stylize
+    def __init__(self, places: Places, begun: int, stylize: Stylize):
+        self._places, self._begun, self._stylize = places, begun, stylize
         self._suspicious = PARTS_IN_FLIGHT if _restarted() else 0
         self._problem: TfstyleError | None = None
         try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from tfstyle import files
 from tfstyle.errors import ImageError, UsageError
 from tfstyle.extras import import_extra
 from tfstyle.images.decoders import MAX_BYTES
@@ -45,25 +46,14 @@ class Store:
         info = _patiently(lambda: self._files.get_file_info(_key(path)))
         return info.type.name == "Directory"
 
-    def check_folder(self, folder: str) -> None:
-        """Refuses a folder of this machine that cannot be made or written to.
+    def make_folder(self, folder: str) -> None:
+        """Makes a folder of this machine; servers make theirs when they are needed.
 
         Raises:
-          UsageError: If it, or the first one above it that exists, is a file or may
-            not be written to.
+          UsageError: If it cannot be made, or not written to.
         """
-        if self._files:
-            return
-        there = pathlib.Path(folder)
-        while not there.exists():
-            there = there.parent
-        if not there.is_dir():
-            raise UsageError(f"{folder}: {there} is a file; choose another folder")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise UsageError(
-                f"{folder}: you may not write to {there}; choose another folder, or "
-                "change its permissions"
-            )
+        if not self._files:
+            files.make_folder(folder)
 
     def list(self, folder: str) -> dict[str, int | None]:
         """When each file of a folder was written, in nanoseconds; None for folders.

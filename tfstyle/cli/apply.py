@@ -23,13 +23,13 @@ from tfstyle.cli.outputs import (
     check_names_differ,
     check_originals,
     check_output,
-    make_folder,
     origin,
     pictures_read,
     result_folder,
 )
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.errors import ImageError, TfstyleError, UsageError
+from tfstyle.files import make_folder
 from tfstyle.images import SAVE_FORMATS, save_image
 from tfstyle.images.folder import picture_files, saved_as
 from tfstyle.images.masks import LABELS
@@ -173,5 +173,5 @@ def find_jobs(values: flags.FlagValues) -> Jobs:
     check_originals("output", results, read)
     check_names_differ("content", results, "be written as")
     for parent in sorted({result.parent for _, result in jobs}):
-        make_folder("output", parent)
+        make_folder(parent, "--output=")
     return jobs

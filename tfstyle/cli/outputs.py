@@ -94,7 +94,7 @@ def check_files(values: flags.FlagValues, outputs: Sequence[str]) -> None:
         import_extra("tensorboard", extra="tensorboard")
     for name in ("log_dir", "snapshot_dir", "checkpoint"):
         if folder := values[name].value:
-            make_folder(name, pathlib.Path(folder))
+            files.make_folder(folder, f"--{name}=")
     check_weights(values)
 
 
@@ -189,20 +189,6 @@ def check_names_differ(flag: str, names: Sequence[str], fate: str) -> None:
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(
             f"--{flag}: two pictures would both {fate} {twice[0]}; rename one"
-        )
-
-
-def make_folder(name: str, folder: pathlib.Path) -> None:
-    """Makes the folder that a flag names.
-
-    Raises:
-      UsageError: If it cannot be made, or not written to.
-    """
-    files.make_folder(folder, f"--{name}=")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"--{name}={folder}: you may not write to this folder; choose another or "
-            "change its permissions"
         )
 
 

@@ -24,9 +24,9 @@ from tfstyle.cli.outputs import (
     RUN_OUTPUTS,
     check_folder_name,
     check_names_differ,
-    make_folder,
 )
 from tfstyle.cli.run import carry_out
+from tfstyle.files import make_folder
 from tfstyle.options import STYLIZE
 from tfstyle.stylizer import Stylizer
 
@@ -79,5 +79,5 @@ def output_files(folder: str, contents: list[str]) -> list[str]:
     check_folder_name(folder, f"{len(contents)} content pictures")
     names = [f"{pathlib.Path(content).stem}.png" for content in contents]
     check_names_differ("content", names, "be written as")
-    make_folder("output", pathlib.Path(folder))
+    make_folder(folder, "--output=")
     return [str(pathlib.Path(folder) / name) for name in names]

@@ -31,14 +31,13 @@ from tfstyle.cli.outputs import (
     ResultFolder,
     check_folder_name,
     check_originals,
-    make_folder,
     origin,
     pictures_read,
 )
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
-from tfstyle.files import replaced
+from tfstyle.files import make_folder, replaced
 from tfstyle.images import save_image
 from tfstyle.images.sheet import contact_sheet
 from tfstyle.monitoring.progress_bar import ProgressBar
@@ -74,7 +73,7 @@ def run(values: flags.FlagValues) -> int:
     names = [SHEET, TABLE, *_file_names(grid)]
     outputs = [str(folder / name) for name in names]
     check_originals("output", outputs, pictures_read(values))
-    make_folder("output", folder)
+    make_folder(folder, "--output=")
     signals, bars = StopOnSignal(), ExitStack()
     results = sweep(
         content,

@@ -30,11 +30,12 @@ from absl import flags
 from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
-from tfstyle.cli.outputs import check_names_differ, check_weights, make_folder
+from tfstyle.cli.outputs import check_names_differ, check_weights
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.errors import UsageError
 from tfstyle.extras import import_extra
+from tfstyle.files import make_folder
 from tfstyle.images.folder import picture_files
 from tfstyle.images.samples import SAMPLES
 from tfstyle.monitoring.progress_bar import ProgressBar
@@ -113,7 +114,7 @@ def run(values: flags.FlagValues) -> int:
     check_weights(values)
     for folder in ("output", "log_dir"):
         if path := values[folder].value:
-            make_folder(folder, pathlib.Path(path))
+            make_folder(path, f"--{folder}=")
     if values.log_dir:
         import_extra("tensorboard", extra="tensorboard")
     strategy = make_strategy(values.strategy)
