@@ -40,7 +40,7 @@ from tfstyle.stylizer.pictures import weighted_sources
 TAPS = {"block2_conv1": 48, "block3_conv1": 96, "block4_conv1": 128}
 """The layers whose features get the painting's statistics, with their channels."""
 
-STYLE_SIZE = 512
+STYLE_SIZE = 256
 """Longest side in pixels at which a painting is looked at."""
 
 _DESCRIBED = {"block1_conv1": 16, **TAPS}
