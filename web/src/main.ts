@@ -65,8 +65,9 @@ async function make(turn: number) {
 async function paint(photograph: Picture, content: Pixels, styles: Share[]) {
   await painter.load();
   const slow = setTimeout(() => wall.busy("Painting…"), 300);
-  const shares = await withStrength(styles, photograph.key, () => photograph.pixels(STYLE_SIDE));
-  const painted = await painter.paint(content, shares).finally(() => clearTimeout(slow));
+  const own = ownShare(`${photograph.key} ${content.width}`, content);
+  const order = { content, ...withStrength(styles, own) };
+  const painted = await painter.paint(order).finally(() => clearTimeout(slow));
   const { width, height } = painted.pixels;
   pace = painted.seconds / (width * height);
   const names = [photographs.title, ...styleTitles()].join("_");
@@ -87,12 +88,17 @@ async function shareOf(painting: Picture, weight: number): Promise<Share> {
 }
 
 /** The same with a share of the photograph's own style, where the strength is not full. */
-async function withStrength(styles: Share[], key: string, own: () => Promise<Pixels> | Pixels) {
-  const strength = value("strength") / 100;
-  const shares = styles.map((share) => ({ ...share, weight: strength * share.weight }));
-  if (strength < 1) shares.push({ key, weight: 1 - strength, pixels: await own() });
-  return shares.filter(({ weight }) => weight > 0);
+function withStrength(styles: Share[], own: Share) {
+  if (!own.weight) return { styles };
+  const weaker = styles.map((share) => ({ ...share, weight: (1 - own.weight) * share.weight }));
+  return { styles: weaker.filter(({ weight }) => weight > 0), own };
 }
+
+const ownShare = (key: string, pixels: Pixels): Share => ({
+  key,
+  weight: 1 - value("strength") / 100,
+  pixels,
+});
 
 const mixing = () => $<HTMLInputElement>("mix").checked;
 const styleTitles = () => (mixing() ? [paintings.title, seconds.title] : [paintings.title]);
@@ -127,8 +133,8 @@ async function live() {
     wall.live = true;
     while (camera.on) {
       const frame = camera.frame();
-      const shares = await withStrength(await chosenStyles(), camera.key, () => frame);
-      const { pixels, seconds } = await painter.paint(frame, shares);
+      const order = withStrength(await chosenStyles(), ownShare(camera.key, frame));
+      const { pixels, seconds } = await painter.paint({ content: frame, ...order });
       camera.adapt(seconds);
       if (!camera.on) break;
       wall.show(pixels, `Camera, after ${styleTitles().join(" and ")}`, "camera");

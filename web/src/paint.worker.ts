@@ -3,7 +3,7 @@
  * `stylize.onnx` paints a picture with such tensors.
  */
 import type * as Runtime from "onnxruntime-web/wasm";
-import type { Answer, Pixels, Question, Share } from "./protocol";
+import type { Answer, Order, Pixels, Question, Share } from "./protocol";
 
 type Code = Record<string, Runtime.Tensor>;
 type Loading = Extract<Question, { type: "load" }>;
@@ -22,7 +22,7 @@ onmessage = async ({ data }: MessageEvent<Question>) => {
     if (data.type === "load") await load(data);
     else {
       const began = performance.now();
-      const pixels = await paint(data.content, data.shares);
+      const pixels = await paint(data);
       const seconds = (performance.now() - began) / 1000;
       say({ type: "painted", pixels, seconds }, [pixels.data.buffer]);
     }
@@ -82,9 +82,18 @@ async function fetched(address: URL, size: number, count: (bytes: number) => voi
   return bytes.subarray(0, filled);
 }
 
-async function paint(content: Pixels, shares: Share[]): Promise<Pixels> {
-  const code = await mixed(shares);
-  const { stylized } = await painter.run({ content: tensorOf(content), ...code });
+async function paint({ content, styles, own }: Order): Promise<Pixels> {
+  const picture = tensorOf(content);
+  const code = await mixed(own ? [...styles, own] : styles);
+  const { stylized } = await painter.run({ content: picture, ...code });
+  if (own) {
+    // What drawing loses of the photograph is added in the measure that it counts.
+    const drawn = await painter.run({ content: picture, ...(await encoded(own)) });
+    const [result, whole, part] = [stylized, picture, drawn.stylized].map(
+      ({ data }) => data as Float32Array,
+    );
+    for (let i = 0; i < result.length; i++) result[i] += own.weight * (whole[i] - part[i]);
+  }
   return pixelsOf(stylized);
 }
 

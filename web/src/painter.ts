@@ -1,6 +1,6 @@
 /** The worker that paints, as the page sees it. */
 import files from "virtual:files";
-import type { Answer, Pixels, Question, Share } from "./protocol";
+import type { Answer, Order, Pixels, Question } from "./protocol";
 
 /** The worker is gone, or can do no more; the next picture starts another. */
 export class Lost extends Error {}
@@ -33,20 +33,20 @@ export class Painter {
   }
 
   /** Paints, after what was asked before. */
-  paint(content: Pixels, shares: Share[]): Promise<Painted> {
-    const painted = this.#last.then(() => this.#paint(content, shares));
+  paint(order: Order): Promise<Painted> {
+    const painted = this.#last.then(() => this.#paint(order));
     this.#last = painted.catch(() => {});
     return painted;
   }
 
-  async #paint(content: Pixels, shares: Share[]): Promise<Painted> {
+  async #paint(order: Order): Promise<Painted> {
     const mayFallBack = this.#gpu;
     try {
       await this.load();
-      return (await this.#ask({ type: "paint", content, shares })) as Painted & Answer;
+      return (await this.#ask({ type: "paint", ...order })) as Painted & Answer;
     } catch (error) {
       if (!(error instanceof Lost && mayFallBack)) throw error;
-      return this.#paint(content, shares);
+      return this.#paint(order);
     }
   }
 

@@ -14,9 +14,17 @@ export interface Share {
   pixels: Pixels;
 }
 
+/** What to paint: the weights of all styles add up to 1. */
+export interface Order {
+  content: Pixels;
+  styles: Share[];
+  /** The content itself, where the strength is not full. */
+  own?: Share;
+}
+
 export type Question =
   | { type: "load"; base: string; sizes: Record<string, number>; gpu: boolean; lock: string }
-  | { type: "paint"; content: Pixels; shares: Share[] };
+  | ({ type: "paint" } & Order);
 
 export type Answer =
   | { type: "progress"; share: number }
