@@ -128,7 +128,7 @@ def test_tiles_make_the_same_picture(network, size, pixels):
     grid = choose_grid(passes.working_size(size), passes.field, pixels)
     assert len(grid) >= 3
     tiled = passes.by_tiles(content, code, grid)
-    np.testing.assert_allclose(tiled, apply_network(network, content, code), atol=1e-5)
+    np.testing.assert_allclose(tiled, apply_network(network, content, code), atol=3e-5)
 
 
 def test_strength_goes_from_the_photograph_to_the_style(network):
