@@ -23,6 +23,7 @@ SHALLOW = {
     "weights": "imagenet",
     "style_layers": ["block1_conv1", "block2_conv1"],
     "content_layers": ["block2_conv1"],
+    "style_loss": "gram",
 }
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="needs PyTorch"
@@ -160,7 +161,8 @@ def test_the_cheapest_run_that_reaches_the_goal_counts(report):
 
 @pytest.fixture(params=["slim19", "vgg19"])
 def task(request, baselines, tiny):
-    layers = {name: SHALLOW[name] for name in ("style_layers", "content_layers")}
+    names = ("style_layers", "content_layers", "style_loss")
+    layers = {name: SHALLOW[name] for name in names}
     weights = {
         "slim19": "imagenet",
         "vgg19": str(tiny.parent / "vgg19.npz"),

@@ -22,7 +22,6 @@ from tfstyle.losses import (
     PerceptualLoss,
 )
 from tfstyle.losses.tiled import TiledLoss
-from tfstyle.networks import apply
 from tfstyle.options.options import Normalization
 
 seeds = st.integers(0, 2**32 - 1)
@@ -282,6 +281,6 @@ def test_a_network_by_tiles_is_the_whole(network, size, tiles, share, seed):
     image = picture(seed, *size)
     blend = tf.constant([[share, 1 - share]], tf.float32)
     whole = network(image, blend).numpy()
-    parts = apply._by_tiles(network, image, blend, Grid(*cuts))
+    parts = network.passes.by_tiles(image, blend, Grid(*cuts))
     np.testing.assert_allclose(parts, whole, atol=2e-4)
     assert whole.std() > 0.02
