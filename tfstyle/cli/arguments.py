@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from tfstyle.cli.flags import OUTPUT, argument
+from tfstyle.cli.flags import ADDRESS, OUTPUT, argument
 from tfstyle.errors import UsageError
 from tfstyle.images.masks import LABELS
 from tfstyle.networks.blends import (
@@ -17,7 +17,7 @@ from tfstyle.networks.blends import (
     read_style_names,
     takes_any_style,
 )
-from tfstyle.options.fields import NETWORK
+from tfstyle.options.fields import NETWORK, OptionField
 from tfstyle.options.fields import STYLE as STYLE_GROUP
 
 STYLE = argument(
@@ -70,6 +70,15 @@ PRESET = argument(
 LOG_DIR = argument(
     "log_dir", "Folder for TensorBoard: every term of the loss, and pictures.", OUTPUT
 )
+
+BROWSER = argument(
+    "browser", "Open the page in a browser.", ADDRESS, hint=bool, default=True
+)
+
+
+def port(help: str) -> OptionField:
+    """The port at which a page is served."""
+    return argument("port", help, ADDRESS, hint=int, at_least=1, at_most=65535)
 
 
 def optimizes(values: flags.FlagValues) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +53,29 @@ def check_interrupts() -> None:
     """
     if _interrupts:
         raise KeyboardInterrupt
+
+
+def signal_awaited() -> Callable[[], int]:
+    """Lets SIGINT and SIGTERM end a wait, from now on.
+
+    Returns:
+      A function that waits for one of them, and returns the exit code.
+    """
+    ended, received = threading.Event(), list[int]()
+
+    def end(number: int, _: object) -> None:
+        received.append(number)
+        ended.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    check_interrupts()
+
+    def wait() -> int:
+        ended.wait()
+        return 128 + received[0]
+
+    return wait
 
 
 class StopOnSignal:

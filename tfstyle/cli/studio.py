@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 import pathlib
-import signal
 import tempfile
-import threading
 
 from absl import flags
 
 from tfstyle.backend import check_backend
+from tfstyle.cli import arguments
 from tfstyle.cli.flags import ADDRESS, argument, define
 from tfstyle.cli.quiet import announce_loading, import_tensorflow, quiet_libraries
-from tfstyle.cli.signals import check_interrupts
+from tfstyle.cli.signals import signal_awaited
 from tfstyle.extras import import_extra
 from tfstyle.options import fields_of
 from tfstyle.options.fields import MEMORY
@@ -38,21 +37,8 @@ def define_flags(values: flags.FlagValues) -> None:
                 ADDRESS,
                 default="127.0.0.1",
             ),
-            argument(
-                "port",
-                "Port. Default: the first free one from 7860.",
-                ADDRESS,
-                hint=int,
-                at_least=1,
-                at_most=65535,
-            ),
-            argument(
-                "browser",
-                "Open the page in a browser.",
-                ADDRESS,
-                hint=bool,
-                default=True,
-            ),
+            arguments.port("Port. Default: the first free one from 7860."),
+            arguments.BROWSER,
             argument(
                 "max_size",
                 "Largest size that the page offers: the longest side in pixels.",
@@ -91,16 +77,7 @@ def run(values: flags.FlagValues) -> int:
         import_tensorflow()
         from tfstyle.studio.server import serving
 
-        ended = threading.Event()
-        received = []
-
-        def end(number: int, _: object) -> None:
-            received.append(number)
-            ended.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, end)
-        check_interrupts()
+        wait = signal_awaited()
         with (
             quiet_libraries(),
             serving(
@@ -113,5 +90,4 @@ def run(values: flags.FlagValues) -> int:
             ) as url,
         ):
             print(f"tfstyle studio: {url} (Ctrl-C ends it)", flush=True)
-            ended.wait()
-    return 128 + received[0]
+            return wait()

@@ -15,15 +15,15 @@ import http.server
 import io
 import json
 import pathlib
-import signal
 import threading
 import webbrowser
 from collections.abc import Iterator
 
 from absl import flags
 
+from tfstyle.cli import arguments
 from tfstyle.cli.flags import ADDRESS, argument, define
-from tfstyle.cli.signals import check_interrupts
+from tfstyle.cli.signals import signal_awaited
 from tfstyle.errors import UsageError
 
 PAGE = pathlib.Path(__file__).parents[2] / "web" / "dist"
@@ -42,43 +42,22 @@ def define_flags(values: flags.FlagValues) -> None:
                 "Folder of the built page. Default: web/dist of the checkout.",
                 ADDRESS,
             ),
-            argument(
-                "port",
-                f"Port on this machine. Default: the first free one from {_PORTS[0]}.",
-                ADDRESS,
-                hint=int,
-                at_least=1,
-                at_most=65535,
+            arguments.port(
+                f"Port on this machine. Default: the first free one from {_PORTS[0]}."
             ),
-            argument(
-                "browser",
-                "Open the page in a browser.",
-                ADDRESS,
-                hint=bool,
-                default=True,
-            ),
+            arguments.BROWSER,
         ],
     )
 
 
 def run(values: flags.FlagValues) -> int:
     """Serves the page until a signal comes."""
-    ended = threading.Event()
-    received = []
-
-    def end(number: int, _: object) -> None:
-        received.append(number)
-        ended.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    check_interrupts()
+    wait = signal_awaited()
     with serving(pathlib.Path(values.page or PAGE), values.port) as url:
         print(f"tfstyle web: {url} (Ctrl-C ends it)", flush=True)
         if values.browser:
             webbrowser.open(url)
-        ended.wait()
-    return 128 + received[0]
+        return wait()
 
 
 @contextlib.contextmanager

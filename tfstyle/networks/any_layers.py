@@ -102,15 +102,28 @@ def enlarged_convolution(x: Any, kernel: Any, bias: Any) -> Any:
     Returns:
       Features ``[N, 2 * h, 2 * w, D]``.
     """
-    quarters = [part for rows in _halves(kernel, 0) for part in _halves(rows, 1)]
     x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
-    x = ops.conv(x, ops.concatenate(quarters, -1), 1, "valid")
+    x = ops.conv(x, kernel_of_enlarged(kernel), 1, "valid")
     batch, rows, columns = ops.shape(x)[:3]
     channels = kernel.shape[-1]
     x = ops.reshape(x, (batch, rows, columns, 2, 2, channels))
     x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
     x = ops.reshape(x, (batch, 2 * rows, 2 * columns, channels))
     return x[:, 1:-1, 1:-1] + bias
+
+
+def kernel_of_enlarged(kernel: Any) -> Any:
+    """What a kernel does to features whose values are repeated, on the small features.
+
+    Args:
+      kernel: ``[3, 3, C, D]``.
+
+    Returns:
+      Four kernels of two by two, ``[2, 2, C, 4 * D]``, for the four pixels that a
+      value becomes.
+    """
+    quarters = [part for rows in _halves(kernel, 0) for part in _halves(rows, 1)]
+    return ops.concatenate(quarters, -1)
 
 
 def enlarged(x: Any) -> Any:

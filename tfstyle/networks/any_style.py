@@ -35,7 +35,7 @@ from tfstyle.networks.any_apply import STRIDE, AnyPasses
 from tfstyle.networks.apply import Painter, apply_network, stylized
 from tfstyle.networks.blends import MOST_SCALE
 from tfstyle.networks.network_files import write_preset
-from tfstyle.stylizer.pictures import weighted_sources
+from tfstyle.stylizer.pictures import scale_of_each, weighted_sources
 
 TAPS = {"block2_conv1": 48, "block3_conv1": 96, "block4_conv1": 128}
 """The layers whose features get the painting's statistics, with their channels."""
@@ -212,8 +212,8 @@ class AnyStyleNet(keras.Model):
             for name in TAPS
         }
         modulation, at = {}, 0
+        both = ops.cast(code["modulation"], self.compute_dtype)[:, None, None]
         for name, channels in _MODULATED.items():
-            both = ops.cast(code["modulation"], self.compute_dtype)[:, None, None]
             modulation[name] = (
                 1 + both[..., at : at + channels],
                 both[..., at + channels : at + 2 * channels],
@@ -275,18 +275,15 @@ class AnyStyleNet(keras.Model):
           content: Path, ``PIL.Image``, array or tensor, see ``load_image``.
           style: The same. Several are blended: a list, with weights a list of pairs
             ``(picture, weight)`` or a mapping.
-          size: Longest side of the result in pixels; None keeps the content's own.
-          color: ``style``, or ``content`` to keep the content's colours and stylize
-            its luminance only, see ``keep_colors``.
+          size: Same as in ``StyleNet.stylize``.
+          color: Same as in ``StyleNet.stylize``.
           strength: From 0, the photograph itself, to 1.
           style_scale: Scale of the strokes; 2 makes them coarser. One number for all
             styles, or one for each.
           content_mask: A picture that divides the content into regions, each of which
             takes one of the styles, see ``tfstyle.stylize``.
-          protect: A grey picture; where it is white, the picture stays as it is.
-          max_memory: Gigabytes that may be taken. A picture that needs more is
-            computed tile by tile, with the same result. 0: a safe share of what there
-            is.
+          protect: Same as in ``StyleNet.stylize``.
+          max_memory: Same as in ``StyleNet.stylize``.
 
         Returns:
           The picture, ``[H, W, 3]`` float32, RGB in [0, 1].
@@ -399,19 +396,15 @@ class AnyStyleNet(keras.Model):
         return plain
 
 
-def _scales(given: float | Sequence[float], styles: int) -> list[float]:
+def _scales(given: float | Sequence[float], styles: int) -> tuple[float, ...]:
     """The scale of each style."""
-    scales = list(given) if isinstance(given, Sequence) else [given]
-    if len(scales) not in (1, styles):
-        raise UsageError(
-            f"style_scale has {len(scales)} numbers for {styles} "
-            f"style{'s' * (styles > 1)}; give one for all, or one for each"
-        )
+    scales = given if isinstance(given, Sequence) else [given]
+    scales = scale_of_each(scales, styles)
     if not all(0 < scale <= MOST_SCALE for scale in scales):
         raise UsageError(
             f"style_scale={given}: give numbers above 0, at most {MOST_SCALE}"
         )
-    return scales * (styles // len(scales))
+    return scales
 
 
 def _continued(images: Any) -> Any:

@@ -63,7 +63,7 @@ class Passes:
     Attributes:
       field: See ``NetworkPasses``.
       bytes_per_pixel: See ``NetworkPasses``.
-      most_pixels: None: tiles take a pass for each normalisation.
+      most_pixels: Infinite, because tiles take a pass for each normalisation.
       least_side: Less cannot be reflected at each convolution.
       strides: The stride of the features that each normalisation takes.
       whole: ``whole(picture, blend)``: the network, for a picture of any size.

@@ -12,14 +12,17 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.export_any import export_any_style
 from tfstyle.networks.formats import (
+    CHECKED_SIZES,
     TOLERANCES,
     Run,
+    checked_picture,
     graph,
+    largest_difference,
     run_litert,
     run_onnx,
     run_saved_model,
@@ -31,7 +34,6 @@ from tfstyle.networks.formats import (
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS
 
-_CHECKED_SIZES = ((37, 53), (64, 48))
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
 
 
@@ -195,15 +197,8 @@ def _write_onnx(
 def _check(network: StyleNet, blend: np.ndarray, run: Run, precision: str) -> float:
     """The largest difference on smooth and noisy pictures of several sizes."""
     random, difference = np.random.default_rng(0), 0.0
-    for height, width in _CHECKED_SIZES:
-        noise = random.uniform(size=[1, height, width, 3])
-        ramp = np.linspace(0, 1, width)[:, None]
-        picture = (0.3 * noise + 0.7 * ramp).astype("float32")
+    for height, width in CHECKED_SIZES:
+        picture = checked_picture(random, height, width)
         wanted = network(picture, blend).numpy()
-        found = run(picture)
-        if found.shape != wanted.shape:
-            raise TfstyleError(
-                f"the exported network makes {found.shape} of {wanted.shape}"
-            )
-        difference = max(difference, float(np.abs(found - wanted).max()))
+        difference = max(difference, largest_difference(run(picture), wanted))
     return within(difference, TOLERANCES[precision])

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.formats import (
+    CHECKED_SIZES,
     TOLERANCES,
     Call,
     call_litert,
     call_onnx,
+    checked_picture,
     graph,
+    largest_difference,
     within,
     write_litert,
     write_onnx,
@@ -26,8 +29,6 @@ from tfstyle.networks.formats import (
 )
 from tfstyle.networks.style_net import load_network, save_network
 from tfstyle.options import EXPORT_PARTS
-
-_CHECKED_SIZES = ((37, 53), (64, 48))
 
 
 def export_any_style(
@@ -156,10 +157,9 @@ def _check(
 ) -> float:
     """The largest difference of a part from the network's own, of values near 1."""
     random, difference = np.random.default_rng(0), 0.0
-    for height, width in _CHECKED_SIZES:
+    for size in CHECKED_SIZES:
         content, style = (
-            _picture(random, height, width),
-            _picture(random, width, height),
+            checked_picture(random, *shape) for shape in (size, size[::-1])
         )
         code = {name: np.array(value) for name, value in network.code(style).items()}
         inputs: dict[str, np.ndarray] = {
@@ -170,16 +170,7 @@ def _check(
         picture = {"stylized": np.array(network(content, code))}
         wanted, found = code if part == "encode" else picture, call(**inputs)
         for name, value in wanted.items():
-            if found[name].shape != value.shape:
-                raise TfstyleError(
-                    f"the exported network makes {found[name].shape} of {value.shape}"
-                )
-            size = max(1.0, np.abs(value).max())
-            difference = max(difference, np.abs(found[name] - value).max() / size)
-    return within(float(difference), tolerance)
-
-
-def _picture(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth and noisy."""
-    noise = random.uniform(size=[1, height, width, 3])
-    return (0.3 * noise + 0.7 * np.linspace(0, 1, width)[:, None]).astype("float32")
+            largest = max(1.0, float(np.abs(value).max()))
+            apart = largest_difference(found[name], value) / largest
+            difference = max(difference, apart)
+    return within(difference, tolerance)

@@ -23,6 +23,9 @@ from tfstyle.extras import import_extra
 TOLERANCES = {"float32": 1 / 255, "float16": 4 / 255, "int8": 48 / 255}
 """The largest difference from the Keras network's values, by precision of weights."""
 
+CHECKED_SIZES = ((37, 53), (64, 48))
+"""Heights and widths of the pictures on which exports are compared."""
+
 Run = Callable[[np.ndarray], np.ndarray]
 """Gives pictures ``[N, H, W, 3]`` the style that is built in."""
 
@@ -65,6 +68,26 @@ def write_saved_model(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return difference
+
+
+def checked_picture(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A smooth and noisy picture ``[1, H, W, 3]``, on which exports are compared."""
+    noise = random.uniform(size=[1, height, width, 3])
+    ramp = np.linspace(0, 1, width)[:, None]
+    return (0.3 * noise + 0.7 * ramp).astype("float32")
+
+
+def largest_difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference of what an export gives from what it should.
+
+    Raises:
+      TfstyleError: If the shapes differ.
+    """
+    if found.shape != wanted.shape:
+        raise TfstyleError(
+            f"the exported network makes {found.shape} of {wanted.shape}"
+        )
+    return float(np.abs(found - wanted).max())
 
 
 def within(difference: float, tolerance: float) -> float:

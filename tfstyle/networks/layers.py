@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfstyle.networks.any_layers import kernel_of_enlarged
 from tfstyle.raw_tensorflow import fused_instance_norm
 
 
@@ -137,10 +138,9 @@ def enlarged_convolution(x: tf.Tensor, kernel: tf.Tensor, size: tf.Tensor) -> tf
     Returns:
       Features ``[N, *size, D]``.
     """
-    kernel = tf.cast(kernel, x.dtype)
-    quarters = [part for rows in _halves(kernel, 0) for part in _halves(rows, 1)]
+    kernel = kernel_of_enlarged(tf.cast(kernel, x.dtype))
     x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-    x = tf.nn.conv2d(x, tf.concat(quarters, -1), 1, "VALID")
+    x = tf.nn.conv2d(x, kernel, 1, "VALID")
     return tf.nn.depth_to_space(x, 2)[:, 1 : size[0] + 1, 1 : size[1] + 1]
 
 
@@ -168,10 +168,3 @@ def convolution_to_rgb(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.T
     x = tf.nn.conv2d(x, tf.concat(shifted, -1), 2, "VALID")
     x = tf.nn.depth_to_space(x, 2)[:, : size[0], : size[1]]
     return x + tf.cast(bias, x.dtype)
-
-
-def _halves(kernel: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """What a kernel of three does to repeated values at odd and at even places."""
-    first, middle, last = tf.split(kernel, 3, axis)
-    odd, even = [first + middle, last], [first, middle + last]
-    return tf.concat(odd, axis), tf.concat(even, axis)

@@ -154,7 +154,7 @@ class AnyStyle:
         files = _files(styles)
         self._paintings = Photos(files, options.size, options.seed + 1, warn)
         self.style = tf.TensorSpec([options.size, options.size, 3])
-        self._shown = shown_paintings(styles)
+        self._shown = _spread(files)
         self.settings = {"any_style": len(files), "start": str(start or "")}
 
     @functools.cached_property
@@ -192,7 +192,10 @@ class AnyStyle:
 
 def shown_paintings(styles: Any) -> list[pathlib.Path]:
     """Those in which the test photograph is shown, of a folder or a list."""
-    files = _files(styles)
+    return _spread(_files(styles))
+
+
+def _spread(files: list[pathlib.Path]) -> list[pathlib.Path]:
     return files[:: max(1, len(files) // _SHOWN)][:_SHOWN]
 
 

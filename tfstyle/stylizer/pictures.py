@@ -173,18 +173,26 @@ def read_styles(options: Options, source: Any) -> LoadedStyles:
             f"the weights of the styles are {', '.join(f'{w:g}' for w in weights)}; "
             "give numbers of at least 0, not all 0"
         )
-    scales = tuple(options.style_scale)
-    if len(scales) not in (1, len(weighted)):
-        raise UsageError(
-            f"style_scale has {len(scales)} numbers for {len(weighted)} "
-            f"style{'s' * (len(weighted) > 1)}; give one for all, or one for each"
-        )
-    scales *= len(weighted) // len(scales)
+    scales = scale_of_each(options.style_scale, len(weighted))
     pictures = (
         _at_scale(picture, scale, options)
         for (picture, _), scale in zip(weighted, scales, strict=True)
     )
     return LoadedStyles(tuple(pictures), weights, _files(p for p, _ in weighted))
+
+
+def scale_of_each(scales: Sequence[float], styles: int) -> tuple[float, ...]:
+    """The scale of each style, where one may stand for all.
+
+    Raises:
+      UsageError: If there are neither one nor as many scales as styles.
+    """
+    if len(scales) not in (1, styles):
+        raise UsageError(
+            f"style_scale has {len(scales)} numbers for {styles} "
+            f"style{'s' * (styles > 1)}; give one for all, or one for each"
+        )
+    return tuple(scales) * (styles // len(scales))
 
 
 def _files(sources: Iterable[Any]) -> frozenset[str]:
