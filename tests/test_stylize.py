@@ -416,7 +416,8 @@ def starry_night(shared, optimizer, backbone, weights, **options):
         shared / "images" / "content" / "tubingen.jpg",
         shared / "images" / "style" / "starry_night.jpg",
         **{"backbone": backbone, "weights": path, "optimizer": optimizer},
-        **{"size": 64, "scales": 1, "margin": 0, "steps": 40, **options},
+        **{"size": 64, "scales": 1, "margin": 0, "steps": 40, "style_loss": "gram"},
+        **options,
     ).history
 
 
