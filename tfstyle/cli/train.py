@@ -65,8 +65,8 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "style_folder",
-                "Instead: a folder of paintings, with all folders in it, from which a "
-                "network for any style learns.",
+                "In place of style: a folder of paintings, with all folders in it. A "
+                "network for any style learns from them.",
             ),
             argument(
                 "from",
@@ -88,7 +88,7 @@ def define_flags(values: flags.FlagValues) -> None:
             arguments.LOG_DIR,
             argument(
                 "minutes",
-                "Stop after so many minutes; the same command goes on.",
+                "Stop after this many minutes. The same command goes on from there.",
                 TRAINING,
                 hint=float,
                 above=0,
