@@ -263,7 +263,7 @@ def test_memory_that_never_is_enough(
         ("stylize", "tfstyle.stylizer.pictures.load_image"),
         ("stylize", "tfstyle.losses.from_options.FeatureExtractor"),
         ("stylize", "tfstyle.stylizer.run.Run._begin"),
-        ("apply", "tfstyle.networks.style_net.load_image"),
+        ("apply", "tfstyle.networks.apply.load_image"),
         ("apply", "tfstyle.networks.style_net.Passes"),
     ],
 )

@@ -454,6 +454,8 @@ def _trace_of_root(matrix: tf.Tensor) -> tf.Tensor:
     smallest of ``RᵀΣR``, a product of two variances, are lost in float32.
     """
     fixed = tf.cast(tf.stop_gradient(matrix), tf.float64)
+    # An eigendecomposition of NaN raises an error; zeros leave the NaN to ``change``.
+    fixed = tf.where(tf.math.is_finite(fixed), fixed, tf.zeros_like(fixed))
     values, axes = tf.linalg.eigh((fixed + tf.linalg.matrix_transpose(fixed)) / 2)
     least = _LEAST_VARIANCE * tf.linalg.trace(fixed)[..., None] + _TINY
     roots = tf.sqrt(tf.maximum(values, least))
