@@ -114,15 +114,15 @@ class User:
         kind = self._random.choice(KINDS)
         given = {
             "Method": "stylize" if kind == "stylize" else "apply",
-            "Content picture": self._upload("photo.png", content),
-            "Style picture": self._upload("art.jpg", STYLE.read_bytes()),
+            "Photograph": self._upload("photo.png", content),
+            "Painting": self._upload("art.jpg", STYLE.read_bytes()),
             "Size": 64,
             "Steps": "4",
         }
         if kind == "wrong":
-            given["Content picture"] = None
+            given["Photograph"] = None
         if kind == "damaged":
-            given["Content picture"] = self._upload("photo.png", content[:50])
+            given["Photograph"] = self._upload("photo.png", content[:50])
         self._client.post("/gradio_api/run/predict", json=self._call("_begin", {}))
         self.counts[self._judge(kind, content, self._run(given))] += 1
 
@@ -170,7 +170,7 @@ class User:
     def _judge(self, kind: str, content: bytes, shown: list[Any]) -> str:
         text = json.dumps(shown)
         if kind == "wrong":
-            return kind if "choose a content picture" in text else f"no word: {kind}"
+            return kind if "choose a photograph" in text else f"no word: {kind}"
         if kind == "damaged":
             return kind if "photo.png: " in text else f"no word: {kind}"
         files = re.findall(r'"path": "([^"]+photo[^"]*\.png)"', text)

@@ -86,7 +86,10 @@ def test_the_picture_is_seen_to_form(pictures, results, tiny_backbone, monkeypat
     kinds = {"total", "content", "style", "total variation"}
     assert all({kind for _, kind, _ in update.losses} == kinds for update in seen)
     assert seen[-1].losses[-1][0] == 30
-    assert "Step 30 of 30 · 32×26 · loss" in seen[-1].status
+    assert "Step 30 of 30 · 32×26" in seen[-1].status
+    shares = [update.share for update in seen]
+    assert shares == sorted(shares) and shares[0] > 0 and shares[-1] == 1
+    assert seen[-1].scales == ((1, "32 pixels"),)
 
 
 def test_curves_have_few_points(pictures, results, tiny_backbone, monkeypatch):
@@ -157,8 +160,8 @@ def test_two_styles_are_blended(pictures, results, tiny_backbone):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"styles": ()}, "choose a style picture first"),
-        ({"command": "texture", "styles": ()}, "choose a style picture first"),
+        ({"styles": ()}, "style: choose a painting first"),
+        ({"command": "texture", "styles": ()}, "style: choose a painting first"),
         ({"options": {"size": "4096"}}, "size=4096: this studio makes pictures of"),
         ({"options": {"steps": "9,9999"}}, "steps: this studio takes at most 5000"),
         ({"options": {"style_scale": "20", "size": "512"}}, "style_scale: the style"),
@@ -167,7 +170,7 @@ def test_two_styles_are_blended(pictures, results, tiny_backbone):
         ({"options": {"seed": "-1"}}, "seed=-1: give a whole number"),
         (
             {"mask": np.ones([2, 2], bool), "mask_use": "second"},
-            "painted parts take the second style: choose one first",
+            "second: choose one for the painted parts first",
         ),
         ({"mask": np.ones([13, 16], bool)}, "protect: all is white"),
     ],
@@ -308,7 +311,13 @@ def test_a_sweep_draws_a_sheet(pictures, results, tiny_backbone):
         "3 of 3 pictures",
         "Done: 3 pictures",
     ]
-    assert updates[-1].files[0].name == "sheet.png"
+    sheet, *cells = updates[-1].files
+    assert sheet.name == "sheet.png"
+    assert [cell.name for cell in cells] == [
+        f"photo_art_style_weight={value}.png" for value in ("1", "10", "100")
+    ]
+    weights = [read_origin(cell).options.get("style_weight") for cell in cells]
+    assert weights == [None, "10", "100"]
     assert "tfstyle sweep" in updates[-1].command
     assert "--style_weight=1,10,100" in updates[-1].command
 

@@ -187,17 +187,25 @@ def _sweep(
         **job.masks,
     )
     pictures: list[np.ndarray] = []
-    for cell in cells:
+    files = [sheet]
+    for each, text, cell in zip(jobs, texts, cells, strict=False):  # it may stop early
         pictures.append(cell.result.images)
+        files.append(folder / f"{each.name}_{name}={text.replace('/', '_')}.png")
+        result, origin = cell.result, each.origin
+        if result.stopped:
+            origin = origin.stopped(result.step)
+        save_image(result.image, files[-1], metadata=origin.metadata())
         captions = [f"{name}={text}" for text in texts[: len(pictures)]]
         drawn = contact_sheet(pictures, captions, columns=min(len(texts), 4))
         save_image(drawn, sheet, metadata={"Software": "tfstyle"})
-        yield Update(f"{len(pictures)} of {len(texts)} pictures", shown(drawn[0]))
+        share = len(pictures) / len(texts)
+        said = f"{len(pictures)} of {len(texts)} pictures"
+        yield Update(said, shown(drawn[0]), share)
     words = [w for w in job.origin.words() if not w.startswith(f"--{name}=")]
     words = ["tfstyle", "sweep", *words, f"--{name}={','.join(texts)}"]
     yield Update(
         f"{'Stopped' if stop.is_set() else 'Done'}: {len(pictures)} pictures",
-        files=(sheet,),
+        files=tuple(files),
         command=shlex.join([*words, "--output=sweep"]),
     )
 

@@ -241,9 +241,9 @@ def _pictures(request: Request, folder: pathlib.Path) -> dict[str, list[str]]:
     takes_content = request.command != "texture"
     takes_style = request.command in ("stylize", "texture")
     if takes_content and not request.content:
-        raise UsageError("choose a content picture first")
+        raise UsageError("content: choose a photograph first")
     if takes_style and not request.styles:
-        raise UsageError("choose a style picture first")
+        raise UsageError("style: choose a painting first")
     pictures: dict[str, list[str]] = {}
     if takes_content and request.content:
         pictures["content"] = [request.content]
@@ -252,7 +252,7 @@ def _pictures(request: Request, folder: pathlib.Path) -> dict[str, list[str]]:
     if request.mask is not None and request.command in ("stylize", "apply"):
         by_regions = request.command == "stylize" and request.mask_use == "second"
         if by_regions and len(request.styles) < 2:
-            raise UsageError("painted parts take the second style: choose one first")
+            raise UsageError("second: choose one for the painted parts first")
         path = folder / f"{pathlib.Path(str(request.content)).stem[:40]}_mask.png"
         # White is protected; where there are regions, white takes the first style.
         white = request.mask != by_regions

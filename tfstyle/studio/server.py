@@ -7,27 +7,30 @@ import pathlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
-import gradio as gr
+import numpy as np
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfstyle.errors import UsageError
-from tfstyle.networks.style_net import load_network
-from tfstyle.studio.page import CSS, Page
+from tfstyle.images.samples import SAMPLES
+from tfstyle.networks.style_net import apply_style, load_network
+from tfstyle.studio.page import Page
 from tfstyle.studio.requests import Limits
 from tfstyle.studio.sessions import MOST_SESSIONS
+from tfstyle.studio.theme import CSS, theme
+from tfstyle.studio.watch import shown
 
 _MOST_WAITING = 64  # runs, before the page says that the queue is full
 _KEPT_FOR = 24 * 3600.0  # seconds, of files that visitors have brought or got
 _LOOKS_BETWEEN = 3600.0
+_THUMBNAIL = 160  # pixels
 
 _POLICY = "; ".join(
     (
         "default-src 'self'",
-        # Gradio's page has inline scripts, and its plots compile expressions.
+        # Gradio's page has inline scripts, and its parts compile expressions.
         "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
@@ -63,15 +66,10 @@ def serving(
     Raises:
       UsageError: If the port is taken, or the address is not this machine's.
     """
-    page = Page(limits, load_network().style_names)
+    page = Page(limits, _learned_styles())
     blocks = page.build()
     samples = set(folder.rglob("*"))
     blocks.queue(max_size=_MOST_WAITING, api_open=False)
-    fonts: dict[str, Any] = {
-        # Gradio's own are fetched from elsewhere.
-        "font": ["system-ui", "sans-serif"],
-        "font_mono": ["ui-monospace", "monospace"],
-    }
     try:
         _, url, _ = blocks.launch(
             server_name=host,
@@ -86,7 +84,7 @@ def serving(
             max_file_size=f"{max_upload}mb",
             # Of every tab, open or closed, Gradio keeps what each part shows.
             state_session_capacity=MOST_SESSIONS,
-            theme=gr.themes.Soft(**fonts),
+            theme=theme(),
             css=CSS,
             app_kwargs={"middleware": [Middleware(_OwnServerOnly)]},
         )
@@ -104,6 +102,15 @@ def serving(
         ended.set()
         page.sessions.end_all()
         blocks.close(verbose=False)
+
+
+def _learned_styles() -> dict[str, np.ndarray]:
+    """The styles of the bundled network, each with a small picture in it."""
+    photo = SAMPLES / "content" / "cat.jpg"
+    return {
+        name: shown(apply_style(photo, name, size=_THUMBNAIL))
+        for name in load_network().style_names
+    }
 
 
 def _forget_files(

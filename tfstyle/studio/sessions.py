@@ -44,6 +44,8 @@ class Session:
       folder: Where its results are.
       stop: Ends its run.
       history: Its results.
+      shown: The result on the page.
+      comparing: Whether the page compares it with the content picture.
     """
 
     folder: tempfile.TemporaryDirectory[str]
@@ -51,6 +53,8 @@ class Session:
     history: collections.deque[Entry] = dataclasses.field(
         default_factory=collections.deque
     )
+    shown: Entry | None = None
+    comparing: bool = False
 
     def keep(self, preview: np.ndarray, content: str | None, update: Update) -> Entry:
         """Puts a result in the history, on disk, where the oldest makes room."""

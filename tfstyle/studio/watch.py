@@ -24,16 +24,21 @@ class Update:
     Attributes:
       status: One line.
       preview: The picture so far, ``[H, W, 3]`` uint8.
+      share: How much of the work is done, 0 to 1; None where nobody can tell.
       losses: Rows of step, kind of loss (``total``, ``content``, ``style`` and the
         like) and the sum of the terms of that kind.
-      files: The result, and the mask that it was made with.
+      scales: The first step and the size of each scale so far.
+      files: The result, then the mask that it was made with, or the pictures of a
+        sweep.
       command: The command that makes the result again.
       failed: Whether the status tells of a problem.
     """
 
     status: str
     preview: np.ndarray | None = None
+    share: float | None = None
     losses: list[tuple[int, str, float]] | None = None
+    scales: tuple[tuple[int, str], ...] = ()
     files: tuple[pathlib.Path, ...] = ()
     command: str = ""
     failed: bool = False
@@ -47,15 +52,17 @@ class Watch:
         self._options = options
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._next = 0.0
-        self._scale = -1
+        self._scales: list[tuple[int, str]] = []
         self._pace = (0, 0.0)  # first step of the scale that was timed, and when
 
     def update(self, progress: Progress) -> Update | None:
         """What to show now; None if it is too soon for another update."""
         self._add(progress)
-        if progress.scale != self._scale:
+        if progress.scale >= len(self._scales):
             # The first steps of a scale trace its graph: they say nothing of the rest.
-            self._scale, self._pace = progress.scale, (progress.step, progress.seconds)
+            self._pace = progress.step, progress.seconds
+            first = int(progress.row_steps[0]) if len(progress.row_steps) else 0
+            self._scales.append((first, f"{max(progress.size)} pixels"))
         if progress.seconds < self._next:
             return None
         self._next = progress.seconds + _SECONDS_BETWEEN
@@ -63,13 +70,18 @@ class Watch:
         parts = [
             f"Step {progress.step} of {progress.steps}",
             f"{width}×{height}",
-            f"loss {progress.total:.4g}",
         ]
         if (left := self._seconds_left(progress)) is not None:
             parts.append(
                 f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
             )
-        return Update(" · ".join(parts), shown(progress.image()[0]), self._losses())
+        return Update(
+            " · ".join(parts),
+            shown(progress.image()[0]),
+            self._share(progress),
+            self._losses(),
+            tuple(self._scales),
+        )
 
     def _add(self, progress: Progress) -> None:
         for step, row in zip(progress.row_steps, progress.rows.tolist(), strict=True):
@@ -93,13 +105,26 @@ class Watch:
         if progress.step - step < 3:
             return None
         pace = (progress.seconds - seconds) / (progress.step - step)
+        return pace * self._left(progress)
+
+    def _share(self, progress: Progress) -> float:
         counts = self._options.steps_per_scale(progress.scales)
-        left = sum(counts[: progress.scale + 1]) - progress.step
-        # A step of the next scale has four times the pixels.
-        later = (
-            count * 4.0**i for i, count in enumerate(counts[progress.scale + 1 :], 1)
+        all_of_it = sum(
+            count * _cost(i - progress.scale) for i, count in enumerate(counts)
         )
-        return pace * (left + sum(later))
+        return min(1.0, max(0.0, 1 - self._left(progress) / all_of_it))
+
+    def _left(self, progress: Progress) -> float:
+        """The work that is left, in steps of the current scale."""
+        counts = self._options.steps_per_scale(progress.scales)
+        now = sum(counts[: progress.scale + 1]) - progress.step
+        later = enumerate(counts[progress.scale + 1 :], 1)
+        return now + sum(count * _cost(i) for i, count in later)
+
+
+def _cost(scales: int) -> float:
+    """What a step costs so many scales later: each has four times the pixels."""
+    return 4.0**scales
 
 
 def shown(picture: np.ndarray) -> np.ndarray:

@@ -1,0 +1,64 @@
+"""What the page calls things, and its messages in plain words."""
+
+from __future__ import annotations
+
+import re
+
+LINES = {
+    "stylize": "Paints your photograph anew, step by step, in the style of a painting.",
+    "apply": "One of the learned styles, in seconds.",
+    "texture": "A new picture of any size, of a painting's strokes and patterns.",
+    "invert": "What a network still knows of a photograph at one of its layers.",
+}
+"""A line about each method."""
+
+LABELS = {
+    "content": "Photograph",
+    "style": "Painting",
+    "second": "Second painting",
+    "style_weight": "Style",
+    "content_weight": "Photograph's weight",
+    "style_scale": "Strokes",
+    "tv_weight": "Smoothness",
+    "color": "Colours",
+    "size": "Size",
+    "steps": "Steps",
+    "backbone": "Network",
+    "seed": "Seed",
+    "content_layers": "Layer",
+    "width": "Width",
+    "height": "Height",
+}
+"""What options are called."""
+
+COLORS = {
+    "style": "the painting's",
+    "content": "the photograph's",
+    "match": "the photograph's, painted with from the start",
+    "free": "as they come",
+}
+"""What the page calls where colours come from."""
+
+SWEPT = ("style_weight", "content_weight", "tv_weight", "style_scale", "size", "seed")
+"""The options that the page offers to compare values of."""
+
+_NAMED = re.compile(r"(\w+)(?:=(.*?))?: (.*)", re.S)
+
+
+def in_plain_words(message: str) -> tuple[str, str]:
+    """Says a message as the page does.
+
+    Args:
+      message: One of the library, which may begin with an option's name and value.
+
+    Returns:
+      The option that it is about, or an empty text, and the message.
+    """
+    found = _NAMED.fullmatch(message)
+    if not found or found[1] not in LABELS:
+        return "", message[:1].upper() + message[1:]
+    name, value, wanted = found.groups()
+    said = f"{wanted[:1].upper()}{wanted[1:]}"
+    if value is not None:
+        said = f"{value} does not fit: {wanted}"
+    return name, f"{LABELS[name]}: {said[:1].lower()}{said[1:]}"
