@@ -546,7 +546,9 @@ class Page:
         if name in self._messages:
             shown[self._messages[name]] = views.message(said)
         elif name in self._fields:
-            shown[self._fields[name]] = gr.update(info=said, elem_classes="wrong")
+            part = self._fields[name]
+            classes = [*part.elem_classes, "wrong"]
+            shown[part] = gr.update(info=said, elem_classes=classes)
             if name in ("steps", "backbone", "seed"):
                 shown[self._advanced] = gr.update(open=True)
         return shown
@@ -682,8 +684,7 @@ def _painted(value: dict[str, Any] | None) -> np.ndarray | None:
 
 
 def _without_message(part: Any) -> Any:
-    classes = "relative" if "relative" in part.elem_classes else ""
-    return gr.update(info=part.info, elem_classes=classes)
+    return gr.update(info=part.info, elem_classes=part.elem_classes)
 
 
 def _gallery(session: Session) -> Any:

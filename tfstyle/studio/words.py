@@ -28,6 +28,8 @@ LABELS = {
     "content_layers": "Layer",
     "width": "Width",
     "height": "Height",
+    "protect": "Mask",
+    "content_mask": "Mask",
 }
 """What options are called."""
 
@@ -56,9 +58,8 @@ def in_plain_words(message: str) -> tuple[str, str]:
     """
     found = _NAMED.fullmatch(message)
     if not found or found[1] not in LABELS:
-        return "", message[:1].upper() + message[1:]
+        is_sentence = re.match(r"[a-z]+ ", message)  # and no file's name
+        return "", message[0].upper() + message[1:] if is_sentence else message
     name, value, wanted = found.groups()
-    said = f"{wanted[:1].upper()}{wanted[1:]}"
-    if value is not None:
-        said = f"{value} does not fit: {wanted}"
-    return name, f"{LABELS[name]}: {said[:1].lower()}{said[1:]}"
+    said = wanted if value is None else f"{value} does not fit: {wanted}"
+    return name, f"{LABELS[name]}: {said}"
