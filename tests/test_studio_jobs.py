@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import tempfile
 import threading
@@ -52,15 +53,27 @@ def ask(pictures, command="stylize", styles=("art",), **fields):
     )
 
 
+def ask_any(pictures, styles=("art",), **fields):
+    options = {"size": "32", "style_name": "waves", **fields.pop("options", {})}
+    asked = ask(pictures, "apply", styles, **fields)
+    return dataclasses.replace(asked, options=options)
+
+
 def carry_out(request, results):
     return list(run(request, results, threading.Event(), Limits()))
 
 
-@pytest.mark.parametrize("command", ["stylize", "apply", "texture", "invert"])
+@pytest.mark.parametrize(
+    ("command", "styles"),
+    [
+        *(("stylize", ["art"]), ("texture", ["art"]), ("invert", [])),
+        *(("apply", []), ("apply", ["art"])),
+    ],
+)
 def test_the_shown_command_makes_the_same_picture(
-    pictures, results, tiny_backbone, monkeypatch, command
+    pictures, results, tiny_backbone, monkeypatch, command, styles
 ):
-    *_, last = carry_out(ask(pictures, command), results)
+    *_, last = carry_out(ask(pictures, command, styles), results)
     assert last.status.startswith("Done in ") and not last.failed
     path = last.files[0]
     assert read_origin(path).command == command
@@ -69,6 +82,24 @@ def test_the_shown_command_makes_the_same_picture(
     assert words[:2] == ["tfstyle", command]
     assert cli.main(words[1:]) == 0
     assert path.read_bytes() == (pictures / "out.png").read_bytes()
+
+
+def test_a_painting_is_drawn_in_one_pass_with_strength_and_regions(pictures, results):
+    *_, half = carry_out(ask_any(pictures, options={"strength": "0.5"}), results)
+    assert half.files[0].name == "photo_art.png"
+    origin = read_origin(half.files[0])
+    assert origin.options == {"size": "32", "strength": "0.5"}
+    *_, whole = carry_out(ask_any(pictures, ("art",)), results)
+    photo = load_image(pictures / "photo.png", 32)
+    changes = [np.abs(each.preview / 255 - photo[0]).mean() for each in (half, whole)]
+    assert 0.01 < changes[0] < 0.9 * changes[1]
+    mask = np.zeros([10, 10], bool)
+    mask[:, 5:] = True
+    request = ask_any(pictures, ("art", "b"), mask=mask, mask_use="second")
+    *_, regions = carry_out(request, results)
+    assert set(read_origin(regions.files[0]).pictures) == {
+        *("content", "style", "content_mask"),
+    }
 
 
 def test_the_picture_is_seen_to_form(pictures, results, tiny_backbone, monkeypatch):
@@ -317,7 +348,7 @@ def test_a_sweep_draws_a_sheet(pictures, results, tiny_backbone):
         f"photo_art_style_weight={value}.png" for value in ("1", "10", "100")
     ]
     weights = [read_origin(cell).options.get("style_weight") for cell in cells]
-    assert weights == [None, "10", "100"]
+    assert weights == [None, "10.0", "100.0"]
     assert "tfstyle sweep" in updates[-1].command
     assert "--style_weight=1,10,100" in updates[-1].command
 

@@ -468,7 +468,7 @@ def test_sliders_change_the_method_s_own_values(open_page, pictures):
     page.click("#start")
     status(page, "^Done")
     found = read_origin(download(page, pictures, "photo_art.png")).options
-    assert (found["style_weight"], found["style_scale"]) == ("4", "0.5")
+    assert (found["style_weight"], found["style_scale"]) == ("4.0", "0.75")
 
 
 def test_a_learned_style_is_chosen_by_its_picture(open_page, pictures):
@@ -482,6 +482,23 @@ def test_a_learned_style_is_chosen_by_its_picture(open_page, pictures):
     page.click("#start")
     status(page, "^Done")
     download(page, pictures, f"photo_{title.lower().replace(' ', '_')}.png")
+
+
+def test_any_painting_is_drawn_at_once(open_page, pictures):
+    page = open_page()
+    page.get_by_label("Real-time style").check()
+    strength = page.locator("#option_strength")
+    sync_api.expect(strength).to_be_hidden()
+    choose(page, "Photograph", pictures / "photo.png")
+    sync_api.expect(chosen(page)).to_have_count(1)
+    choose(page, "Painting", pictures / "art.png")
+    status(page, "^Done")
+    sync_api.expect(strength).to_be_visible()
+    found = read_origin(download(page, pictures, "photo_art.png"))
+    assert found.command == "apply" and set(found.pictures) == {"content", "style"}
+    page.locator("#learned button.thumbnail-item").nth(1).click()
+    sync_api.expect(strength).to_be_hidden()
+    sync_api.expect(page.locator("#history button.thumbnail-item")).to_have_count(2)
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="needs `npm ci` in the folder web")

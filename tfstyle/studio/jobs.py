@@ -9,7 +9,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -136,11 +136,16 @@ def _run(
 
 
 def _applied(job: Job, limits: Limits) -> np.ndarray:
+    from tfstyle.networks.blends import ANY
     from tfstyle.networks.style_net import apply_style
 
+    how: dict[str, Any] = {"style": job.values.get("style_name")}
+    if paintings := job.pictures.get("style"):
+        how = {"style": paintings, "model": ANY, "strength": job.values["strength"]}
+        how["content_mask"] = job.single("content_mask")
     return apply_style(
         job.single("content"),
-        job.values["style_name"],
+        **how,
         size=job.values["size"],
         color=job.values["color"],
         protect=job.single("protect"),

@@ -51,6 +51,12 @@ _TO_STATUS = """() => {
   if (innerWidth <= 800) document.getElementById("outputs").scrollIntoView();
 }"""
 
+_AT_ONCE = """(method, ...pictures) => {
+  const ready = method === "apply" && pictures.every(Boolean);
+  if (ready) setTimeout(() => document.getElementById("start").click(), 100);
+}"""
+"""A pass takes a second: it begins as soon as there is what it needs."""
+
 Shown = dict[Any, Any]
 """What a part of the page shows from now on, by part."""
 
@@ -106,7 +112,7 @@ class Page:
         with gr.Column(visible=False) as self._learned_part:
             self._learned = _thumbnails(
                 [(levels, views.titled(name)) for name, levels in self._styles.items()],
-                label="Learned style",
+                label="Or a learned style",
                 selected_index=0,
                 elem_id="learned",
                 elem_classes="thumbnails",
@@ -169,6 +175,17 @@ class Page:
                 elem_classes="relative",
                 elem_id=f"option_{name}",
             )
+        self._options["strength"] = gr.Slider(
+            *(0, 1),
+            value=1,
+            step=0.05,
+            label=LABELS["strength"],
+            info="Photograph ↔ painting",
+            visible=False,
+            buttons=[],
+            elem_classes="relative",
+            elem_id="option_strength",
+        )
         self._options["color"] = gr.Dropdown(
             _colors("stylize"),
             value=option_values("stylize", {})["color"],
@@ -269,22 +286,36 @@ class Page:
         parts = [self._content_part, self._style_part, self._learned_part]
         parts += [self._mask_part, self._sweep_part, self._advanced]
         chosen = [self._line, *parts, self._preset, *options]
-        self._method.change(self._choose_method, [self._method], chosen, **quiet)
+        self._method.change(
+            self._choose_method, [self._method, self._style], chosen, **quiet
+        )
         self._preset.input(
             self._choose_preset,
             [self._method, self._preset],
             [self._status, *options],
             **quiet,
         )
-        self._learned.select(
-            self._choose_learned, None, [self._options["style_name"]], **quiet
+        name = self._options["style_name"]
+        now = {"fn": None, "js": _AT_ONCE, **quiet}
+        learned = self._learned.select(
+            self._choose_learned, None, [name, self._style], **quiet
         )
+        learned.then(inputs=[self._method, self._content], **now)
+        self._style.change(
+            self._style_in_use,
+            [self._method, self._style, name],
+            [self._learned, self._options["strength"]],
+            **quiet,
+        )
+        for picture in (self._content, self._style):
+            picture.change(inputs=[self._method, self._content, self._style], **now)
         for name, picture in self._pictures.items():
             both = [picture, self._messages[name]]
             picture.upload(self._check, [picture], both, **fast)
             self._samples[name].select(_sample_chooser(name), None, both, **quiet)
-        self._content.change(self._canvas, [self._content], [self._editor], **fast)
-        self._editor.change(
+        canvas = [self._editor, self._mask_part]
+        self._content.change(self._canvas, [self._content], canvas, **fast)
+        self._editor.input(
             self._mask_in_use, [self._editor], [self._mask_part], **quiet
         )
         self._connect_runs(fast)
@@ -341,14 +372,15 @@ class Page:
         fields = {n: part for n, part in self._options.items() if n != "style_name"}
         return {**fields, "values": self._swept_values}
 
-    def _choose_method(self, command: str) -> Shown:
+    def _choose_method(self, command: str, style: str | None) -> Shown:
         """Shows what a method takes, with its defaults."""
         values = option_values(command, {})
-        takes_style = command in ("stylize", "texture")
+        if not style:
+            values.pop("strength", None)
         return {
             self._line: _line(command),
             self._content_part: gr.update(visible=command != "texture"),
-            self._style_part: gr.update(visible=takes_style),
+            self._style_part: gr.update(visible=command != "invert"),
             self._learned_part: gr.update(visible=command == "apply"),
             self._mask_part: gr.update(visible=command in ("stylize", "apply")),
             self._sweep_part: gr.update(visible=command == "stylize"),
@@ -370,8 +402,18 @@ class Page:
             **self._option_updates(command, values),
         }
 
-    def _choose_learned(self, event: gr.SelectData) -> str:
-        return list(self._styles)[int(event.index)]
+    def _choose_learned(self, event: gr.SelectData) -> tuple[str, None]:
+        """The name of a learned style, which takes the place of a painting."""
+        return list(self._styles)[int(event.index)], None
+
+    def _style_in_use(self, command: str, style: str | None, name: str) -> list[Any]:
+        """A painting takes the place of a learned style, and has a strength."""
+        chosen = list(self._styles).index(name)
+        classes = ["thumbnails", "unused"] if style else ["thumbnails"]
+        return [
+            gr.update(selected_index=chosen, elem_classes=classes),
+            gr.update(visible=command == "apply" and bool(style)),
+        ]
 
     def _choose_samples(self) -> Shown:
         return {
@@ -414,16 +456,18 @@ class Page:
             return None, views.message(str(error))
         return gr.skip(), ""
 
-    def _canvas(self, path: str | None) -> Any:
-        """The photograph to paint on."""
+    def _canvas(self, path: str | None) -> tuple[Any, Any]:
+        """The photograph to paint on, and the name of a part without a mask."""
         try:
             picture = load_upload(path, _CANVAS_SIDE)[0] if path else None
         except TfstyleError:
             picture = None  # what is wrong has been told
+        unpainted = gr.update(label=_MASK)
         if picture is None:
-            return None
+            return None, unpainted
         levels = np.rint(picture * 255).astype("uint8")
-        return {"background": levels, "layers": [], "composite": levels}
+        canvas = {"background": levels, "layers": [], "composite": levels}
+        return canvas, unpainted
 
     def _mask_in_use(self, painted: dict[str, Any] | None) -> Any:
         """Says that there is a mask, where it is folded away, too."""
@@ -483,7 +527,7 @@ class Page:
                 options[name] = _times(usual[name], _RELATIVE[name][1] ** value)
         if command != "invert":
             options.pop("content_layers", None)
-        seconds = [second] if command == "stylize" else []
+        seconds = [second] if style and command in ("stylize", "apply") else []
         return Request(
             command=command,
             content=content,

@@ -30,7 +30,7 @@ MASK_USES = {
 }
 """What painted parts do."""
 
-_APPLY = {"style_name": None, "size": None, "color": "style"}
+_APPLY = {"style_name": None, "strength": 1.0, "size": None, "color": "style"}
 _SIDES = ("width", "height")
 _READING = threading.Lock()
 
@@ -106,8 +106,8 @@ class Job:
     def name(self) -> str:
         """A name for the result."""
         parts = self.pictures.get("content", []) + self.pictures.get("style", [])
-        if self.command == "apply" and self.values["style_name"]:
-            parts.append(self.values["style_name"])
+        if name := self.values.get("style_name"):
+            parts.append(name)
         parts += [self.command] if self.command in ("texture", "invert") else []
         return "_".join(pathlib.Path(part).stem[:40] for part in parts)
 
@@ -155,6 +155,8 @@ def read_request(request: Request, folder: pathlib.Path, limits: Limits) -> Job:
     """
     values = option_values(request.command, request.options)
     if request.command == "apply":
+        # A painting takes the place of a learned style, which is drawn in full.
+        del values["style_name" if request.styles else "strength"]
         texts = {n: str(v) for n, v in values.items() if v not in (None, _APPLY[n])}
         _check_sides(values, limits)
         values["size"] = values["size"] or limits.size
@@ -201,6 +203,8 @@ def _apply_values(texts: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = dict(texts)
     if "size" in texts:
         found["size"] = _side("size", texts["size"])
+    if "strength" in texts:
+        found["strength"] = _share("strength", texts["strength"])
     if found.get("color", "style") not in APPLY_COLORS:
         raise UsageError(
             f"color={found['color']}: choose one of {', '.join(APPLY_COLORS)}"
@@ -214,6 +218,16 @@ def _side(name: str, text: str | None) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"{name}={text}: give a whole number of at least 1")
     return int(text)
+
+
+def _share(name: str, text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise UsageError(f"{name}={text}: give a number from 0 to 1")
+    return share
 
 
 def _check_sides(values: Mapping[str, Any], limits: Limits) -> None:
@@ -239,10 +253,11 @@ def _check_work(options: Options, limits: Limits) -> None:
 def _pictures(request: Request, folder: pathlib.Path) -> dict[str, list[str]]:
     """The pictures that the method takes; a painted mask becomes one, too."""
     takes_content = request.command != "texture"
-    takes_style = request.command in ("stylize", "texture")
+    needs_style = request.command in ("stylize", "texture")
+    takes_style = needs_style or (request.command == "apply" and bool(request.styles))
     if takes_content and not request.content:
         raise UsageError("content: choose a photograph first")
-    if takes_style and not request.styles:
+    if needs_style and not request.styles:
         raise UsageError("style: choose a painting first")
     pictures: dict[str, list[str]] = {}
     if takes_content and request.content:
@@ -250,7 +265,7 @@ def _pictures(request: Request, folder: pathlib.Path) -> dict[str, list[str]]:
     if takes_style:
         pictures["style"] = list(request.styles)
     if request.mask is not None and request.command in ("stylize", "apply"):
-        by_regions = request.command == "stylize" and request.mask_use == "second"
+        by_regions = request.mask_use == "second"
         if by_regions and len(request.styles) < 2:
             raise UsageError("second: choose one for the painted parts first")
         path = folder / f"{pathlib.Path(str(request.content)).stem[:40]}_mask.png"

@@ -82,6 +82,7 @@ def serving(
             enable_monitoring=False,
             footer_links=[],
             max_file_size=f"{max_upload}mb",
+            allowed_paths=[str(SAMPLES)],
             # Of every tab, open or closed, Gradio keeps what each part shows.
             state_session_capacity=MOST_SESSIONS,
             theme=theme(),

@@ -6,7 +6,7 @@ import re
 
 LINES = {
     "stylize": "Paints your photograph anew, step by step, in the style of a painting.",
-    "apply": "One of the learned styles, in seconds.",
+    "apply": "Any painting, or a learned style, in one pass: as soon as you choose it.",
     "texture": "A new picture of any size, of a painting's strokes and patterns.",
     "invert": "What a network still knows of a photograph at one of its layers.",
 }
@@ -17,6 +17,7 @@ LABELS = {
     "style": "Painting",
     "second": "Second painting",
     "style_weight": "Style",
+    "strength": "Strength",
     "content_weight": "Photograph's weight",
     "style_scale": "Strokes",
     "tv_weight": "Smoothness",
