@@ -6,6 +6,8 @@
   has at its end.
 * ``memory``: peak memory and seconds per step against pixels, whole and by tiles.
 * ``apply``: pictures per second of a feed-forward network in several runtimes.
+* ``any``: the same of the network for any style, which reads the painting each time,
+  beside MicroAST with its published weights.
 * ``startup``: seconds from the command to the first step, a picture, and the help, and
   of calls of one ``Stylizer`` beside calls of ``stylize``.
 
@@ -58,7 +60,7 @@ with silent_stderr():
     import tensorflow as tf
     from baselines import Task, Torch, Tutorial, check_same_loss, has_torch
     from benchmark_report import compared, write_report
-    from runtimes import runtimes
+    from runtimes import any_style_runtimes, runtimes
 
 from tfstyle.backbones import get_backbone, vgg
 from tfstyle.backbones.feature_extractor import IMAGENET
@@ -68,8 +70,10 @@ from tfstyle.cli import info
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
 from tfstyle.losses import PerceptualLoss
+from tfstyle.networks.any_style import STYLE_SIZE
+from tfstyle.networks.blends import ANY
 from tfstyle.networks.formats import TOLERANCES
-from tfstyle.networks.style_net import StyleNet
+from tfstyle.networks.style_net import StyleNet, load_network
 from tfstyle.options import Options, fields_of
 from tfstyle.stylizer.run import Run
 from tfstyle.stylizer.scales import scale_sizes
@@ -80,7 +84,7 @@ CONTENT = [
     str(DATA / "content" / f"{name}.jpg") for name in ("cat", "coffee", "rocket")
 ]
 STYLE = [str(DATA / "style" / f"{name}.jpg") for name in ("nocturne", "waves", "discs")]
-SECTIONS = ["step", "quality", "memory", "apply", "startup"]
+SECTIONS = ["step", "quality", "memory", "apply", "any", "startup"]
 flags.DEFINE_list("sections", SECTIONS, "What to measure; empty: write tables anew.")
 flags.DEFINE_string("output", None, "Folder for numbers, tables and plots.")
 flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where; cpu hides all GPUs.")
@@ -98,7 +102,7 @@ flags.DEFINE_bool("jit_compile", False, "tfstyle's option.")
 flags.DEFINE_integer("timing_steps", 5, "Least steps to time in a turn.", lower_bound=3)
 flags.DEFINE_float("timing_seconds", 2.0, "Least seconds of a turn of step.")
 flags.DEFINE_list(
-    "sizes", ["256", "512", "1024"], "step, apply: longest sides, of 4:3."
+    "sizes", ["256", "512", "1024"], "step, apply, any: longest sides, of 4:3."
 )
 flags.DEFINE_list("widths", ["16", "32"], "apply: widths of the network.")
 BACKBONES = ["slim19", "vgg19", "squeezenet"]
@@ -696,24 +700,49 @@ def measure_apply(book: Book) -> None:
                 note(f"apply: width {width}, {size} pixels")
                 picture = first_pair(round(size * 3 / 4), size)[0]
                 check_same_picture(picture, contestants)
-                times = in_turns(
+                keep_seconds(book, picture, contestants, "apply", str(width), str(size))
+
+
+def measure_any(book: Book) -> None:
+    """Seconds per picture of the network for any style, and of MicroAST."""
+    network = load_network(ANY)
+    style = tfstyle.load_image(FLAGS.style[0], STYLE_SIZE, allow_upscale=True)
+    with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+        with silent_stderr():
+            contestants = any_style_runtimes(network, style, pathlib.Path(folder))
+        for size in numbers("sizes"):
+            note(f"any: {size} pixels")
+            picture = first_pair(round(size * 3 / 4), size)[0]
+            for other in (False, True):
+                check_same_picture(
+                    picture,
                     {
-                        name: functools.partial(
-                            loop_seconds, functools.partial(run, picture)
-                        )
-                        for name, run in contestants.items()
-                    }
+                        n: c
+                        for n, c in contestants.items()
+                        if ("MicroAST" in n) == other
+                    },
                 )
-                for name, seconds in times.items():
-                    row = {"seconds": seconds, "median": float(np.median(seconds))}
-                    book.put(row, "apply", str(width), str(size), name)
+            keep_seconds(book, picture, contestants, "any", str(size))
+
+
+def keep_seconds(
+    book: Book, picture: np.ndarray, contestants: Mapping[str, Callable], *case: str
+) -> None:
+    """Puts seconds per picture of all contestants into the book."""
+    runs = {name: functools.partial(run, picture) for name, run in contestants.items()}
+    times = in_turns(
+        {name: functools.partial(loop_seconds, run) for name, run in runs.items()}
+    )
+    for name, seconds in times.items():
+        row = {"seconds": seconds, "median": float(np.median(seconds))}
+        book.put(row, *case, name)
 
 
 def check_same_picture(
     picture: np.ndarray, contestants: Mapping[str, Callable]
 ) -> None:
     """Makes sure that all runtimes make the same of a picture."""
-    wanted = contestants["Keras call"](picture)
+    wanted = next(iter(contestants.values()))(picture)
     for name, run in contestants.items():
         difference = np.abs(run(picture) - wanted).max()
         if difference > TOLERANCES["int8" if "int8" in name else "float32"]:
@@ -802,6 +831,7 @@ MEASURES = {
     "memory": measure_memory,
     "step": measure_steps,
     "apply": measure_apply,
+    "any": measure_any,
     "quality": measure_quality,
 }
 

@@ -182,6 +182,18 @@ def apply_table(rows: Mapping[str, Any]) -> str:
     return table([*header, "of PyTorch's speed"], body)
 
 
+def any_table(rows: Mapping[str, Any]) -> str:
+    """Pictures per second in any style, and how they compare with MicroAST."""
+    body = []
+    for size, contestants in rows.items():
+        torch = contestants.get("MicroAST, PyTorch eager", {}).get("median")
+        for name, row in contestants.items():
+            ratio = f"{torch / row['median']:.2f}×" if torch else None
+            body.append([size, name, 1 / row["median"], ratio])
+    header = ["longest side", "network and runtime", "pictures per second"]
+    return table([*header, "of MicroAST's speed in PyTorch"], body)
+
+
 def startup_table(rows: Mapping[str, Any]) -> str:
     """Start-up."""
     body = [[name, row["median"]] for name, row in rows.items()]
@@ -193,6 +205,7 @@ TABLES = {
     "quality": ("Time to quality", quality_table),
     "memory": ("Memory", memory_table),
     "apply": ("Feed-forward network", apply_table),
+    "any": ("Any style", any_table),
     "startup": ("Start", startup_table),
 }
 

@@ -1,4 +1,7 @@
-"""Measures how much films flicker, frame by frame and steadied along their motion.
+"""Measures how much films flicker and drift, frame by frame and steadied.
+
+Flicker is the difference of neighbours along their motion. Drift is the distance of the
+last frame's colours from the first one's: that of two Gaussians in RGB (Wasserstein).
 
 The film is generated: the camera pans and zooms over one photograph of ``data/`` while
 a disc cut from another passes in front of it, and every frame has its own sensor noise.
@@ -37,7 +40,7 @@ flags.DEFINE_integer("frames", 24, "Frames of the film, 24 a second.", 2)
 flags.DEFINE_float("noise", 0.01, "Standard deviation of the noise, of [0, 1].")
 flags.DEFINE_string("style", None, "A painting to optimise for; else trained styles.")
 flags.DEFINE_list("style_names", None, "Trained styles; None for all.")
-flags.DEFINE_string("picture", None, "Picture to write: three frames of each kind.")
+flags.DEFINE_string("picture", None, "Picture to write: first and last frames.")
 flags.DEFINE_float("temporal", TEMPORAL, "Same as in tfstyle video.")
 flags.DEFINE_float("temporal_weight", TEMPORAL_WEIGHT, "Same as in tfstyle video.")
 
@@ -97,6 +100,18 @@ def flicker_of(made: list[np.ndarray], motions: list[Motion]) -> float:
     return mean_flicker(frame_flicker(*pair) for pair in pairs)
 
 
+def drift_of(made: list[np.ndarray]) -> float:
+    """The distance of the last frame's colours from those of the first."""
+    (mean, covariance), (other, others) = (
+        (frame.mean((0, 1, 2)), np.cov(frame.reshape(-1, 3), rowvar=False))
+        for frame in (made[0], made[-1])
+    )
+    # The trace of the root of a product of covariances is that of its eigenvalues.
+    product = np.linalg.eigvals(covariance @ others).real.clip(0)
+    spread = np.trace(covariance + others) - 2 * np.sqrt(product).sum()
+    return float(np.sqrt(np.square(mean - other).sum() + max(spread, 0)))
+
+
 def stylizers() -> Iterator[tuple[str, StylizeFrame, StylizeFrame]]:
     """Yields styles by name: what stylizes each frame alone, and what steadies it."""
     if FLAGS.style:
@@ -119,24 +134,27 @@ def main(_: list[str]) -> None:
     """Prints a table."""
     frames = list(make_film(FLAGS.width, FLAGS.height, FLAGS.frames, FLAGS.noise))
     motions = [find_motion(b, a) for a, b in itertools.pairwise(frames)]
-    print(f"the film itself: {flicker_of(frames, motions):.3f}\n")
+    print(f"the film itself: {flicker_of(frames, motions):.3f}, {drift_of(frames):.3f}")
     print(
-        "| style | frame by frame | steadied | ratio | s per frame, alone | steadied |"
+        "\n| style | flicker alone | steadied | ratio | drift alone | steadied "
+        "| s per frame, alone | steadied |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---" * 8 + "|")
     for name, *pair in stylizers():
-        flickers, seconds, rows = [], [], []
+        flickers, drifts, seconds, rows = [], [], [], []
         for stylize in pair:
             began = time.monotonic()
             made = stylized(frames, motions, stylize)
             seconds.append((time.monotonic() - began) / len(frames))
             flickers.append(flicker_of(made, motions))
-            rows.append(np.concatenate(made[2:5], 2))
+            drifts.append(drift_of(made))
+            rows.append(np.concatenate([made[0], *made[-2:]], 2))
         if FLAGS.picture:
             tfstyle.save_image(np.concatenate(rows, 1), FLAGS.picture)
         ratio = flickers[1] / flickers[0]
         print(
             f"| {name} | {flickers[0]:.3f} | {flickers[1]:.3f} | {ratio:.2f} "
+            f"| {drifts[0]:.3f} | {drifts[1]:.3f} "
             f"| {seconds[0]:.2f} | {seconds[1]:.2f} |"
         )
 

@@ -1,4 +1,4 @@
-"""One feed-forward network in the runtimes that people have, for ``benchmark.py``."""
+"""Feed-forward networks in the runtimes that people have, for ``benchmark.py``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ import os
 import pathlib
 from typing import Any
 
+import microast
 import numpy as np
+import tensorflow as tf
 
+from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.apply import apply_network
 from tfstyle.networks.export import export_network
-from tfstyle.networks.formats import Run, run_litert, run_onnx, run_saved_model
+from tfstyle.networks.formats import (
+    Run,
+    call_onnx,
+    run_litert,
+    run_onnx,
+    run_saved_model,
+)
 from tfstyle.networks.layers import ConditionalInstanceNormalization
 from tfstyle.networks.style_net import StyleNet
 
@@ -44,6 +53,43 @@ def runtimes(network: StyleNet, folder: pathlib.Path) -> dict[str, Run]:
         found["ONNX Runtime"] = run_onnx(folder / "network.onnx")
     if has("torch"):
         found["PyTorch eager"] = TorchStyleNet(network)
+    return found
+
+
+def any_style_runtimes(
+    network: AnyStyleNet, style: np.ndarray, folder: pathlib.Path
+) -> dict[str, Run]:
+    """The network for any style in what is installed, beside MicroAST.
+
+    Args:
+      network: The network.
+      style: The painting, ``[1, H, W, 3]``; each call reads it anew.
+      folder: For the files that they read.
+
+    Returns:
+      By name, functions of one picture ``[1, H, W, 3]``.
+    """
+    found: dict[str, Run] = {
+        "Keras call": lambda picture: network(picture, network.code(style)).numpy(),
+        "tfstyle apply": lambda picture: network.painter(style)(picture),
+    }
+    export_network(network, folder / "saved_model")
+    saved = tf.saved_model.load(str(folder / "saved_model" / "1"))
+    found["SavedModel"] = lambda picture: saved(
+        tf.constant(picture), tf.constant(style)
+    )[0].numpy()
+    if has("onnxruntime") and has("tf2onnx"):
+        export_network(network, folder / "network.onnx", "onnx")
+        onnx = call_onnx(folder / "network.onnx")
+        found["ONNX Runtime"] = lambda picture: onnx(content=picture, style=style)[
+            "stylized"
+        ]
+    if microast.WEIGHTS.is_file():
+        published = microast.published()
+        found["MicroAST, TensorFlow"] = lambda picture: published(picture, style)
+        if has("torch"):
+            torch = microast.InTorch(microast.WEIGHTS)
+            found["MicroAST, PyTorch eager"] = lambda picture: torch(picture, style)
     return found
 
 

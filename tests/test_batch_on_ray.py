@@ -77,6 +77,18 @@ def cmdline(process: psutil.Process) -> str:
         return ""
 
 
+def listening_addresses(pid: int) -> set[str]:
+    """Where a process and those that it has begun can be reached."""
+    found = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        begun = psutil.Process(pid)
+        for process in [begun, *begun.children(recursive=True)]:
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found.add(connection.laddr.ip)
+    return found
+
+
 def wait_for(number: int, process: subprocess.Popen) -> None:
     """Waits until so many results are there."""
     until = time.monotonic() + 120
@@ -104,26 +116,22 @@ def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, temporary, monke
     with begun() as process:
         wait_for(5, process)
         family = psutil.Process(process.pid).children(recursive=True)
-        addresses = {
-            connection.laddr.ip
-            for child in [*family, psutil.Process(process.pid)]
-            for connection in child.net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN
-        }
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     err = without_progress(err)
     assert err.startswith("tfstyle: stopped; the same command goes on")
     assert err.count("\n") == 1
-    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert not psutil.wait_procs(family, timeout=10)[1]
     assert_whole_results()
     first = results()
     assert 5 <= len(first) < MANY - bad
 
     with begun() as process:
-        out, err = process.communicate(timeout=120)
+        wait_for(len(first) + 1, process)
+        addresses = listening_addresses(process.pid)
+        out, err = process.communicate(timeout=300)
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     done = f"{MANY - bad - len(first)} stylized, {len(first)} done before"
     assert (process.returncode, without_progress(err)) == (1, "")
     assert f"out: {MANY} pictures found, {done}, {bad} unreadable" in out

@@ -274,6 +274,21 @@ def test_sections_are_measured_merged_and_written(benchmark, tiny, small_network
     assert (tiny / "loss.png").stat().st_size > 1000
 
 
+def test_any_style_is_timed_in_what_is_installed(
+    benchmark, runtimes, tiny, monkeypatch
+):
+    monkeypatch.setattr(runtimes, "has", lambda module: False)
+    with flagsaver.flagsaver(sizes=["64"], repeats=1, timing_steps=3):
+        book = benchmark.Book(tiny)
+        benchmark.measure_any(book)
+        benchmark.write_report(book.folder, book.data)
+    data, text = results(tiny)
+    rows = data["any"]["rows"]["64"]
+    assert {"Keras call", "tfstyle apply", "SavedModel"} <= set(rows)
+    assert all(row["median"] > 0 for row in rows.values())
+    assert "| 64 | Keras call |" in text
+
+
 def test_work_in_either_precision_counts_by_itself(
     benchmark, baselines, tiny, bfloat16_cpu, halts
 ):

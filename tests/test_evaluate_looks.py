@@ -284,3 +284,13 @@ def test_microast_paints_in_the_colours_of_the_style(shared):
         assert 0 <= painted.min() < painted.max() <= 1
         means = painted.mean((0, 1)), (style * colour).mean((0, 1, 2))
         assert np.abs(means[0] - means[1]).max() < 0.1
+
+
+def test_microast_is_the_same_network_in_pytorch(shared):
+    pytest.importorskip("torch")
+    microast = load_script("microast")
+    if not microast.WEIGHTS.is_file():
+        pytest.skip(f"needs {microast.WEIGHTS}")
+    photo, style = draw(61, 83, (40, 30, 24)), draw(64, 66, (9, 9, 9))
+    in_torch = microast.InTorch(microast.WEIGHTS)(photo, style)
+    np.testing.assert_allclose(in_torch, microast.published()(photo, style), atol=1e-4)

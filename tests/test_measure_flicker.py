@@ -37,3 +37,15 @@ def test_flicker_of_steadied_frames_is_lower(script):
     steady = script.stylized(frames, motions, follow)
     before, after = (script.flicker_of(made, motions) for made in (alone, steady))
     assert before > 0.01 and after < 0.8 * before
+
+
+def test_drift_is_the_distance_of_the_first_and_last_colours(script):
+    rng = np.random.default_rng(0)
+    frame = 0.5 + 0.1 * rng.standard_normal((1, 40, 50, 3))
+    assert script.drift_of([frame, frame + 0.3, frame]) == pytest.approx(0, abs=1e-6)
+    moved = script.drift_of([frame, frame + np.array([0.3, 0, 0.4])])
+    assert moved == pytest.approx(0.5, rel=1e-6)
+    # Of channels, each with twice the deviation.
+    middle = frame.mean((0, 1, 2))
+    spread = script.drift_of([frame, middle + 2 * (frame - middle)])
+    assert spread == pytest.approx(0.1 * 3**0.5, rel=0.05)
