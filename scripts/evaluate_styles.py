@@ -1,15 +1,18 @@
-"""Compares a feed-forward network with the optimisation of each picture.
+"""Compares feed-forward networks with the optimisation of each picture.
 
-The photograph of each pair is given its style by the network, and by
+The photograph of each pair is given its style by the networks, and by
 ``tfstyle.stylize`` at several content weights. Judges are the networks of
 ``evaluate_backbone.py``, and the optimiser's style distance is interpolated at the
-content distance that the network's picture has, because more style is easy to have at
+content distance that a network's picture has, because more style is easy to have at
 the cost of the content.
 
 Example:
   python scripts/evaluate_styles.py --pairs=cat:waves,photo.jpg:starry_night.jpg \
       --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz \
       --squeezenet=squeezenet.h5 --output=styles
+  python scripts/evaluate_styles.py --models=any,microast --pairs=photo.jpg:art.jpg \
+      --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz \
+      --squeezenet=squeezenet.h5 --output=any
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Callable, Mapping
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import microast
 import numpy as np
 from absl import app, flags
 from evaluate_backbone import (
@@ -31,46 +36,77 @@ from evaluate_backbone import (
 )
 
 import tfstyle
+from tfstyle.networks.blends import takes_any_style
 
-flags.DEFINE_string("model", "bundled", "The network, see tfstyle apply.")
+flags.DEFINE_list(
+    "models",
+    ["bundled"],
+    "The networks, see tfstyle apply; one may be microast, with its published weights.",
+)
 flags.DEFINE_integer("style_size", 320, "Longest side of the styles, as trained on.")
 
 CONTENT_WEIGHTS = (0.05, 0.2, 0.8)
 
 
+Paint = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
+"""Gives a photograph a style, which is a picture and a name."""
+
+
+def painter(model: str) -> Paint:
+    """How a network gives its styles."""
+    if model == "microast":
+        return lambda photo, style, name: microast.stylize(photo, style)
+    network, any_style = tfstyle.load_network(model), takes_any_style(model)
+
+    def paint(photo: np.ndarray, style: np.ndarray, name: str) -> np.ndarray:
+        chosen = style if any_style else name
+        return tfstyle.apply_style(photo, chosen, model=network)
+
+    return paint
+
+
 def compare(
-    photo: np.ndarray, style: np.ndarray, name: str, network, judges: Judges
-) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Scores of one photograph in one style, and the pictures that were made."""
-    applied = tfstyle.apply_style(photo, name, model=network)
+    photo: np.ndarray,
+    style: np.ndarray,
+    name: str,
+    networks: Mapping[str, Paint],
+    judges: Judges,
+) -> tuple[dict[str, dict[str, float]], list[np.ndarray]]:
+    """Scores of one photograph in one style by network, and the pictures."""
+    made = {model: paint(photo, style, name) for model, paint in networks.items()}
     results = [
         tfstyle.stylize(photo, style, style_loss="gram", content_weight=weight)
         for weight in CONTENT_WEIGHTS
     ]
     scores = [judges.score(result.image, photo, style) for result in results]
-    own = judges.score(applied, photo, style)
-    optimised = at_equal_content(scores, own["content"], "vgg19")
-    nearest = np.argmin([abs(score["content"] - own["content"]) for score in scores])
-    row = {
-        "network": own["vgg19"],
-        "content": own["content"],
-        "optimised": optimised,
-        "ratio": own["vgg19"] / optimised,
-        "photograph": judges.score(photo, photo, style)["vgg19"],
-    }
-    row |= {
+    photograph = judges.score(photo, photo, style)["vgg19"]
+    by_weight = {
         f"optimised_{weight}": [score["vgg19"], score["content"]]
         for weight, score in zip(CONTENT_WEIGHTS, scores, strict=True)
     }
-    return row, [photo, style, applied, results[nearest].image]
+    rows = {}
+    for model, picture in made.items():
+        own = judges.score(picture, photo, style)
+        optimised = at_equal_content(scores, own["content"], "vgg19")
+        rows[model] = {
+            "network": own["vgg19"],
+            "content": own["content"],
+            "optimised": optimised,
+            "ratio": own["vgg19"] / optimised,
+            "photograph": photograph,
+            **by_weight,
+        }
+    content = next(iter(rows.values()))["content"]
+    nearest = np.argmin([abs(score["content"] - content) for score in scores])
+    return rows, [photo, style, *made.values(), results[nearest].image]
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """The means of each style as Markdown."""
-    keys = ("photograph", "network", "optimised", "ratio")
+    """The means of each style as Markdown; ``rows`` are those of one network."""
+    keys = ("photograph", "network", "content", "optimised", "ratio")
     lines = [
-        "| style | photograph | network | optimised, equal content | ratio |",
-        "|---|---|---|---|---|",
+        "| style | photograph | network | content | optimised, equal content | ratio |",
+        "|---|---|---|---|---|---|",
     ]
     names = dict.fromkeys(pair.split(":")[1] for pair in rows)
     for name in (*names, ""):
@@ -85,25 +121,29 @@ def main(_: list[str]) -> None:
     """Compares all pairs; writes table, scores and contact sheet."""
     output = pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)
-    judges, network = Judges(), tfstyle.load_network(FLAGS.model)
-    rows, sheet = {}, []
+    judges, networks = Judges(), {model: painter(model) for model in FLAGS.models}
+    rows: dict[str, dict[str, dict[str, float]]] = {model: {} for model in networks}
+    sheet = []
     for paths in FLAGS.pairs:
         photo, style = paths.split(":")
         pair = ":".join(pathlib.Path(path).stem for path in (photo, style))
-        rows[pair], pictures = compare(
+        found, pictures = compare(
             tfstyle.load_image(picture_path("content", photo), FLAGS.size),
             tfstyle.load_image(picture_path("style", style), FLAGS.style_size),
             pathlib.Path(style).stem,
-            network,
+            networks,
             judges,
         )
         sheet.append(pictures)
-        print(pair, {k: np.round(v, 4).tolist() for k, v in rows[pair].items()})
-    titles = ["photograph", "style", "network", "optimised"]
+        for model, row in found.items():
+            rows[model][pair] = row
+            print(pair, model, {k: np.round(v, 4).tolist() for k, v in row.items()})
+        (output / "styles.json").write_text(json.dumps(rows, indent=2))
+    titles = ["photograph", "style", *networks, "optimised"]
     save_sheet(output / "styles.png", sheet, titles)
-    (output / "styles.md").write_text(table(rows) + "\n")
-    (output / "styles.json").write_text(json.dumps(rows, indent=2))
-    print(table(rows))
+    tables = "\n\n".join(f"{model}\n\n{table(rows[model])}" for model in rows)
+    (output / "styles.md").write_text(tables + "\n")
+    print(tables)
 
 
 if __name__ == "__main__":

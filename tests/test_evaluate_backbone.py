@@ -81,6 +81,7 @@ def test_table_of_styles_has_their_means(evaluate):
         f"{photo}:{style}": {
             "photograph": 0.5,
             "network": network,
+            "content": 2.0,
             "optimised": 0.1,
             "ratio": network / 0.1,
         }
@@ -88,7 +89,7 @@ def test_table_of_styles_has_their_means(evaluate):
     }
     lines = styles.table(rows).splitlines()
     assert lines[2:] == [
-        "| x | 0.5 | 0.2 | 0.1 | 2 |",
-        "| y | 0.5 | 0.2 | 0.1 | 2 |",
-        "| all | 0.5 | 0.2 | 0.1 | 2 |",
+        "| x | 0.5 | 0.2 | 2 | 0.1 | 2 |",
+        "| y | 0.5 | 0.2 | 2 | 0.1 | 2 |",
+        "| all | 0.5 | 0.2 | 2 | 0.1 | 2 |",
     ]

@@ -68,6 +68,21 @@ def test_film_starts_a_frame_from_what_is_known_of_the_last(
     np.testing.assert_allclose(made[:, :, 20:], next_frame[:, :, 20:], atol=1e-6)
 
 
+def test_film_paints_from_coarse_to_fine_where_nothing_is_known_of_the_last(
+    tiny_backbone, content, style, next_frame
+):
+    right = EVERYWHERE.copy()
+    right[:, :, 20:] = 0
+    changes = {}
+    for scales in (1, 2):
+        frames = film(style, frame_steps=6, **{**OPTIONS, "scales": scales})
+        warped = np.roll(frames(content, None, None), 2, axis=2)
+        change = np.abs(frames(next_frame, warped, right) - warped).mean((0, 1, 3))
+        changes[scales] = change[:16].mean(), change[24:].mean()
+    assert changes[2][1] > 1.1 * changes[1][1]
+    assert changes[2][0] < 0.5 * changes[2][1]
+
+
 def test_film_depends_on_its_arguments_only(tiny_backbone, content, style, next_frame):
     options = {**OPTIONS, "color": "content"}  # the style takes each frame's colours
     one, two = (film(style, frame_steps=5, **options) for _ in range(2))

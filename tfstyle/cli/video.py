@@ -95,7 +95,8 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "frame_steps",
-                "With --style: steps at each frame after the first, which has 'steps'.",
+                "With --style: steps at each size of each frame after the first, which "
+                "has 'steps'.",
                 OPTIMIZATION,
                 hint=int,
                 default=FRAME_STEPS,

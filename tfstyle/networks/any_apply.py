@@ -28,13 +28,14 @@ class AnyPasses:
     Attributes:
       field: See ``NetworkPasses``.
       bytes_per_pixel: See ``NetworkPasses``.
-      most_pixels: Tiles take one pass more, and no more time than a whole of this size.
+      most_pixels: See ``NetworkPasses``. Tiles take one pass more, and let a picture of
+        any size be made in 3 GB.
       least_side: See ``NetworkPasses``.
       code: ``code(picture)``: what the network knows of a painting.
       whole: ``whole(picture, code)``: the network.
     """
 
-    most_pixels = 3e6
+    most_pixels = 3.2e6
     least_side = 1
 
     def __init__(self, network: AnyStyleNet):

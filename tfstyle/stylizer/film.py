@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 FRAME_STEPS = 20
-"""Default of ``frame_steps``: evaluations of the loss at each frame but the first."""
+"""Default of ``frame_steps``: evaluations at each size of each frame but the first."""
 TEMPORAL_WEIGHT = 5.0
 """Default of ``temporal_weight``: weight of the difference to the frame before."""
 
@@ -26,7 +26,8 @@ class FrameStylizer:
     After Ruder, Dosovitskiy and Brox, "Artistic Style Transfer for Videos" (2016): the
     first frame is stylized from coarse to fine like a picture; each further one starts
     from the last result, moved along the motion, and is drawn to it wherever that is
-    consistent (equation 7).
+    consistent (equation 7). It goes from coarse to fine, too: what the film has just
+    uncovered would get no strokes otherwise.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class FrameStylizer:
         if self._first is None or self._others is None:
             size = {"size": max(frame.shape[1:3]), "size_of": "longest"}
             self._first = self._stylizer.with_options(**size)
-            self._others = self._first.with_options(steps=self._frame_steps, scales=1)
+            self._others = self._first.with_options(steps=self._frame_steps)
             self._style = self._first.load_styles(self._style)
         return self._first, self._others
 

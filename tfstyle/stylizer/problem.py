@@ -223,8 +223,8 @@ class Problem:
             self._guides(pictures.regions, size, self._canvas),
             entries=entries,
             neighbors=compared,
-            warped=_constant(pictures.warped, canvas.values),
-            consistency=_constant(pictures.consistency, canvas.framed),
+            warped=_constant(pictures.warped, size, canvas.values),
+            consistency=_constant(pictures.consistency, size, canvas.framed),
         )
 
     def _shapes(self, size: Size) -> tuple[Size, list[Size], int]:
@@ -355,6 +355,8 @@ class Problem:
 
 
 def _constant(
-    picture: np.ndarray | None, prepare: Callable[[np.ndarray], np.ndarray]
+    picture: np.ndarray | None, size: Size, prepare: Callable[[np.ndarray], np.ndarray]
 ) -> tf.Tensor | None:
-    return None if picture is None else tf.constant(prepare(picture))
+    if picture is None:
+        return None
+    return tf.constant(prepare(resize_image(picture, size)))

@@ -341,7 +341,8 @@ class Stylizer:
 
         Args:
           style: Same as in ``__call__``.
-          frame_steps: Evaluations of the loss at each frame but the first.
+          frame_steps: Evaluations of the loss at each size of each frame but the
+            first.
           temporal_weight: Weight of the difference to the frame before.
 
         Returns:
