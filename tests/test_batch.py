@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from tfstyle import load_image, save_image
 from tfstyle.batch import Counts, Stylize, stores, stylize_folder
 from tfstyle.batch import run as runs
 from tfstyle.batch.places import Places
+from tfstyle.cli import main as cli
 from tfstyle.errors import MissingExtraError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS
 from tfstyle.networks.style_net import apply_style, load_network, save_network
@@ -175,6 +177,21 @@ def test_batch_stylizes_a_picture_that_changed_again(run, place, here, network):
     assert_same("out/1.png", apply_style("photos/1.png", "a", model=network))
     _, out, _ = run(*batch("--content=photos/[13]*"))
     assert "0 stylized, 2 done before" in out
+
+
+def test_an_interrupt_that_python_drops_ends_a_batch(place, monkeypatch, capsys):
+    save_image(picture(0), "photos/a.png")
+
+    def interrupted(*_, progress, **__):
+        with contextlib.suppress(KeyboardInterrupt):  # as in a destructor
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        progress(1)
+        return Counts(1, 1, 0, 0)
+
+    monkeypatch.setattr("tfstyle.cli.batch.stylize_folder", interrupted)
+    assert cli.main(["batch", "photos", "out"]) == 130
+    assert "stopped; the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

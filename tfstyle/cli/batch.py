@@ -35,6 +35,7 @@ from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.outputs import check_folder_name
 from tfstyle.cli.quiet import announce_loading
+from tfstyle.cli.signals import check_interrupts
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.options import FRAMES, Options
 from tfstyle.options.fields import MEMORY
@@ -201,6 +202,7 @@ def _bar(places: Places) -> Iterator[Callable[[int], None]]:
     with contextlib.ExitStack() as stack:
 
         def show(finished: int) -> None:
+            check_interrupts()  # Python drops one that comes in a callback of Ray's
             if not bars:
                 bar = ProgressBar("picture", total=sum(total) or None, lines=True)
                 bars.append(stack.enter_context(bar))
