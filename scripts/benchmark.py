@@ -713,15 +713,11 @@ def measure_any(book: Book) -> None:
         for size in numbers("sizes"):
             note(f"any: {size} pixels")
             picture = first_pair(round(size * 3 / 4), size)[0]
-            for other in (False, True):
-                check_same_picture(
-                    picture,
-                    {
-                        n: c
-                        for n, c in contestants.items()
-                        if ("MicroAST" in n) == other
-                    },
-                )
+            groups: dict[bool, dict[str, Callable]] = {}
+            for name, run in contestants.items():
+                groups.setdefault("MicroAST" in name, {})[name] = run
+            for same in groups.values():  # MicroAST's are there where its weights are
+                check_same_picture(picture, same)
             keep_seconds(book, picture, contestants, "any", str(size))
 
 

@@ -79,10 +79,9 @@ def cmdline(process: psutil.Process) -> str:
 
 def listening_addresses(pid: int) -> set[str]:
     """Where a process and those that it has begun can be reached."""
-    found = set()
-    with contextlib.suppress(psutil.NoSuchProcess):
-        begun = psutil.Process(pid)
-        for process in [begun, *begun.children(recursive=True)]:
+    found, begun = set(), psutil.Process(pid)
+    for process in [begun, *begun.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
             for connection in process.net_connections("inet"):
                 if connection.status == psutil.CONN_LISTEN:
                     found.add(connection.laddr.ip)
@@ -131,7 +130,7 @@ def test_batch_ends_all_processes_at_ctrl_c_and_goes_on(photos, temporary, monke
         wait_for(len(first) + 1, process)
         addresses = listening_addresses(process.pid)
         out, err = process.communicate(timeout=300)
-    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert addresses and addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     done = f"{MANY - bad - len(first)} stylized, {len(first)} done before"
     assert (process.returncode, without_progress(err)) == (1, "")
     assert f"out: {MANY} pictures found, {done}, {bad} unreadable" in out

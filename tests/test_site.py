@@ -6,19 +6,17 @@
 import functools
 import http.server
 import os
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
+from browsers import AXE, chromium, needs_axe, needs_chromium
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 SITE = Path(os.environ.get("TFSTYLE_SITE", "site"))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-AXE = Path(__file__).parents[1] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    pytest.mark.skipif(not AXE.exists(), reason="needs `npm ci` in the folder web"),
+    needs_chromium,
+    needs_axe,
     pytest.mark.skipif(
         not (SITE / "index.html").is_file(), reason="needs TFSTYLE_SITE, a built site"
     ),
@@ -43,12 +41,8 @@ def address():
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1440)])

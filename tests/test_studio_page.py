@@ -3,18 +3,17 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import hostile
 import httpx
 import numpy as np
 import pytest
+from browsers import AXE, chromium, needs_axe, needs_chromium
 from hostile import PICTURE
 from PIL import Image
 
@@ -24,9 +23,7 @@ from tfstyle.options.provenance import read_origin
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-AXE = Path(__file__).parents[1] / "web" / "node_modules" / "axe-core" / "axe.min.js"
+pytestmark = needs_chromium
 LONG = 60_000  # milliseconds; a busy machine takes its time
 sync_api.expect.set_options(timeout=LONG)
 NEVER_ENDS = "5000"  # steps
@@ -61,12 +58,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -501,7 +494,7 @@ def test_any_painting_is_drawn_at_once(open_page, pictures):
     sync_api.expect(page.locator("#history button.thumbnail-item")).to_have_count(2)
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="needs `npm ci` in the folder web")
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible(open_page, scheme):
     page = open_page(color_scheme=scheme)

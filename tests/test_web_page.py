@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsers import chromium, needs_chromium
 from PIL import Image
 
 from tfstyle import load_image, save_image
@@ -19,9 +19,8 @@ sync_api = pytest.importorskip("playwright.sync_api")
 runtime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 WEB = Path(__file__).resolve().parents[1] / "web"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+    needs_chromium,
     pytest.mark.skipif(
         not (WEB / "node_modules" / ".bin" / "vite").exists(),
         reason="needs `npm ci` in the folder web",
@@ -90,11 +89,8 @@ def address(built):
 
 @pytest.fixture(scope="module")
 def browser():
-    words = ["--no-sandbox", "--use-fake-device-for-media-stream"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=words)
+    with chromium("--use-fake-device-for-media-stream") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
