@@ -63,12 +63,15 @@ def make_folder(path: str | os.PathLike[str], argument: str = "") -> pathlib.Pat
 
 
 @contextlib.contextmanager
-def beside(target: pathlib.Path, suffix: str = ".tmp") -> Iterator[pathlib.Path]:
+def beside(
+    target: pathlib.Path, suffix: str = ".tmp", folder: pathlib.Path | None = None
+) -> Iterator[pathlib.Path]:
     """Gives a path beside ``target`` that takes its place if the block ends well.
 
     Args:
       target: The file to replace.
       suffix: Extension of the temporary file.
+      folder: Where the temporary file is, on the same disk; None for beside the target.
 
     Yields:
       The path to write to.
@@ -77,7 +80,8 @@ def beside(target: pathlib.Path, suffix: str = ".tmp") -> Iterator[pathlib.Path]
       OSError: If the file cannot be renamed.
     """
     # `tempfile` would make files that only their owner may read.
-    temporary = target.with_name(f".tfstyle-{secrets.token_hex(8)}{suffix}")
+    name = f".tfstyle-{secrets.token_hex(8)}{suffix}"
+    temporary = (folder or target.parent) / name
     try:
         yield temporary
         temporary.replace(target)

@@ -36,7 +36,7 @@ from tfstyle.images.masks import LABELS
 from tfstyle.monitoring.progress_bar import ProgressBar, print_message
 from tfstyle.networks.blends import MOST_SCALE
 from tfstyle.options import APPLY_COLORS, fields_of
-from tfstyle.options.fields import COLOR, MEMORY
+from tfstyle.options.fields import COLOR
 from tfstyle.options.fields import STYLE as STYLE_GROUP
 from tfstyle.options.options import MemoryOptions
 
@@ -89,13 +89,7 @@ def define_flags(values: flags.FlagValues) -> None:
                 hint=Literal[APPLY_COLORS],
                 default="style",
             ),
-            argument(
-                "size",
-                "Longest side of the results in pixels. Default: the picture's own.",
-                MEMORY,
-                hint=int,
-                at_least=1,
-            ),
+            arguments.size("the picture's own"),
             *fields_of(MemoryOptions),
         ],
     )

@@ -17,7 +17,7 @@ from tfstyle.networks.blends import (
     read_style_names,
     takes_any_style,
 )
-from tfstyle.options.fields import NETWORK, OptionField
+from tfstyle.options.fields import MEMORY, NETWORK, OptionField
 from tfstyle.options.fields import STYLE as STYLE_GROUP
 
 STYLE = argument(
@@ -79,6 +79,12 @@ BROWSER = argument(
 def port(help: str) -> OptionField:
     """The port at which a page is served."""
     return argument("port", help, ADDRESS, hint=int, at_least=1, at_most=65535)
+
+
+def size(default: str) -> OptionField:
+    """The size of results that come one by one, with what it is by default."""
+    told = f"Longest side of the result in pixels. Default: {default}."
+    return argument("size", told, MEMORY, hint=int, at_least=1)
 
 
 def optimizes(values: flags.FlagValues) -> bool:

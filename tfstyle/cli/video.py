@@ -32,7 +32,7 @@ from tfstyle.images.folder import picture_files
 from tfstyle.monitoring.progress_bar import ProgressBar
 from tfstyle.networks.blends import read_style_names
 from tfstyle.options import FRAMES
-from tfstyle.options.fields import MEMORY, OPTIMIZATION
+from tfstyle.options.fields import OPTIMIZATION
 from tfstyle.options.identity import digest
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
@@ -66,13 +66,7 @@ def define_flags(values: flags.FlagValues) -> None:
             arguments.STYLE,
             arguments.MODEL,
             arguments.STRENGTH,
-            argument(
-                "size",
-                "Longest side of the result in pixels. Default: the film's own.",
-                MEMORY,
-                hint=int,
-                at_least=1,
-            ),
+            arguments.size("the film's own"),
             argument(
                 "temporal",
                 "With a network: how much of a frame comes from the one before, "

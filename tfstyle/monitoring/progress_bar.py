@@ -71,12 +71,14 @@ class ProgressBar:
             scale=progress.scale,
         )
 
-    def move_to(self, finished: int) -> None:
+    def move_to(self, finished: int, total: int | None = None) -> None:
         """Shows the progress in a folder.
 
         Args:
           finished: How many are finished in all.
+          total: How many there are to count, where that is known only now.
         """
+        self._total = total or self._total
         self._show(finished)
 
     def _show(

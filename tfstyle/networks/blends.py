@@ -56,17 +56,29 @@ def takes_any_style(model: str | os.PathLike[str]) -> bool:
 
 def _file_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
     """The configuration of a network; empty if it cannot be read."""
-    path = network_path(model)
+    file = files_of_network(model)[0]
     try:
-        if (path / CONFIG).is_file():
-            text = (path / CONFIG).read_bytes()
+        if file.name == CONFIG:
+            text = file.read_bytes()
         else:
-            with zipfile.ZipFile(path / TRAINED if path.is_dir() else path) as archive:
+            with zipfile.ZipFile(file) as archive:
                 text = archive.read(CONFIG)
         settings = json.loads(text)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def files_of_network(model: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """The files that a network is read from: one, or the two of a preset.
+
+    Args:
+      model: Same as ``preset`` in ``StyleNet.from_preset``.
+    """
+    path = network_path(model)
+    if (path / CONFIG).is_file():
+        return [path / CONFIG, path / WEIGHTS]
+    return [path / TRAINED if path.is_dir() else path]
 
 
 def network_path(model: str | os.PathLike[str]) -> pathlib.Path:
