@@ -344,14 +344,14 @@ def test_batch_makes_results_or_lines_of_hostile_pictures(run, corpus, here):
 def test_batch_lists_a_picture_that_takes_too_much_memory(
     run, place, here, monkeypatch, which
 ):
-    from tfstyle.networks import apply
+    from tfstyle.networks import style_net
 
     def apply_network(network, image, blend, max_memory):
         if image.shape[1] == 30:
             raise no_memory()[which]
         return image
 
-    monkeypatch.setattr(apply, "apply_network", apply_network)
+    monkeypatch.setattr(style_net, "apply_network", apply_network)
     code, out, _ = run(*batch("--content=photos/**/*.png,photos/**/*.PNG"))
     assert code == 1
     assert "3 pictures found, 1 stylized, 0 done before, 2 unreadable" in out
@@ -374,7 +374,7 @@ def test_stylize_takes_the_folder_of_a_preset(network, tmp_path):
 
 def test_stylize_takes_pictures_of_all_shapes_at_once(network, tmp_path, monkeypatch):
     save_network(network, tmp_path / "model.keras")
-    stylize = Stylize(style_name="a:1,b:3", model=tmp_path, batch_size=8)
+    stylize = Stylize(style_name="a:1,b:3", model=tmp_path)
     (tmp_path / "model.keras").unlink()  # its content travels along
     shapes = [(24, 32), (20, 20), (24, 32), (4, 9), (70, 80), (24, 32)]
     pictures = [
@@ -406,7 +406,7 @@ def test_stylize_is_a_step_of_a_dataset(network, tmp_path):
 
 
 def test_stylize_computes_tiles_where_memory_is_short(network, tmp_path, monkeypatch):
-    from tfstyle.networks import apply
+    from tfstyle.networks import style_net
 
     save_network(network, tmp_path / "model.keras")
     stylize, seen = Stylize(style_name="b", model=tmp_path, max_memory=0.75), []
@@ -415,7 +415,7 @@ def test_stylize_computes_tiles_where_memory_is_short(network, tmp_path, monkeyp
         seen.append((network.style_names, image.shape, max_memory))
         return image
 
-    monkeypatch.setattr(apply, "apply_network", apply_network)
+    monkeypatch.setattr(style_net, "apply_network", apply_network)
     pixels = picture(1)[0].astype("float32")
     (result,) = stylize.stylize([pixels])
     assert seen == [(["a", "b"], (1, 24, 32, 3), 0.75)]
@@ -429,8 +429,8 @@ def test_a_worker_takes_its_share_of_the_machine(network, tmp_path):
         "import sys, os, pickle; os.cpu_count = lambda: 12\n"
         "stylize = pickle.loads(sys.stdin.buffer.read())\n"
         "assert 'tensorflow' not in sys.modules\n"
-        "from tfstyle.networks import apply\n"
-        "apply.apply_network = lambda *args: seen.append(args[3]) or args[1]\n"
+        "from tfstyle.networks import style_net\n"
+        "style_net.apply_network = lambda *args: seen.append(args[3]) or args[1]\n"
         "seen = []; import numpy as np; list(stylize.stylize([np.ones([9, 9, 3])]))\n"
         "import tensorflow as tf; from tfstyle.stylizer.memory import memory_limit\n"
         "print(tf.config.threading.get_intra_op_parallelism_threads())\n"

@@ -5,27 +5,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import glob
 import itertools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfstyle.batch.stores import store_of
-from tfstyle.errors import TfstyleError, UsageError, user_error
+from tfstyle.errors import TfstyleError, UsageError, one_line, user_error
+from tfstyle.files import make_folder
 from tfstyle.images.folder import SUFFIXES, saved_as
 from tfstyle.options.identity import SETTINGS, check_results, settings_text
 
 DEAD_LETTER = "unreadable.jsonl"
 """The file in the output folder that lists what could not be stylized."""
 
-_SCRATCH = ".tfstyle-batch"
+Pattern = tuple[str, ...]
+"""What the parts of a path match."""
 
-Segment = str | re.Pattern | None
-"""What a part of a path matches; None is any number of folders."""
-
-_PICTURE = re.compile(rf"(?!\.).*({'|'.join(map(re.escape, SUFFIXES))})\Z", re.I | re.S)
+_ANY = "**"
+"""Matches any number of folders."""
+_PICTURE = "/picture"
+"""Matches the names of pictures; no part of a path has a slash."""
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -39,8 +42,7 @@ class Failure:
     @classmethod
     def of(cls, path: str, error: BaseException) -> Failure:
         """What an error says about a picture."""
-        told = user_error(error) or f"{type(error).__name__}: {error}"
-        text = " ".join(str(told).split())
+        text = " ".join(str(told(error)).split())
         for name in (path, "the picture"):
             text = text.removeprefix(f"{name}: ")
         return cls(path, text)
@@ -53,12 +55,14 @@ class Part:
     Attributes:
       folder: The folder below that of all pictures; "" for that one.
       names: Pictures to stylize.
+      done: How many of them have results by now.
       skipped: How many others have results of earlier runs.
       failures: Pictures that cannot have results.
     """
 
     folder: str
     names: tuple[str, ...] = ()
+    done: int = 0
     skipped: int = 0
     failures: tuple[Failure, ...] = ()
 
@@ -77,7 +81,7 @@ class Places:
 
     source: tuple[str, ...]
     pictures: str
-    patterns: tuple[tuple[Segment, ...], ...]
+    patterns: tuple[Pattern, ...]
     output: str
     dead_letter: str
 
@@ -91,35 +95,28 @@ class Places:
           UsageError: If results would be among the pictures, or a store is unknown.
         """
         given = [source] if isinstance(source, str) else list(source)
-        patterns = [_parsed(_absolute(text)) for text in given]
-        heads = [
-            tuple(itertools.takewhile(lambda part: isinstance(part, str), pattern[:-1]))
-            for pattern in patterns
-        ]
-        levels = zip(*heads, strict=False)
+        parsed = [_parsed(_absolute(text)) for text in given]
+        levels = zip(*(head for head, _ in parsed), strict=False)
         common = [p[0] for p in itertools.takewhile(lambda p: len({*p}) == 1, levels)]
         if not common or (common[0] and len(common) < 3):
             raise UsageError(f"{', '.join(given)}: give pictures of one store")
         output = _absolute(output)
-        for head in heads:
-            if f"{_real('/'.join(map(str, head)))}/".startswith(f"{_real(output)}/"):
+        for head, _ in parsed:
+            if f"{_real('/'.join(head))}/".startswith(f"{_real(output)}/"):
                 raise UsageError(
                     f"{output}: the pictures are in this folder; give the results "
                     "another, which may be inside it"
                 )
-        below = tuple(pattern[len(common) :] for pattern in patterns)
+        patterns = tuple(
+            (*map(glob.escape, head[len(common) :]), *tail) for head, tail in parsed
+        )
         dead_letter = _absolute(dead_letter or f"{output}/{DEAD_LETTER}")
-        return cls(tuple(given), "/".join(map(str, common)), below, output, dead_letter)
+        return cls(tuple(given), "/".join(common), patterns, output, dead_letter)
 
     @property
     def scratch(self) -> str:
         """The folder of unfinished files in the output folder."""
-        return f"{self.output}/{_SCRATCH}"
-
-    @property
-    def _letters(self) -> str:
-        """The folder of the dead letter."""
-        return self.dead_letter.rpartition("/")[0]
+        return f"{self.output}/.tfstyle-batch"
 
     def check(self) -> None:
         """Looks for a picture.
@@ -149,56 +146,54 @@ class Places:
           UsageError: If results of other settings are there, or a folder cannot be
             written to.
         """
-        for folder in (self.output, self._letters):
-            store_of(folder).make_folder(folder)
-        file = f"{self.output}/{SETTINGS}"
+        for folder in (self.output, self.dead_letter.rpartition("/")[0]):
+            if "://" not in folder:  # servers make theirs when they are needed
+                make_folder(folder)
+        store = store_of(self.output)
+        settings = {"command": "batch", "pictures": self.pictures, **settings}
         with contextlib.suppress(FileNotFoundError):
-            saved, now = store_of(file).read(file), self._with_pictures(settings)
+            saved = store.read(f"{self.output}/{SETTINGS}")
             way_out = f"give another folder, or delete {SETTINGS} to have both here"
-            check_results(self.output, saved, now, way_out)
-        store_of(file).delete_folder(self.scratch)
-        self.write(f"{self.scratch}/begun", b"")
-        begun = store_of(file).list(self.scratch)["begun"] or 0
+            check_results(self.output, saved, settings, way_out)
+        store.delete_folder(self.scratch)
+        self.write(f"{self.scratch}/begun", settings_text(settings).encode())
+        begun = store.list(self.scratch)["begun"] or 0
         if begun % 10**9:
             return begun
         time.sleep(1)  # its clock counts seconds: results come in the next one
         return begun + 10**9
 
-    def remember(self, settings: Mapping[str, Any]) -> None:
-        """Writes the settings for the runs to come, once they have proved to work."""
-        text = settings_text(self._with_pictures(settings))
-        self.write(f"{self.output}/{SETTINGS}", text.encode())
-
-    def _with_pictures(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {"command": "batch", "pictures": self.pictures, **settings}
+    def remember(self) -> None:
+        """Keeps the settings for the runs to come, once they have proved to work."""
+        settings = store_of(self.scratch).read(f"{self.scratch}/begun")
+        self.write(f"{self.output}/{SETTINGS}", settings)
 
     def write(self, path: str, content: bytes) -> None:
-        """Writes a file of the output folder, whole or not at all.
+        """Writes a file of the output folder, or the dead letter, whole or not at all.
 
         Raises:
           TfstyleError: If it cannot be written.
         """
-        folder = self._letters if path == self.dead_letter else self.output
+        letter = path == self.dead_letter  # it may be on another disk
+        scratch = path.rpartition("/")[0] if letter else self.scratch
         try:
-            store_of(path).write(path, content, f"{folder}/{_SCRATCH}")
+            store_of(path).write(path, content, scratch)
         except OSError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise TfstyleError(f"{path}: could not be written: {reason}") from error
 
     def close(self) -> None:
         """Removes what is unfinished."""
-        for folder in {self.output, self._letters}:
-            with contextlib.suppress(OSError):
-                store_of(folder).delete_folder(f"{folder}/{_SCRATCH}")
+        with contextlib.suppress(OSError):
+            store_of(self.scratch).delete_folder(self.scratch)
 
     def written(self, folder: str) -> dict[str, int]:
         """When each result in a folder below the output was written, in nanoseconds."""
         target = f"{self.output}/{folder}".rstrip("/")
-        try:
+        with contextlib.suppress(FileNotFoundError):
             times = store_of(target).list(target)
-        except FileNotFoundError:
-            return {}
-        return {name: when for name, when in times.items() if when is not None}
+            return {name: when for name, when in times.items() if when is not None}
+        return {}
 
     def parts(self, begun: int, most: int) -> Iterator[Part]:
         """All pictures, in an order that depends on their names only.
@@ -225,19 +220,19 @@ class Places:
             for name in sorted(names, key=lambda name: (saved_as(name) != name, name)):
                 first = chosen.setdefault(saved_as(name), name)
                 if first != name:
-                    told = f"has the same result as {folder}/{first}; rename it"
-                    failures.append(Failure(f"{folder}/{name}", told))
+                    reason = f"has the same result as {folder}/{first}; rename it"
+                    failures.append(Failure(f"{folder}/{name}", reason))
             todo = [
                 name
                 for result, name in sorted(chosen.items())
                 if not (result in written and names[name] <= written[result] < begun)
             ]
-            yield Part(inside, (), len(chosen) - len(todo), tuple(failures))
-            begin = 0
-            while begin < len(todo):
-                count = min(most, 1 + found // 64, len(todo) - begin)
-                yield Part(inside, tuple(todo[begin : begin + count]))
-                begin, found = begin + count, found + count
+            skipped = len(chosen) - len(todo)
+            yield Part(inside, skipped=skipped, failures=tuple(failures))
+            left = iter(todo)
+            while part := tuple(itertools.islice(left, min(most, 1 + found // 64))):
+                yield Part(inside, part)
+                found += len(part)
 
     def walk(self) -> Iterator[tuple[str, dict[str, int], Failure | None]]:
         """Each folder with the files in it that match, or why it cannot be read.
@@ -245,44 +240,42 @@ class Places:
         Yields:
           The folder, when each file was written, by name, and the failure or None.
         """
-        return self._walk(self.pictures, self.patterns)
-
-    def _walk(
-        self, folder: str, patterns: Iterable[tuple[Segment, ...]]
-    ) -> Iterator[tuple[str, dict[str, int], Failure | None]]:
-        # `**` may stand for no folder.
-        alive = {p[i:] for p in patterns for i in range(1 + _deep(p))}
-        last = [pattern[0] for pattern in alive if len(pattern) == 1]
-        entries: dict[str, int | None]
-        if not last and all(isinstance(pattern[0], str) for pattern in alive):
-            entries = dict.fromkeys((str(p[0]) for p in alive), None)
-        else:
-            try:
-                entries = store_of(folder).list(folder)
-            except (FileNotFoundError, NotADirectoryError):
-                return
-            except OSError as error:
-                yield folder, {}, Failure.of(folder, error)
-                return
-        yield (
-            folder,
-            {
+        folders = [(self.pictures, {*self.patterns})]
+        while folders:
+            folder, patterns = folders.pop()
+            # `**` may stand for no folder.
+            alive = {
+                p[i:] for p in patterns for i in range(len(p)) if {*p[:i]} <= {_ANY}
+            }
+            last = [p[0] for p in alive if len(p) == 1]
+            deeper = [p for p in alive if len(p) > 1]
+            entries: dict[str, int | None] = dict.fromkeys(p[0] for p in deeper)
+            if last or any(_MAGIC.search(p[0]) for p in deeper):
+                try:
+                    entries = store_of(folder).list(folder)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                except OSError as error:
+                    yield folder, {}, Failure.of(folder, error)
+                    continue
+            for own in (self.output, self.dead_letter):
+                entries.pop(own.removeprefix(f"{folder}/"), None)
+            names = {
                 name: when
                 for name, when in sorted(entries.items())
-                if when is not None
-                and any(_matches(part, name) for part in last)
-                and f"{folder}/{name}" != self.dead_letter
-            },
-            None,
-        )
-        for name in sorted(name for name, when in entries.items() if when is None):
-            below = {
-                pattern if pattern[0] is None else pattern[1:]
-                for pattern in alive
-                if len(pattern) > 1 and _matches(pattern[0], name)
+                if when is not None and any(_matches(part, name) for part in last)
             }
-            if below and f"{folder}/{name}" != self.output:
-                yield from self._walk(f"{folder}/{name}", below)
+            yield folder, names, None
+            inside = [name for name, when in entries.items() if when is None]
+            for name in sorted(inside, reverse=True):
+                matching = [p for p in deeper if _matches(p[0], name)]
+                if below := {p if p[0] == _ANY else p[1:] for p in matching}:
+                    folders.append((f"{folder}/{name}", below))
+
+
+def told(error: BaseException) -> TfstyleError:
+    """An error in one of our own, which processes can give to each other."""
+    return user_error(error) or TfstyleError(f"{type(error).__name__}: {error}")
 
 
 def _absolute(path: str) -> str:
@@ -293,29 +286,23 @@ def _real(path: str) -> str:
     return path if "://" in path else os.path.realpath(path)
 
 
-def _parsed(path: str) -> tuple[Segment, ...]:
-    """What the parts of a path match; of a folder, all pictures in it."""
+def _parsed(path: str) -> tuple[list[str], list[str]]:
+    """The parts of the folder that a pattern begins with, and of what is below it."""
     parts = path.split("/")
-    plain = os.path.lexists(path) or not _MAGIC.search(path)
-    if plain:
-        return (*parts, None, _PICTURE) if store_of(path).is_folder(path) else (*parts,)
-    # `**` at the end, and `**.jpg`, mean files in all folders.
-    parts[-1:] = ["**", parts[-1][1:]] if parts[-1].startswith("**") else parts[-1:]
-    return tuple(_segment(part) for part in parts)
+    if os.path.lexists(path) or not _MAGIC.search(path):
+        if store_of(path).is_folder(path):
+            return parts, [_ANY, _PICTURE]
+        return parts[:-1], [glob.escape(parts[-1])]
+    if parts[-1].startswith(_ANY):  # as `**.jpg`: files in all folders
+        parts[-1:] = [_ANY, parts[-1][1:]]
+    first = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
+    return parts[:first], parts[first:]
 
 
-def _segment(part: str) -> Segment:
-    if part == "**" or not _MAGIC.search(part):
-        return None if part == "**" else part
+def _matches(part: str, name: str) -> bool:
     # As in Python and bash, wildcards do not match a dot at the beginning.
-    return re.compile(("" if part[0] == "." else r"(?!\.)") + fnmatch.translate(part))
-
-
-def _deep(pattern: tuple[Segment, ...]) -> int:
-    return sum(1 for _ in itertools.takewhile(lambda part: part is None, pattern))
-
-
-def _matches(part: Segment, name: str) -> bool:
-    if isinstance(part, str):
-        return part == name
-    return not name.startswith(".") if part is None else bool(part.match(name))
+    if name.startswith(".") and not part.startswith("."):
+        return False
+    if part == _PICTURE:
+        return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+    return fnmatch.fnmatchcase(name, part)

@@ -8,12 +8,10 @@ loses when a worker or a machine dies, it does again.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -27,10 +25,10 @@ from unittest import mock
 import numpy as np
 import psutil
 
-from tfstyle.batch.places import Failure, Part, Places
+from tfstyle.batch.places import Failure, Part, Places, told
 from tfstyle.batch.stores import store_of
 from tfstyle.batch.stylize import Stylize
-from tfstyle.errors import TfstyleError, UsageError, user_error
+from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.extras import import_extra, silent_stderr
 from tfstyle.images import encode_image, load_image
 from tfstyle.images.folder import saved_as
@@ -129,27 +127,32 @@ def stylize_folder(
     share = max(1, round(1 / gpus_per_worker)) if gpus_per_worker else local
     stylize = Stylize(style, workers=share, **options)
     begun = places.begin(stylize.settings)
-    listed = functools.partial(_rows, places, begun, stylize.optimizes)
+    most = 1 if stylize.optimizes else MOST_OF_PART
+    ahead = READ_AHEAD if gpus_per_worker or "://" in places.pictures else 1
     done = skipped = 0
     lines: list[str] = []
+
+    def listed(_: Any) -> Iterator[dict[str, bytes]]:
+        for part in places.parts(begun, most):
+            yield {"part": pickle.dumps(part)}
+
     with contextlib.closing(places), _ray(address, local) as ray:
+        size = workers or _capacity(ray, gpus_per_worker)
         parts = ray.data.from_items([{"of": "all"}]).flat_map(listed, num_cpus=0)
-        outcomes = parts.map_batches(
+        finished = parts.map_batches(
             _Worker,
-            fn_constructor_args=(places, begun, stylize),
+            fn_constructor_args=(places, begun, stylize, ahead),
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(
-                size=workers or _capacity(ray, gpus_per_worker)
-            ),
+            compute=ray.data.ActorPoolStrategy(size=size),
             num_cpus=1,
             num_gpus=gpus_per_worker or None,
         )
-        for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
-            for outcome in map(pickle.loads, batch["outcome"]):
-                if isinstance(outcome, TfstyleError):
-                    raise outcome
-                done, skipped = done + outcome.done, skipped + outcome.skipped
-                lines += [json.dumps(vars(failure)) for failure in outcome.failures]
+        for batch in finished.iter_batches(batch_size=None, prefetch_batches=0):
+            for part in map(pickle.loads, batch["part"]):
+                if isinstance(part, TfstyleError):
+                    raise part
+                done, skipped = done + part.done, skipped + part.skipped
+                lines += [json.dumps(vars(failure)) for failure in part.failures]
                 if progress:
                     progress(done + skipped + len(lines))
         text = "".join(f"{line}\n" for line in lines)
@@ -157,115 +160,67 @@ def stylize_folder(
     return Counts(done + skipped + len(lines), done, skipped, len(lines))
 
 
-def _rows(
-    places: Places, begun: int, singly: bool, _: Any
-) -> Iterator[dict[str, bytes]]:
-    """The pictures in parts, each a row of a Ray dataset."""
-    for part in places.parts(begun, 1 if singly else MOST_OF_PART):
-        yield {"part": pickle.dumps(part)}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Outcome:
-    done: int
-    skipped: int
-    failures: list[Failure]
-
-
 class _Worker:
     """Reads, stylizes and writes the pictures of parts, in a process of its own."""
 
-    def __init__(self, places: Places, begun: int, stylize: Stylize):
+    def __init__(self, places: Places, begun: int, stylize: Stylize, ahead: int):
         self._places, self._begun, self._stylize = places, begun, stylize
+        self._pool, self._ahead = ThreadPoolExecutor(ahead), ahead
         self._suspicious = PARTS_IN_FLIGHT if _restarted() else 0
-        self._problem: TfstyleError | None = None
-        try:
-            self._stylize.check()
-            self._places.remember(self._stylize.settings)
-        except Exception as error:
-            self._problem = _told(error)
+        self._remember = functools.cache(places.remember)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        outcomes = (self._outcome(pickle.loads(part)) for part in batch["part"])
-        return {"outcome": [pickle.dumps(outcome) for outcome in outcomes]}
+        finished = [self._finished(pickle.loads(part)) for part in batch["part"]]
+        return {"part": [pickle.dumps(part) for part in finished]}
 
-    def _outcome(self, part: Part) -> _Outcome | TfstyleError:
+    def _finished(self, part: Part) -> Part | TfstyleError:
+        names, failures = list(part.names), list(part.failures)
+        ahead, read = self._ahead, self._picture
         try:
-            return self._problem or self._finished(part)
-        except Exception as error:
-            return _told(error)
+            if names and self._suspicious:  # the worker may have died over them
+                self._suspicious -= 1
+                written = self._places.written(part.folder)
+                names = [n for n in names if written.get(saved_as(n), -1) < self._begun]
+                ahead, read = 1, self._marked_picture
+            names = [f"{part.folder}/{name}".lstrip("/") for name in names]
+            for group in (names[i : i + ahead] for i in range(0, len(names), ahead)):
+                results = self._stylize.stylize(self._pool.map(read, group))
+                failures += filter(None, self._pool.map(self._written, group, results))
+        except Exception as error:  # Ray would print it with traces of its own
+            return told(error)
+        done = len(part.names) + len(part.failures) - len(failures)
+        return dataclasses.replace(part, done=done, failures=tuple(failures))
 
-    def _finished(self, part: Part) -> _Outcome:
-        names, failures, done = list(part.names), list(part.failures), 0
-        at_once, read = self._stylize.batch_size, self._picture
-        if names and self._suspicious:  # the worker may have died over them
-            self._suspicious -= 1
-            written = self._places.written(part.folder)
-            names = [n for n in names if written.get(saved_as(n), -1) < self._begun]
-            at_once, read, done = 1, self._marked_picture, len(part.names) - len(names)
-        remote = "://" in self._places.pictures
-        ahead = READ_AHEAD if at_once > 1 or remote else 1
-        names = [f"{part.folder}/{name}".lstrip("/") for name in names]
-        with ThreadPoolExecutor(ahead) as pool:
-            pictures = zip(names, _in_order(pool, read, names, ahead), strict=True)
-            while group := list(itertools.islice(pictures, at_once)):
-                good = {n: p for n, p in group if not isinstance(p, Failure)}
-                failures += [p for _, p in group if isinstance(p, Failure)]
-                results = self._stylize.stylize(list(good.values()))
-                for failure in pool.map(self._written, good, results):
-                    failures += [failure] if failure else []
-                    done += failure is None
-        return _Outcome(done, part.skipped, failures)
-
-    def _picture(self, name: str) -> np.ndarray | Failure:
+    def _picture(self, name: str) -> np.ndarray | TfstyleError:
         path = f"{self._places.pictures}/{name}"
         try:
-            source = store_of(path).picture(path)
-            return load_image(source, self._stylize.size)[0]
+            return load_image(store_of(path).picture(path), self._stylize.size)[0]
         except Exception as error:  # stores raise whatever comes along
-            return Failure.of(path, error)
+            return told(error)
 
-    def _marked_picture(self, name: str) -> np.ndarray | Failure:
+    def _marked_picture(self, name: str) -> np.ndarray | TfstyleError:
         """A picture, unless workers have died over it."""
-        path, store = f"{self._places.pictures}/{name}", store_of(self._places.output)
-        key = hashlib.sha256(os.fsencode(name)).hexdigest()
-        mark, deaths = f"{self._places.scratch}/{key}", 0
+        store, key = store_of(self._places.scratch), hashlib.sha256(os.fsencode(name))
+        mark, deaths = f"{self._places.scratch}/{key.hexdigest()}", 0
         with contextlib.suppress(FileNotFoundError):
             deaths = int(store.read(mark))
         if deaths >= MOST_DEATHS:
-            return Failure(path, f"{deaths} workers that tried have died")
+            return TfstyleError(f"{deaths} workers that tried have died")
         store.write(mark, str(deaths + 1).encode(), self._places.scratch)
         return self._picture(name)
 
     def _written(self, name: str, result: np.ndarray | TfstyleError) -> Failure | None:
-        path, target = f"{self._places.pictures}/{name}", saved_as(name)
+        target, metadata = saved_as(name), {"Software": "tfstyle"}
         try:
             if isinstance(result, TfstyleError):
                 raise result
-            extension, metadata = os.path.splitext(target)[1], {"Software": "tfstyle"}  # noqa: PTH122
+            extension = os.path.splitext(target)[1]  # noqa: PTH122
             content = encode_image(result, extension, metadata=metadata)
         except TfstyleError as error:
-            return Failure.of(path, error)
+            return Failure.of(f"{self._places.pictures}/{name}", error)
+        self._remember()
         self._places.write(f"{self._places.output}/{target}", content)
         return None
-
-
-def _told(error: Exception) -> TfstyleError:
-    """An error as a value, as Ray would print it with traces of its own."""
-    return user_error(error) or TfstyleError(f"{type(error).__name__}: {error}")
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable, items: Sequence, ahead: int
-) -> Iterator[Any]:
-    """What a function returns for each item, some of them computed ahead."""
-    futures: collections.deque = collections.deque()
-    for item in items:
-        futures.append(pool.submit(function, item))
-        if len(futures) == ahead:
-            yield futures.popleft().result()
-    while futures:
-        yield futures.popleft().result()
 
 
 def _restarted() -> bool:
@@ -331,5 +286,4 @@ def _ray(address: str | None, workers: int) -> Iterator[Any]:
 
 
 def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    return str(error).strip().rpartition("\n")[2].strip() or type(error).__name__

@@ -7,13 +7,14 @@ import io
 import os
 import pathlib
 import random
+import secrets
 import shutil
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tfstyle import files
-from tfstyle.errors import ImageError, UsageError
+from tfstyle.errors import UsageError, one_line
 from tfstyle.extras import import_extra
 from tfstyle.images.decoders import MAX_BYTES
 
@@ -32,28 +33,18 @@ class Store:
     def __init__(self, server: str):
         self._files: Any = None
         if server:
-            fs = import_extra("pyarrow.fs", extra="batch")
-            self._listing: Any = fs.FileSelector
+            self._fs = import_extra("pyarrow.fs", extra="batch")
             try:
-                self._files, _ = _patiently(lambda: fs.FileSystem.from_uri(server))
+                self._files, _ = _patiently(self._fs.FileSystem.from_uri, server)
             except (OSError, ValueError) as error:
-                raise UsageError(f"{server}: {' '.join(str(error).split())}") from error
+                raise UsageError(f"{server}: {one_line(error)}") from error
 
     def is_folder(self, path: str) -> bool:
         """Whether a path is that of a folder."""
         if not self._files:
             return pathlib.Path(path).is_dir()
-        info = _patiently(lambda: self._files.get_file_info(_key(path)))
+        info = _patiently(self._files.get_file_info, _key(path))
         return info.type.name == "Directory"
-
-    def make_folder(self, folder: str) -> None:
-        """Makes a folder of this machine; servers make theirs when they are needed.
-
-        Raises:
-          UsageError: If it cannot be made, or not written to.
-        """
-        if not self._files:
-            files.make_folder(folder)
 
     def list(self, folder: str) -> dict[str, int | None]:
         """When each file of a folder was written, in nanoseconds; None for folders.
@@ -62,8 +53,8 @@ class Store:
           OSError: If the folder does not exist, or may not be read.
         """
         if self._files:
-            inside = self._listing(_key(folder))
-            entries = _patiently(lambda: self._files.get_file_info(inside))
+            inside = self._fs.FileSelector(_key(folder))
+            entries = _patiently(self._files.get_file_info, inside)
             return {e.base_name: e.mtime_ns if e.is_file else None for e in entries}
         with os.scandir(folder or "/") as scan:
             found = [(e, e.is_dir(follow_symlinks=False)) for e in scan]
@@ -78,19 +69,18 @@ class Store:
         return io.BytesIO(self.read(path)) if self._files else path
 
     def read(self, path: str) -> bytes:
-        """The content of a file.
+        """The content of a file; of a server's, no more than a picture may have.
 
         Raises:
           OSError: If the file does not exist, or cannot be read.
         """
+        if not self._files:
+            return pathlib.Path(path).read_bytes()
+        return _patiently(self._read, _key(path))
 
-        def read() -> bytes:
-            with self._files.open_input_file(_key(path)) as file:
-                if file.size() > MAX_BYTES:
-                    raise ImageError(f"the file has more than {MAX_BYTES} bytes")
-                return file.read()
-
-        return _patiently(read) if self._files else pathlib.Path(path).read_bytes()
+    def _read(self, key: str) -> bytes:
+        with self._files.open_input_file(key) as file:
+            return file.read(min(file.size(), MAX_BYTES + 1))  # is refused if decoded
 
     def write(self, path: str, content: bytes, scratch: str) -> None:
         """Writes a file, which appears whole or not at all.
@@ -103,17 +93,15 @@ class Store:
         Raises:
           OSError: If the file cannot be written.
         """
-        temporary = f"{scratch}/{random.getrandbits(64):x}"
         if self._files:
-            _patiently(lambda: self._write(_key(path), content, _key(temporary)))
+            temporary = _key(f"{scratch}/.tfstyle-{secrets.token_hex(8)}")
+            _patiently(self._write, _key(path), content, temporary)
             return
-        for file in map(pathlib.Path, (path, temporary)):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            pathlib.Path(temporary).write_bytes(content)
-            pathlib.Path(temporary).replace(path)
-        finally:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+        target, folder = pathlib.Path(path), pathlib.Path(scratch)
+        for parent in (target.parent, folder):
+            parent.mkdir(parents=True, exist_ok=True)
+        with files.beside(target, folder=folder) as unfinished:
+            unfinished.write_bytes(content)
 
     def _write(self, path: str, content: bytes, temporary: str) -> None:
         # An object appears when it is complete; a file of HDFS when it is begun.
@@ -131,7 +119,7 @@ class Store:
         if not self._files:
             shutil.rmtree(folder, ignore_errors=True)
         elif self.is_folder(folder):
-            _patiently(lambda: self._files.delete_dir(_key(folder)))
+            _patiently(self._files.delete_dir, _key(folder))
 
 
 def store_of(path: str) -> Store:
@@ -152,15 +140,15 @@ def _key(url: str) -> str:
     return place if scheme != "hdfs" else "/" + place.partition("/")[2]
 
 
-def _patiently(act: Callable[[], T]) -> T:
+def _patiently(act: Callable[..., T], *arguments: Any) -> T:
     """Tries again what a server may do better next time."""
     for seconds in SECONDS_BETWEEN_TRIES:
         try:
-            return act()
+            return act(*arguments)
         except (FileNotFoundError, PermissionError):
             raise
         except OSError as error:
             if any(reason in str(error) for reason in _FINAL):
                 raise
             time.sleep(seconds * random.uniform(0.5, 1.5))
-    return act()
+    return act(*arguments)

@@ -23,7 +23,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
@@ -41,7 +40,7 @@ from tfstyle.options import FRAMES, Options
 from tfstyle.options.fields import MEMORY
 
 POSITIONAL = ("content", "output")
-TRAINED_OPTIONS = ("model", "style_name", "batch_size", "strength")
+TRAINED_OPTIONS = ("model", "style_name", "strength")
 """What only networks have."""
 COMMON_OPTIONS = ("color", "max_memory", "size")
 """What optimisation and networks have."""
@@ -74,22 +73,7 @@ def define_flags(values: flags.FlagValues) -> None:
                 "reasons, as lines of JSON. Default: OUTPUT/unreadable.jsonl.",
                 OUTPUT,
             ),
-            argument(
-                "batch_size",
-                "With a network: pictures of one size that are computed at once "
-                "at most. Default: 1 on CPUs, 16 on GPUs.",
-                MEMORY,
-                hint=int,
-                at_least=1,
-            ),
-            argument(
-                "size",
-                "Longest side of the results in pixels. Default: the picture's; with "
-                f"--style {Options.size}.",
-                MEMORY,
-                hint=int,
-                at_least=1,
-            ),
+            arguments.size(f"the picture's own, or {Options.size} with --style"),
             argument(
                 "workers",
                 "Worker processes. 0: one for each core, as memory allows, or for each "
@@ -124,19 +108,29 @@ def run(values: flags.FlagValues) -> int:
     source, output = required(values, "content", "output")
     check_folder_name(output, "the results")
     options = _options(values)
-    places = Places.of(arguments.picture_paths(source), output, values.dead_letter)
+    pictures = arguments.picture_paths(source)
+    places = Places.of(pictures, output, values.dead_letter)
     places.check()
+    counted: list[int] = []
+
+    def count() -> None:
+        counted.append(sum(len(names) for _, names, _ in places.walk()))
+
+    threading.Thread(target=count, daemon=True).start()
+    bar = ProgressBar("picture", lines=True)
+
+    def show(finished: int) -> None:
+        check_interrupts()  # Python drops one that comes in a callback of Ray's
+        bar.move_to(finished, *counted)
+
     announce_loading("Ray", "ray")
+    # Ray, too, lets SIGTERM raise `SystemExit`, once it runs.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     try:
         # Ray's messages about workers that die go to standard output.
-        with (
-            _exiting_on_sigterm(),
-            _bar(places) as show,
-            open(os.devnull, "w") as nowhere,  # noqa: PTH123
-            contextlib.redirect_stdout(nowhere),
-        ):
+        with bar, open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
             counts = stylize_folder(
-                arguments.picture_paths(source),
+                pictures,
                 output,
                 dead_letter=values.dead_letter,
                 workers=values.workers,
@@ -149,6 +143,8 @@ def run(values: flags.FlagValues) -> int:
         said = "stopped; the same command goes on with what is left"
         print(f"tfstyle: {said}", file=sys.stderr)
         return 128 + (2 if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     line = (
         f"{output}: {counts.found} picture{'s' * (counts.found != 1)} found, "
         f"{counts.stylized} stylized, {counts.skipped} done before, "
@@ -170,42 +166,9 @@ def _options(values: flags.FlagValues) -> dict[str, Any]:
     arguments.check_style_flags(values, TRAINED_OPTIONS, optimized)
     common = {name: values[name].value for name in COMMON_OPTIONS}
     if arguments.optimizes(values):
-        own = FRAMES.options(values_of(values, FRAMES.fields))
-        options = {field.name: getattr(own, field.name) for field in FRAMES.fields}
-        return {**options, **common, "style": arguments.parse_styles(values.style)}
+        own = vars(FRAMES.options(values_of(values, FRAMES.fields)))
+        return {**own, **common, "style": arguments.parse_styles(values.style)}
     model, how = arguments.one_pass(values)
     if isinstance(how["style"], str | None):
         how["style_name"] = how.pop("style")
-    return {**common, **how, "model": model, "batch_size": values.batch_size}
-
-
-@contextlib.contextmanager
-def _exiting_on_sigterm() -> Iterator[None]:
-    """Lets SIGTERM raise ``SystemExit``, as Ray does once it runs."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _bar(places: Places) -> Iterator[Callable[[int], None]]:
-    """Shows how many pictures are finished, of as many as are found meanwhile."""
-    total: list[int] = []
-    bars: list[ProgressBar] = []
-
-    def count() -> None:
-        total.append(sum(len(names) for _, names, _ in places.walk()))
-
-    threading.Thread(target=count, daemon=True).start()
-    with contextlib.ExitStack() as stack:
-
-        def show(finished: int) -> None:
-            check_interrupts()  # Python drops one that comes in a callback of Ray's
-            if not bars:
-                bar = ProgressBar("picture", total=sum(total) or None, lines=True)
-                bars.append(stack.enter_context(bar))
-            bars[0].move_to(finished)
-
-        yield show
+    return {**common, **how, "model": model}
