@@ -44,6 +44,8 @@ TRAINED_OPTIONS = ("model", "style_name", "strength")
 """What only networks have."""
 COMMON_OPTIONS = ("color", "max_memory", "size")
 """What optimisation and networks have."""
+RUN_OPTIONS = ("address", "dead_letter", "gpus_per_worker", "workers")
+"""What a run has."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -110,7 +112,6 @@ def run(values: flags.FlagValues) -> int:
     options = _options(values)
     pictures = arguments.picture_paths(source)
     places = Places.of(pictures, output, values.dead_letter)
-    places.check()
     counted: list[int] = []
 
     def count() -> None:
@@ -129,16 +130,7 @@ def run(values: flags.FlagValues) -> int:
     try:
         # Ray's messages about workers that die go to standard output.
         with bar, open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
-            counts = stylize_folder(
-                pictures,
-                output,
-                dead_letter=values.dead_letter,
-                workers=values.workers,
-                address=values.address,
-                gpus_per_worker=values.gpus_per_worker,
-                progress=show,
-                **options,
-            )
+            counts = stylize_folder(pictures, output, progress=show, **options)
     except (KeyboardInterrupt, SystemExit) as stop:
         said = "stopped; the same command goes on with what is left"
         print(f"tfstyle: {said}", file=sys.stderr)
@@ -156,7 +148,7 @@ def run(values: flags.FlagValues) -> int:
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
-    """What the flags say about the style.
+    """What the flags say about the style and the run.
 
     Raises:
       UsageError: If a flag would have no effect.
@@ -164,7 +156,7 @@ def _options(values: flags.FlagValues) -> dict[str, Any]:
     optimized = [name for name in FRAMES.names if name not in COMMON_OPTIONS]
     optimized.remove("style_scale")
     arguments.check_style_flags(values, TRAINED_OPTIONS, optimized)
-    common = {name: values[name].value for name in COMMON_OPTIONS}
+    common = {n: values[n].value for n in (*COMMON_OPTIONS, *RUN_OPTIONS)}
     if arguments.optimizes(values):
         own = vars(FRAMES.options(values_of(values, FRAMES.fields)))
         return {**own, **common, "style": arguments.parse_styles(values.style)}
