@@ -164,6 +164,25 @@ def test_progress_bar_with_lines_tells_of_a_folder(capsys, clock):
     assert capsys.readouterr().err == "tfstyle: picture 2 of 4, 31 s\n"
 
 
+def test_progress_bar_of_a_folder_is_told_how_many_there_are(
+    open_terminal, capsys, clock
+):
+    with ProgressBar("picture", lines=True) as bar:
+        clock[0] += 31
+        bar.move_to(2)
+        clock[0] += 31
+        bar.move_to(3, 4)
+    terminal = open_terminal()
+    with ProgressBar("picture") as bar:
+        bar.move_to(1, 4)
+        assert "1/4 pictures" in terminal.getvalue()
+
+    assert capsys.readouterr().err.splitlines() == [
+        "tfstyle: picture 2, 31 s",
+        "tfstyle: picture 3 of 4, 62 s",
+    ]
+
+
 def test_progress_bar_with_lines_prints_none_on_a_terminal(open_terminal, clock):
     terminal = open_terminal()
     with ProgressBar(lines=True) as bar:

@@ -6,7 +6,7 @@ import pytest
 
 from tfstyle.errors import MissingExtraError, TfstyleError, UsageError, one_line
 from tfstyle.extras import import_extra
-from tfstyle.files import as_path, replaced, sha256, shown
+from tfstyle.files import as_path, beside, replaced, sha256, shown
 
 pytestmark = pytest.mark.fast
 
@@ -52,6 +52,15 @@ def test_replaced_shows_the_new_file_at_the_end_only(tmp_path):
         assert file.read_text() == "old"
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_beside_has_the_new_file_in_another_folder_meanwhile(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    with beside(tmp_path / "file.txt", folder=tmp_path / "scratch") as path:
+        path.write_text("new")
+        assert path.parent == tmp_path / "scratch"
+    assert (tmp_path / "file.txt").read_text() == "new"
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 @pytest.mark.parametrize("error", [KeyError(), KeyboardInterrupt(), TfstyleError("x")])

@@ -112,6 +112,7 @@ def run(values: flags.FlagValues) -> int:
     options = _options(values)
     pictures = arguments.picture_paths(source)
     places = Places.of(pictures, output, values.dead_letter)
+    places.check()
     counted: list[int] = []
 
     def count() -> None:

@@ -76,7 +76,8 @@ class ProgressBar:
 
         Args:
           finished: How many are finished in all.
-          total: How many there are to count, where that is known only now.
+          total: How many there are to count, if that was not known when the bar was
+            made. On a terminal, it counts if it comes with the first call.
         """
         self._total = total or self._total
         self._show(finished)
