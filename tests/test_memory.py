@@ -34,7 +34,8 @@ def cut(plan, size=LARGE, style_size=STYLE, batch=1):
 
 
 def run(content, style, **options):
-    chosen = Options(**{"scales": 1, "steps": 6, "margin": 0, **options})
+    few = {"scales": 1, "steps": 6, "margin": 0, "style_loss": "gram"}
+    chosen = Options(**{**few, **options})
     return Run(Engine([chosen]), chosen, simple_pictures(content, style)).finish()
 
 
