@@ -49,6 +49,18 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
+# Whose single tests take longest: with one of them last, only one worker would work.
+_FIRST = (
+    *("test_batch_on_ray", "test_studio_page", "test_web_page", "test_notebook"),
+    *("test_benchmark", "test_checkpoint", "test_convert_squeezenet", "test_neighbors"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts what takes long first."""
+    items.sort(key=lambda item: item.path.stem not in _FIRST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_precision_on_every_machine():
     """Makes every CPU look like one that does not multiply bfloat16."""
