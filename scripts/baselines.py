@@ -21,10 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfstyle
-from tfstyle.backbones import vgg
-from tfstyle.backbones.base import CAFFE_MEAN_BGR, TORCH_MEAN_RGB, TORCH_STD_RGB
 from tfstyle.backbones.feature_extractor import IMAGENET, resolve_layers
-from tfstyle.backbones.slim19 import head_name
 from tfstyle.backbones.weights import read_weights
 from tfstyle.images.color import match_colors
 from tfstyle.losses import PerceptualLoss, Targets
@@ -171,24 +168,26 @@ class Torch(Baseline):
     def __init__(self, task: Task, device: str = "cpu"):
         """Takes over slim19 or VGG-19, on ``cpu`` or ``gpu``."""
         import torch
+        from torch_peers import Network
 
-        self.torch, self.ops = torch, torch.nn.functional
+        self.torch, extract = torch, task.loss.features
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
-        backbone = task.loss.features.backbone
-        self.reflect = backbone.name == "slim19"
         weights = str(task.options["weights"])
         said = None if weights == IMAGENET else read_weights(weights)[1]
-        self.caffe = (said or backbone.preprocessing) == "caffe"
-        means = np.array([TORCH_MEAN_RGB, TORCH_STD_RGB])
-        if self.caffe:
-            means = np.array([CAFFE_MEAN_BGR[::-1], [1.0] * 3]) / 255
-        self.mean, self.std = self._tensor(np.float32(means)[..., None, None])
-        self.kernels = {
-            layer.name: (self._tensor(kernel, (3, 2, 0, 1)), self._tensor(bias))
-            for layer in task.loss.features.model.layers
-            if isinstance(layer, keras.layers.Conv2D)
-            for kernel, bias in [layer.get_weights()]
-        }
+        slim = extract.backbone.name == "slim19"
+        self.network = Network(
+            {
+                f"{layer.name}/{part}": values
+                for layer in extract.model.layers
+                if isinstance(layer, keras.layers.Conv2D)
+                for part, values in zip(
+                    ("kernel", "bias"), layer.get_weights(), strict=True
+                )
+            },
+            preprocessing=said or extract.backbone.preprocessing,
+            padding="reflect" if slim else "zeros",
+        ).to(self.device)
+        self.layers = list(resolve_layers(extract.backbone, extract.layers).values())
         self.start = self._tensor(task.content, (0, 3, 1, 2))
         with torch.no_grad():
             super().__init__(task, self.start, self._tensor(task.style, (0, 3, 1, 2)))
@@ -197,27 +196,8 @@ class Torch(Baseline):
         array = np.ascontiguousarray(array.transpose(order) if order else array)
         return self.torch.tensor(array, device=self.device)
 
-    def _convolution(self, x: Any, name: str) -> Any:
-        kernel, bias = self.kernels[name]
-        border = kernel.shape[-1] // 2
-        if self.reflect and border:
-            x, border = self.ops.pad(x, [border] * 4, mode="reflect"), 0
-        return self.ops.relu_(self.ops.conv2d(x, kernel, bias, padding=border))
-
     def _features(self, image: Any) -> dict[str, Any]:
-        """VGG-19's, or slim19's with its heads."""
-        x = (image - self.mean) / self.std
-        x = x.flip(1) if self.caffe else x
-        features = {}
-        for layer in filter(self.kernels.get, vgg.convolutions(vgg.VGG19_CONVOLUTIONS)):
-            if layer.endswith("conv1") and features:
-                x = self.ops.max_pool2d(x, 2)
-            before, x = x, self._convolution(x, layer)
-            features[layer] = x
-            if (head := head_name(layer)) in self.kernels:
-                seen = x if len(features) > 1 else before
-                features[layer] = self._convolution(seen, head)
-        return features
+        return self.network(image, self.layers)
 
     @staticmethod
     def _gram(features: Any) -> Any:

@@ -8,6 +8,10 @@
 * ``apply``: pictures per second of a feed-forward network in several runtimes.
 * ``any``: the same of the network for any style, which reads the painting each time,
   beside MicroAST with its published weights.
+* ``losses``: seconds per step and per picture of each style loss, beside the methods
+  that others publish, in PyTorch on the same network.
+* ``equal``: seconds until tfstyle and Crowson's method have the same Wasserstein loss.
+* ``profile``: what the time of a step goes to, by kind of operation.
 * ``startup``: seconds from the command to the first step, a picture, and the help, and
   of calls of one ``Stylizer`` beside calls of ``stylize``.
 
@@ -16,6 +20,9 @@ alike; tables have medians. Tracing is left out of seconds per step: the first s
 each scale and of each loop is not timed. ``--output`` gets ``benchmark.json`` with the
 raw numbers, ``benchmark.md`` with the tables, and plots. Sections, pairs and sizes that
 a run does not measure stay as an earlier run has left them.
+
+``--against=COMMIT`` measures something else: whether six typical things have become
+slower since a commit. It prints a table, and the exit code is 1 if one has.
 
 Example:
   python scripts/benchmark.py --sections=step,quality --output=benchmark \
@@ -36,6 +43,7 @@ import pathlib
 import platform
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,9 +56,20 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import benchmark_timing
 import numpy as np
 import psutil
 from absl import app, flags
+from benchmark_timing import (
+    Clock,
+    in_turns,
+    loop_seconds,
+    note,
+    timing_steps,
+    with_median,
+)
+from commit_rows import ROWS
+from compare_commits import compare
 
 import tfstyle
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries, silent_stderr
@@ -59,17 +78,18 @@ with silent_stderr():
     import keras
     import tensorflow as tf
     from baselines import Task, Torch, Tutorial, check_same_loss, has_torch
+    from benchmark_losses import LOSSES, measure_equal, measure_losses
+    from benchmark_profile import matmul_gflops, profile, step_gflop
     from benchmark_report import compared, write_report
     from runtimes import any_style_runtimes, runtimes
 
 from tfstyle.backbones import get_backbone, vgg
 from tfstyle.backbones.feature_extractor import IMAGENET
-from tfstyle.backbones.precision import dtype_policy
+from tfstyle.backbones.precision import dtype_policy, multiplies_bfloat16
 from tfstyle.backbones.weights import read_weights, save_weights
 from tfstyle.cli import info
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
-from tfstyle.losses import PerceptualLoss
 from tfstyle.networks.any_style import STYLE_SIZE
 from tfstyle.networks.blends import ANY
 from tfstyle.networks.formats import TOLERANCES
@@ -84,11 +104,14 @@ CONTENT = [
     str(DATA / "content" / f"{name}.jpg") for name in ("cat", "coffee", "rocket")
 ]
 STYLE = [str(DATA / "style" / f"{name}.jpg") for name in ("nocturne", "waves", "discs")]
-SECTIONS = ["step", "quality", "memory", "apply", "any", "startup"]
+SECTIONS = [
+    *("step", "quality", "memory", "apply", "any"),
+    *("losses", "equal", "profile", "startup"),
+]
+flags.adopt_module_key_flags(benchmark_timing)
 flags.DEFINE_list("sections", SECTIONS, "What to measure; empty: write tables anew.")
 flags.DEFINE_string("output", None, "Folder for numbers, tables and plots.")
 flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where; cpu hides all GPUs.")
-flags.DEFINE_integer("repeats", 3, "Turns of each contestant.", lower_bound=1)
 flags.DEFINE_list("content", CONTENT, "Pictures; all but quality take the first pair.")
 flags.DEFINE_list("style", STYLE, "Style pictures, one per content picture.")
 flags.DEFINE_string("vgg19_weights", IMAGENET, "VGG-19; may end at block3_conv1.")
@@ -99,8 +122,6 @@ flags.DEFINE_enum(
     "precision", PRECISION.default, PRECISION.choices, "tfstyle's option."
 )
 flags.DEFINE_bool("jit_compile", False, "tfstyle's option.")
-flags.DEFINE_integer("timing_steps", 5, "Least steps to time in a turn.", lower_bound=3)
-flags.DEFINE_float("timing_seconds", 2.0, "Least seconds of a turn of step.")
 flags.DEFINE_list(
     "sizes", ["256", "512", "1024"], "step, apply, any: longest sides, of 4:3."
 )
@@ -114,17 +135,26 @@ flags.DEFINE_integer("lbfgs_evaluations", 500, "quality: PyTorch's.", lower_boun
 flags.DEFINE_string(
     "our_steps",
     ",".join(map(str, tfstyle.Options().steps)),
-    "quality: --steps, tried until both losses are reached, as '100,60,40;60;250': as "
-    "many scales as numbers.",
+    "quality, equal: --steps, tried until the others' losses are reached, as "
+    "'100,60,40;60;250': as many scales as numbers.",
 )
 flags.DEFINE_bool("reuse_baselines", False, "quality: keep the baselines' loss curves.")
-flags.DEFINE_integer(
-    "time_only_steps", 0, "quality: keep all loss curves, time so many.", lower_bound=0
-)
 flags.DEFINE_list("memory_backbones", ["slim19", "vgg19"], "memory: networks.")
 flags.DEFINE_list("megapixels", ["0.25", "1", "4", "16"], "memory: sizes, of 4:3.")
 flags.DEFINE_float("tiled_gb", 4.0, "memory: largest max_memory of the tiled runs.")
 flags.DEFINE_float("untiled_limit_gb", 16.0, "memory: the most expected of whole ones.")
+flags.DEFINE_list("style_losses", LOSSES, "losses, profile: style losses.")
+flags.DEFINE_list("loss_sizes", ["512", "1024", "2048"], "losses: longest sides.")
+flags.DEFINE_float(
+    "whole_limit",
+    600.0,
+    "losses: seconds above which a schedule in PyTorch is estimated from steps.",
+)
+flags.DEFINE_list("equal_sizes", ["256"], "equal: longest sides.")
+flags.DEFINE_list("profile_sizes", ["512"], "profile: longest sides.")
+flags.DEFINE_string("against", None, "Compare the working tree's speed with a commit.")
+flags.DEFINE_float("tolerance", 1.15, "against: how many times as slow is still well.")
+flags.DEFINE_list("rows", list(ROWS), "against: what to measure.")
 flags.DEFINE_string("child", None, "One measurement of memory, as JSON; internal.")
 
 # Least tiles and largest max_memory: whole means that nothing is ever too much.
@@ -170,11 +200,6 @@ class Book:
         place[keys[-1]] = value
         with replaced(self.path) as temporary:
             temporary.write_text(json.dumps(self.data, indent=1, ensure_ascii=False))
-
-
-def note(*words: object) -> None:
-    """One line of progress."""
-    print(f"[{time.strftime('%H:%M:%S')}]", *words, file=sys.stderr, flush=True)
 
 
 @functools.cache
@@ -245,6 +270,8 @@ def check_flags() -> None:
         # PyTorch has no SqueezeNet, and memory needs no third network.
         ("quality_backbones", BACKBONES[:2]),
         ("memory_backbones", BACKBONES[:2]),
+        ("style_losses", LOSSES),
+        ("rows", list(ROWS)),
     ):
         for name in FLAGS[flag].value:
             if name not in known:
@@ -253,6 +280,9 @@ def check_flags() -> None:
         ("sizes", int),
         ("widths", int),
         ("quality_sizes", int),
+        ("loss_sizes", int),
+        ("equal_sizes", int),
+        ("profile_sizes", int),
         ("megapixels", float),
     ):
         numbers(flag, kind)
@@ -281,10 +311,14 @@ def choose_device() -> None:
 
 def our_options(backbone: str, weights: str, **options: Any) -> dict[str, Any]:
     """Options of tfstyle from the flags, with the loss that all contestants have."""
-    names = ("max_memory", "precision", "jit_compile")
-    given = {name: FLAGS[name].value for name in names}
     network = {"backbone": backbone, "weights": weights, "style_loss": "gram"}
-    return {**network, **given, **options}
+    return {**network, **given_options(), **options}
+
+
+def given_options() -> dict[str, Any]:
+    """Options of tfstyle that are flags."""
+    names = ("max_memory", "precision", "jit_compile")
+    return {name: FLAGS[name].value for name in names}
 
 
 def our_name(backbone: str) -> str:
@@ -294,97 +328,11 @@ def our_name(backbone: str) -> str:
     return " ".join([*words, "XLA"] if FLAGS.jit_compile else words)
 
 
-class Clock:
-    """A callback that notes when each scale has made how many steps."""
-
-    def __init__(self, stop: bool = False):
-        """With ``stop``, ends a run that has been long enough."""
-        self.marks: dict[int, list[tuple[int, float]]] = {}
-        self._stop = stop
-
-    def __call__(self, progress: Any) -> bool:
-        """Takes the time."""
-        marks = self.marks.setdefault(progress.scale, [])
-        marks.append((progress.step, time.perf_counter()))
-        return self._stop and enough(*zip(*marks, strict=True))
-
-    def seconds_per_step(self) -> list[float]:
-        """The median of each scale, without its first step, which traces."""
-        return [
-            float(np.median([(t - t0) / (n - n0) for (n0, t0), (n, t) in passed]))
-            for passed in map(list, map(itertools.pairwise, self.marks.values()))
-        ]
-
-
-def enough(steps: Sequence[int], times: Sequence[float]) -> bool:
-    """Whether steps have been timed long enough."""
-    count, seconds = steps[-1] - steps[0], times[-1] - times[0]
-    return count >= timing_steps() and seconds >= FLAGS.timing_seconds
-
-
-def timing_steps() -> int:
-    """How many steps are timed in a turn, at least."""
-    return max(FLAGS.time_only_steps or FLAGS.timing_steps, 3)
-
-
 def our_seconds(task: Task) -> float:
     """Seconds per step of a run at one scale."""
     clock = Clock(stop=True)
     task.run([clock], scales=1, steps=1_000_000).finish()
     return clock.seconds_per_step()[0]
-
-
-def loop_seconds(step: Callable[[], Any]) -> float:
-    """Median seconds of a step of a plain loop, after one that is not timed."""
-    step()
-    times = [time.perf_counter()]
-    while len(times) == 1 or not enough((0, len(times) - 1), times):
-        step()
-        times.append(time.perf_counter())
-    return float(np.median(np.diff(times)))
-
-
-def in_turns(contestants: Mapping[str, Callable[[], Any]]) -> dict[str, list[Any]]:
-    """What each measures, once per repeat, one after another."""
-    results: dict[str, list[Any]] = {name: [] for name in contestants}
-    for repeat in range(FLAGS.repeats):
-        for name, measure in contestants.items():
-            results[name].append(measure())
-            shown = np.array2string(np.asarray(results[name][-1]), precision=4)
-            note(f"  {name}, {repeat + 1} of {FLAGS.repeats}: {shown} s per step")
-    return results
-
-
-def sgemm_gflops(side: int = 4096, tries: int = 5) -> float:
-    """The most that ``tf.matmul`` of float32 reaches here, in GFLOP/s."""
-    a, b = tf.random.stateless_uniform([2, side, side], [0, 0])
-    seconds = []
-    for _ in range(tries + 1):
-        began = time.perf_counter()
-        tf.matmul(a, b)[0, 0].numpy()
-        seconds.append(time.perf_counter() - began)
-    return 2e-9 * side**3 / min(seconds[1:])
-
-
-def convolution_macs(model: keras.Model, height: int, width: int) -> int:
-    """Multiply-adds of the convolutions of a model for one picture."""
-    layers = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
-    outputs = keras.Model(model.inputs, [layer.output for layer in layers])
-    shapes = outputs.compute_output_shape((1, height, width, 3))
-    return sum(
-        math.prod(layer.kernel.shape) * math.prod(shape[1:3])
-        for layer, shape in zip(layers, shapes, strict=True)
-    )
-
-
-def step_gflop(loss: PerceptualLoss, height: int, width: int) -> float:
-    """Of a step: convolutions and Gram products, forward and for the gradient."""
-    macs = convolution_macs(loss.features.model, height, width)
-    shapes = loss.features.shapes(height, width)
-    for layer in loss.style_layers:
-        rows, columns, channels = shapes[layer]
-        macs += rows * columns * channels**2
-    return 4e-9 * macs
 
 
 def random_vgg19(path: pathlib.Path) -> str:
@@ -428,11 +376,11 @@ def measure_steps(book: Book) -> None:
             note(f"step: {size} pixels")
             shape = round(size * 3 / 4), size
             contestants = step_contestants(first_pair(*shape), weights)
-            sgemm = sgemm_gflops()
+            sgemm = matmul_gflops()
             times = in_turns(
                 {name: measure for name, (_, measure) in contestants.items()}
             )
-            sgemm = max(sgemm, sgemm_gflops())
+            sgemm = max(sgemm, matmul_gflops())
             for name, (task, _) in contestants.items():
                 median = float(np.median(times[name]))
                 gflop = step_gflop(task.loss, *shape)
@@ -730,8 +678,7 @@ def keep_seconds(
         {name: functools.partial(loop_seconds, run) for name, run in runs.items()}
     )
     for name, seconds in times.items():
-        row = {"seconds": seconds, "median": float(np.median(seconds))}
-        book.put(row, *case, name)
+        book.put(with_median(seconds), *case, name)
 
 
 def check_same_picture(
@@ -743,6 +690,51 @@ def check_same_picture(
         difference = np.abs(run(picture) - wanted).max()
         if difference > TOLERANCES["int8" if "int8" in name else "float32"]:
             raise TfstyleError(f"{name} differs from Keras by {difference}")
+
+
+def measure_style_losses(book: Book) -> None:
+    """Seconds per step and per picture of each style loss."""
+    for size in numbers("loss_sizes"):
+        note(f"losses: {size} pixels")
+
+        def put(row: Any, *case: str, size: int = size) -> None:
+            book.put(row, "losses", str(size), *case)
+
+        pictures = first_pair(round(size * 3 / 4), size)
+        limit, losses = FLAGS.whole_limit, FLAGS.style_losses
+        measure_losses(losses, pictures, given_options(), limit, put)
+
+
+def measure_equal_loss(book: Book) -> None:
+    """The Wasserstein loss over seconds, tfstyle's and Crowson's method's."""
+    if not has_torch("cpu"):
+        note("equal: left out, PyTorch is not installed")
+        return
+    for size in numbers("equal_sizes"):
+        note(f"equal: {size} pixels")
+        book.put({}, "equal", str(size))
+
+        def put(curve: Any, name: str, size: int = size) -> None:
+            book.put(curve, "equal", str(size), name)
+
+        pictures = first_pair(round(size * 3 / 4), size)
+        measure_equal(pictures, given_options(), our_steps(), put)
+
+
+def measure_profile(book: Book) -> None:
+    """What a step's time goes to, in each precision and with each optimizer."""
+    precisions = ["float32", *["bfloat16"] * multiplies_bfloat16()]
+    cases = itertools.product(
+        numbers("profile_sizes"), precisions, ("lbfgs", "adam"), FLAGS.style_losses
+    )
+    for size, precision, optimizer, loss in cases:
+        name = f"{loss}, {optimizer}, {precision}"
+        note(f"profile: {size} pixels, {name}")
+        pictures = first_pair(round(size * 3 / 4), size)
+        options = {"precision": precision, "optimizer": optimizer, "style_loss": loss}
+        options = {**given_options(), **options}
+        row = profile(*pictures, timing_steps(), options)
+        book.put(row, "profile", str(size), name)
 
 
 def measure_startup(book: Book) -> None:
@@ -767,14 +759,12 @@ def measure_startup(book: Book) -> None:
         for name, command in commands.items():
             seconds = [to_first_line(command) for _ in range(FLAGS.repeats)]
             note(f"startup: {name}: {np.median(seconds):.2f} s")
-            row = {"seconds": seconds, "median": float(np.median(seconds))}
-            book.put(row, "startup", name)
+            book.put(with_median(seconds), "startup", name)
     turns = [seconds_of_calls(content, style) for _ in range(FLAGS.repeats)]
     for name in turns[0]:
         seconds = [turn[name] for turn in turns]
         note(f"startup: {name}: {np.median(seconds):.2f} s")
-        row = {"seconds": seconds, "median": float(np.median(seconds))}
-        book.put(row, "startup", name)
+        book.put(with_median(seconds), "startup", name)
 
 
 CALLS = """
@@ -828,6 +818,9 @@ MEASURES = {
     "step": measure_steps,
     "apply": measure_apply,
     "any": measure_any,
+    "profile": measure_profile,
+    "losses": measure_style_losses,
+    "equal": measure_equal_loss,
     "quality": measure_quality,
 }
 
@@ -838,6 +831,8 @@ def run() -> None:
         choose_device()
         print(json.dumps(measure_child(json.loads(FLAGS.child))))
         return
+    if FLAGS.against:
+        sys.exit(run_against())
     if not FLAGS.output:
         raise UsageError("--output is missing; see --help")
     check_flags()
@@ -849,6 +844,15 @@ def run() -> None:
             write_report(book.folder, book.data)
     write_report(book.folder, book.data)
     note(f"wrote {book.folder / 'benchmark.md'}")
+
+
+def run_against() -> int:
+    """Compares with a commit; returns the exit code."""
+    check_flags()
+    if FLAGS.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    pictures = next(iter(pairs().values()))
+    return compare(FLAGS.against, FLAGS.rows, pictures, FLAGS.tolerance)
 
 
 def refuse(error: Exception) -> None:
@@ -865,6 +869,9 @@ def main(argv: list[str]) -> None:
         run()
     except TfstyleError as error:
         refuse(error)
+    except KeyboardInterrupt:
+        print("benchmark: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -42,6 +42,8 @@ def markdown(data: Mapping[str, Any]) -> str:
     parts = []
     for section, (title, make_table) in TABLES.items():
         parts.append(f"## {title}")
+        if section in EXPLANATIONS:
+            parts.append(EXPLANATIONS[section])
         if section not in data:
             parts.append("not measured")
             continue
@@ -200,12 +202,118 @@ def startup_table(rows: Mapping[str, Any]) -> str:
     return table(["from the command, or a call, to", "seconds"], body)
 
 
+def losses_table(rows: Mapping[str, Any]) -> str:
+    """Seconds per step and per picture of each style loss."""
+    body = []
+    for size in sorted(rows, key=int):
+        for loss, contestants in rows[size].items():
+            torch = contestants.get("PyTorch", {})
+            for name, row in contestants.items():
+                whole = row["whole"]["median"]
+                estimated = row["whole"].get("estimated")
+                shown = f"{cell(whole)} (estimated)" if estimated else whole
+                step_ratio = times(torch.get("median"), row["median"])
+                whole_ratio = times(torch.get("whole", {}).get("median"), whole)
+                body.append([size, loss, name, row["median"], step_ratio, shown])
+                body[-1].append(whole_ratio)
+    header = ["longest side", "style loss", "", "seconds per step", "PyTorch takes"]
+    return table([*header, "seconds per picture", "PyTorch takes"], body)
+
+
+def times(theirs: float | None, ours: float) -> str | None:
+    """How many times as long others take."""
+    return None if theirs is None else f"{theirs / ours:.2f}×"
+
+
+def equal_table(rows: Mapping[str, Any]) -> str:
+    """Seconds until either has the other's final loss."""
+    body = []
+    for size in sorted(rows, key=int):
+        theirs = rows[size].get("PyTorch")
+        for steps, ours in rows[size].items():
+            if theirs is None or ours is theirs:
+                continue
+            for goal, curve in (("PyTorch's", theirs), ("tfstyle's", ours)):
+                loss = curve["losses"][-1]
+                seconds = [reached(either, loss) for either in (ours, theirs)]
+                ratio = None not in seconds and times(seconds[1], seconds[0])
+                shown = ["not reached" if x is None else x for x in seconds]
+                body.append([size, steps, goal, f"{loss:.5g}", *shown, ratio or "–"])
+    header = ["longest side", "tfstyle's steps", "final loss of", "which is"]
+    return table([*header, "tfstyle's seconds", "PyTorch's seconds", "ratio"], body)
+
+
+def reached(curve: Mapping[str, Any], loss: float) -> float | None:
+    """When a curve first has a loss; None if never."""
+    pairs = zip(curve["seconds"], curve["losses"], strict=True)
+    return next((seconds for seconds, value in pairs if value <= loss), None)
+
+
+def profile_table(rows: Mapping[str, Any]) -> str:
+    """What a step's time goes to, a column for each case."""
+    parts = []
+    for size in sorted(rows, key=int):
+        cases = rows[size]
+        kinds = dict.fromkeys(kind for row in cases.values() for kind in row["kinds"])
+        body: list[list[Any]] = [
+            [f"seconds per step, {size} pixels"],
+            *([kind] for kind in kinds),
+            ["GFLOP per step"],
+            ["GFLOP/s of a matrix product"],
+            ["the step's share of it"],
+            ["the convolutions' share of it"],
+        ]
+        for row in cases.values():
+            seconds, found = row["seconds_per_step"], row["kinds"]
+            convolving = sum(x for kind, x in found.items() if "convolutions" in kind)
+            values = [
+                seconds,
+                *(f"{100 * found.get(kind, 0) / seconds:.0f} %" for kind in kinds),
+                row["gflop"],
+                row["peak_gflops"],
+                share(row["gflop"], seconds, row["peak_gflops"]),
+                share(row["convolution_gflop"], convolving, row["peak_gflops"]),
+            ]
+            for line, value in zip(body, values, strict=True):
+                line.append(value)
+        parts.append(table(["", *cases], body))
+    return "\n\n".join(parts)
+
+
+def share(gflop: float, seconds: float, peak: float) -> str:
+    """How much of the peak work has reached."""
+    return f"{100 * gflop / seconds / peak:.0f} %" if seconds else "–"
+
+
+EXPLANATIONS = {
+    "losses": "A step is one at full size, with forward pass, loss, gradient and "
+    "update. In PyTorch it is of a loss defined like tfstyle's: for `wasserstein` "
+    "Crowson's (the same five layers and weights), for `neighbors` Kolkin's "
+    "hypercolumns of the same four layers, for `gram` the relative loss. A picture is "
+    "a finished one with the defaults of tfstyle, from building the network on, and "
+    "in PyTorch the published schedule: Crowson's 1000 steps and 500 for each further "
+    "scale, Kolkin's 200 for each scale and 200 more, and 1000 steps of Adam at full "
+    "size for `gram`, as many as neural-style takes. Where it says estimated, that is "
+    "steps times seconds per step at each scale, with the targets. Kolkin's method is "
+    "published for 512 and 1024 pixels.",
+    "equal": "Both lower the loss of Crowson's method: the same layers, weights and "
+    "normalisation, without a margin or a change of colours. Losses are those of "
+    "pictures of full size, computed by his method, and the clock stands still while "
+    "they are. Tracing counts for tfstyle.",
+    "profile": "Steps at one scale, traced by TensorFlow's profiler. Operations run "
+    "side by side; each kind has the share of its operations' times in those of all. "
+    "The matrix product is that of two 4096×4096 matrices in the precision of the "
+    "network.",
+}
 TABLES = {
     "step": ("Seconds per step", step_table),
     "quality": ("Time to quality", quality_table),
     "memory": ("Memory", memory_table),
     "apply": ("Feed-forward network", apply_table),
     "any": ("Any style", any_table),
+    "losses": ("Style losses", losses_table),
+    "equal": ("Time to equal loss", equal_table),
+    "profile": ("What a step consists of", profile_table),
     "startup": ("Start", startup_table),
 }
 

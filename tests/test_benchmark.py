@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import json
 import subprocess
@@ -11,10 +12,13 @@ import tensorflow as tf
 from absl.testing import flagsaver
 from conftest import draw, lively_network, load_script, simple_pictures
 
-from tfstyle import Options, save_image
+import tfstyle
+from tfstyle import Options, losses, save_image
 from tfstyle.backbones.vgg import VGG19
 from tfstyle.backbones.weights import save_weights
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.losses import neighbors
+from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.stylizer.engine import Engine
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark.py"
@@ -46,12 +50,33 @@ def runtimes():
 
 
 @pytest.fixture(scope="module")
-def benchmark(baselines, report, runtimes):
+def work():
+    return load_script("benchmark_profile")
+
+
+@pytest.fixture(scope="module")
+def rows_module():
+    load_script("benchmark_timing")
+    return load_script("commit_rows")
+
+
+@pytest.fixture(scope="module")
+def commits(report, rows_module):
+    return load_script("compare_commits")
+
+
+@pytest.fixture(scope="module")
+def sections(baselines):
+    return load_script("benchmark_losses")
+
+
+@pytest.fixture(scope="module")
+def benchmark(baselines, report, runtimes, work, commits, sections):
     return load_script("benchmark")
 
 
 @pytest.fixture
-def tiny(benchmark, tmp_path, content, style, monkeypatch):
+def tiny(benchmark, work, tmp_path, content, style, monkeypatch):
     """Flags for a benchmark of seconds, and a VGG-19 that ends at block2_conv1."""
     save_image(content, tmp_path / "photo.png")
     save_image(style, tmp_path / "painting.png")
@@ -65,8 +90,8 @@ def tiny(benchmark, tmp_path, content, style, monkeypatch):
         arrays[f"{layer}/kernel"] = kernel * np.float32((2 / 9 / inputs) ** 0.5)
         arrays[f"{layer}/bias"] = np.zeros(outputs, "float32")
     save_weights(tmp_path / "vgg19.npz", arrays)
-    sgemm = benchmark.sgemm_gflops
-    monkeypatch.setattr(benchmark, "sgemm_gflops", lambda: sgemm(64, 1))
+    for module in (benchmark, work):
+        monkeypatch.setattr(module, "matmul_gflops", lambda dtype="float32": 0.5)
     monkeypatch.setattr(benchmark, "random_vgg19", lambda _: "not needed")
     with flagsaver.flagsaver(
         output=str(tmp_path / "results"),
@@ -88,11 +113,11 @@ def results(folder: Path) -> tuple[dict, str]:
 # What is counted and measured.
 
 
-def test_vgg19_has_the_multiply_adds_of_its_shape(benchmark):
+def test_vgg19_has_the_multiply_adds_of_its_shape(work):
     inputs = keras.Input([None, None, 3])
     network = keras.Model(inputs, VGG19.build(inputs, "max")["block5_conv1"])
 
-    assert benchmark.convolution_macs(network, 64, 48) == 361_152 * 64 * 48
+    assert work.convolution_macs(network, 64, 48) == 361_152 * 64 * 48
 
 
 def test_a_step_counts_convolutions_and_grams_forward_and_back(benchmark, baselines):
@@ -106,8 +131,8 @@ def test_a_step_counts_convolutions_and_grams_forward_and_back(benchmark, baseli
     )
 
 
-def test_sgemm_is_positive(benchmark):
-    assert benchmark.sgemm_gflops(64, 2) > 0
+def test_the_peak_of_a_product_is_positive(work):
+    assert work.matmul_gflops(64, 2) > 0
 
 
 def test_seconds_leave_out_the_first_step_of_each_scale(benchmark):
@@ -221,6 +246,138 @@ def test_pictures_per_second_are_compared_with_pytorch(report):
         "| 16 | 512 | PyTorch eager | 2 | 1.00× |",
         "| 16 | 512 | SavedModel | 4 | 2.00× |",
     ]
+
+
+# The methods that others publish.
+
+
+@pytest.fixture(scope="module")
+def peers():
+    pytest.importorskip("torch", reason="needs PyTorch")
+    return load_script("torch_peers")
+
+
+def as_torch(peers, features: np.ndarray):
+    return peers.torch.tensor(np.ascontiguousarray(features.transpose(0, 3, 1, 2)))
+
+
+def test_pytorch_has_slim19s_features(peers):
+    picture = draw(48, 64, (9, 8, 6))
+    layers = [*peers.NEIGHBOR_LAYERS, "block5_conv1"]
+    for pooling in ("max", "avg"):
+        wanted = tfstyle.FeatureExtractor("slim19", layers, pooling=pooling)(picture)
+        found = peers.Network.slim19(pooling)(peers.tensor(picture), layers)
+        for layer in layers:
+            features = found[layer].permute(0, 2, 3, 1).numpy()
+            np.testing.assert_allclose(features, wanted[layer], rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def exact_roots(peers, monkeypatch):
+    """Square roots of all variances, of which twelve iterations leave small ones."""
+    monkeypatch.setattr(peers.WassersteinDistance, "iterations", 40)
+    monkeypatch.setattr(peers.WassersteinDistance, "epsilon", 1e-12)
+
+
+def test_crowsons_distance_is_tfstyles(peers, exact_roots):
+    rng = np.random.default_rng(4)
+    ours, style = rng.random((2, 1, 9, 8, 6)) @ rng.random((6, 6))
+    expected = losses.wasserstein_loss(
+        losses.moments(ours), losses.moments(style), "mean"
+    )
+    with tf.GradientTape() as tape:
+        features = tf.constant(ours)
+        tape.watch(features)
+        statistics = losses.moments(features), losses.moments(style)
+        total = losses.wasserstein_loss(*statistics, "mean")
+    distance = peers.WassersteinDistance(as_torch(peers, style))
+    theirs = as_torch(peers, ours).requires_grad_()
+    found = distance(theirs)
+    found.backward()
+
+    assert found.item() == pytest.approx(float(expected[0]), rel=1e-3)
+    np.testing.assert_allclose(
+        theirs.grad.permute(0, 2, 3, 1).numpy(),
+        tape.gradient(total, features),
+        rtol=1e-2,
+        atol=1e-4 * float(expected[0]),
+    )
+
+
+def test_crowsons_loss_is_that_of_tfstyles_options(
+    peers, sections, exact_roots, monkeypatch
+):
+    content, style = draw(64, 80, (9, 8, 6)), draw(64, 80, (4, 5, 7))
+    picture, tensor = 0.5 * content + 0.5 * style, peers.tensor
+    monkeypatch.setattr(peers, "tensor", lambda picture: tensor(picture).double())
+    monkeypatch.setattr(peers.Wasserstein, "tv_weight", 0)
+    network = peers.Network.slim19().double()
+    theirs = peers.Wasserstein(network, content, style, 80).loss(80)
+    options = Options(**{**sections.EQUAL_LOSS, "tv_weight": 0}, precision="float32")
+    loss = perceptual_loss(options)
+    targets = loss.targets(tf.constant(content), tf.constant(style))
+
+    assert theirs(peers.tensor(picture)).item() == pytest.approx(
+        float(loss(tf.constant(picture), targets)[0]), rel=1e-3
+    )
+
+
+def test_kolkins_distance_and_neighbors_are_tfstyles(peers):
+    rng = np.random.default_rng(5)
+    ours, style = rng.random((2, 1, 7, 5, 12), "float32")
+    shares = {"a": tf.constant(1.0)}
+    found = neighbors.references(tf.reshape(style, [-1, 12]), shares, None)
+    rows, painted = (peers.torch.tensor(x.reshape(-1, 12)) for x in (ours, style))
+    centered = ours - ours.mean((1, 2), keepdims=True)
+    indices = neighbors.nearest(neighbors.unit(tf.constant(centered)), found, None)
+    nearest = peers.nearest_rows(rows, painted, 8)
+    targets = neighbors.Neighbors(
+        indices, found.columns, shares, None, tf.constant(1 / 35)
+    )
+    expected = neighbors.neighbor_loss(tf.constant(ours), targets)
+
+    assert nearest.tolist() == indices.numpy().ravel().tolist()
+    distance = 1 - (peers.unit(painted[nearest]) * peers.unit(rows)).sum(1)
+    assert distance.mean().item() == pytest.approx(float(expected[0]), rel=1e-3)
+
+
+def test_a_pyramid_is_the_image(peers):
+    image = peers.tensor(draw(33, 46, (9, 8, 6)))
+    levels = peers.pyramid(image, 4)
+
+    assert [tuple(x.shape[2:]) for x in levels][-1] == (2, 2)
+    assert (peers.collapsed(levels) - image).abs().max() < 1e-5
+
+
+@pytest.fixture
+def short_schedules(peers, monkeypatch):
+    """Four steps at each scale."""
+    for kind in (peers.Wasserstein, peers.Neighbors):
+        monkeypatch.setattr(kind, "least_side", 48)
+        for name in {"first_steps", "further_steps", "steps"} & set(vars(kind)):
+            monkeypatch.setattr(kind, name, 4)
+
+
+def test_published_methods_lower_their_losses(peers, short_schedules):
+    pictures = draw(72, 96, (30, 25, 20)), draw(72, 96, (4, 5, 7))
+    network = peers.Network.slim19()
+    for kind, wanted in (
+        (peers.Wasserstein, ["48", "68", "96"]),
+        (peers.Neighbors, ["48", "96", "layer by layer"]),
+    ):
+        method, heard = kind(network, *pictures, 96), {}
+
+        def hear(phase, loss, picture, heard=heard):
+            heard.setdefault(phase, []).append(loss)
+
+        picture = method.paint(hear)
+        names = [phase.name.removesuffix(" pixels") for phase in method.phases()]
+        assert names == wanted
+        assert (
+            picture.shape == (1, 72, 96, 3) and 0 <= picture.min() < picture.max() <= 1
+        )
+        assert all(losses[-1] < losses[0] for losses in heard.values())
+        assert len(heard) == len(names)
 
 
 # The sections.
@@ -374,6 +531,174 @@ def test_startup_ends_at_the_first_line(benchmark):
     assert 0 < benchmark.to_first_line([sys.executable, "-c", code]) < 0.9
 
 
+def test_style_losses_are_measured_beside_pytorch(benchmark, sections, tiny, request):
+    torch = sections.has_torch()
+    if torch:
+        peers = request.getfixturevalue("peers")
+        for kind in (peers.Wasserstein, peers.Neighbors):
+            for name in ("first_steps", "further_steps", "steps"):
+                request.getfixturevalue("monkeypatch").setattr(
+                    kind, name, 2, raising=False
+                )
+    with flagsaver.flagsaver(loss_sizes=["64"], equal_sizes=["64"], our_steps="3;4"):
+        book = benchmark.Book(tiny)
+        benchmark.measure_style_losses(book)
+        benchmark.measure_equal_loss(book)
+        benchmark.write_report(book.folder, book.data)
+
+    data, text = results(tiny)
+    rows = data["losses"]["rows"]["64"]
+    assert list(rows) == ["wasserstein", "gram"]
+    for row in rows.values():
+        assert set(row) == ({"tfstyle", "PyTorch"} if torch else {"tfstyle"})
+        assert all(each["median"] > 0 for each in row.values())
+    assert "| 64 | wasserstein | tfstyle |" in text
+    if torch:
+        assert "(estimated)" in text  # the schedule of neural-style
+        assert not rows["wasserstein"]["PyTorch"]["whole"]["estimated"]
+        curves = data["equal"]["rows"]["64"]
+        assert list(curves)[:2] == ["PyTorch", "3"]
+        assert "| 64 | 3 | PyTorch's |" in text
+
+
+def test_equal_losses_are_told_by_when_they_are_reached(report):
+    curves = {
+        "PyTorch": {"seconds": [1, 8, 9], "losses": [5, 2, 1]},
+        "7": {"seconds": [1, 2, 3], "losses": [4, 2.5, 2]},
+    }
+    lines = report.equal_table({"64": curves}).splitlines()
+    assert lines[2:] == [
+        "| 64 | 7 | PyTorch's | 1 | not reached | 9 | – |",
+        "| 64 | 7 | tfstyle's | 2 | 3 | 8 | 2.67× |",
+    ]
+
+
+def test_a_steps_time_is_told_by_kinds(benchmark, work, tiny):
+    kinds = work.by_kind(
+        [
+            ("Conv2D", 2.0),
+            ("Conv2DBackpropInput", 4.0),
+            ("_FusedConv2D", 1.0),
+            ("X", 1),
+        ],
+        4.0,
+    )
+    assert kinds == {work.BACKWARD: 2.0, work.FORWARD: 1.5, work.REST: 0.5}
+    with flagsaver.flagsaver(
+        profile_sizes=["64"], style_losses=["wasserstein", "gram"]
+    ):
+        book = benchmark.Book(tiny)
+        benchmark.measure_profile(book)
+        benchmark.write_report(book.folder, book.data)
+    data, text = results(tiny)
+    rows = data["profile"]["rows"]["64"]
+    assert len(rows) == 4  # losses and optimizers, without bfloat16
+    for name, row in rows.items():
+        assert sum(row["kinds"].values()) == pytest.approx(row["seconds_per_step"])
+        assert {work.FORWARD, work.BACKWARD, "padding"} <= set(row["kinds"])
+        assert ("Adam" in row["kinds"]) == ("adam" in name)
+        assert ("eigendecompositions" in row["kinds"]) == ("gram" not in name)
+    assert f"| {work.BACKWARD} | " in text
+
+
+# Two commits.
+
+
+ROWS_OF_BOTH_SIDES = """
+import sys
+sys.path.insert(0, {scripts!r})
+import commit_rows
+
+new = {root!r} in sys.path
+
+def only_new(*pictures):
+    if not new:
+        raise AttributeError("no\\nsuch name")
+    return lambda: 1.0
+
+def lost(*pictures):
+    if new:
+        sys.exit("broken")
+    return lambda: 1.0
+
+commit_rows.ROWS = {{
+    "same": ("", lambda *pictures: lambda: 1.0),
+    "slow": ("", lambda *pictures: lambda: 1.3 if new else 1.0),
+    "new": ("", only_new),
+    "lost": ("", lost),
+}}
+commit_rows.main()
+"""
+
+
+@pytest.fixture
+def rows(commits, tmp_path, monkeypatch):
+    """``compare`` by rows that take no time."""
+    child, scripts = tmp_path / "child.py", SCRIPT.parent
+    text = ROWS_OF_BOTH_SIDES.format(scripts=str(scripts), root=str(scripts.parent))
+    child.write_text(text)
+    monkeypatch.setattr(commits, "CHILD", child)
+    return functools.partial(commits.compare, pictures=["a.png", "b.png"])
+
+
+def worktrees() -> str:
+    words = ["git", "-C", str(SCRIPT.parent), "worktree", "list"]
+    return subprocess.run(words, capture_output=True, text=True).stdout
+
+
+needs_git = pytest.mark.skipif(
+    not (SCRIPT.parents[1] / ".git").exists(), reason="needs a git checkout"
+)
+
+
+@needs_git
+def test_a_commit_is_compared_with_the_working_tree(rows, tiny, capsys):
+    assert rows("HEAD", ["same", "new"], tolerance=1.15) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "|  | HEAD | working tree | ratio |  |"
+    assert lines[2] == "| same | 1 s | 1 s | 1.00 |  |"
+    assert lines[3] == "| new | – | 1 s | – | HEAD: AttributeError: no such name |"
+    assert "tfstyle-against" not in worktrees()
+
+
+@needs_git
+def test_what_is_slower_or_lost_fails(rows, tiny, capsys):
+    assert rows("HEAD", ["same", "slow"], tolerance=1.15) == 1
+    assert (
+        "slower than 1.15 times, or not to be measured: slow" in capsys.readouterr().out
+    )
+    assert rows("HEAD", ["slow"], tolerance=1.5) == 0
+
+
+@needs_git
+def test_the_worktree_goes_when_measuring_is_interrupted(rows, commits, monkeypatch):
+    def interrupted(*_):
+        assert "tfstyle-against" in worktrees()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commits, "measured", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rows("HEAD", ["same"], tolerance=1.15)
+    assert "tfstyle-against" not in worktrees()
+
+
+@needs_git
+def test_a_commit_that_does_not_exist_is_told_in_one_line(benchmark, tiny, capsys):
+    with flagsaver.flagsaver(against="no-such"), pytest.raises(SystemExit) as ended:
+        benchmark.main([""])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("benchmark: --against=no-such: ") and said.count("\n") == 1
+
+
+def test_rows_of_commits_are_seconds(rows_module, tiny, monkeypatch):
+    pictures = [str(tiny.parent / name) for name in ("photo.png", "painting.png")]
+    for name in ("STEP_SIZE", "WHOLE_SIZE", "CALL_SIZE"):
+        monkeypatch.setattr(rows_module, name, 64)
+    for name in ("step", "apply", "call"):
+        assert rows_module.ROWS[name][1](*pictures)() > 0
+
+
 # What is refused.
 
 
@@ -387,6 +712,7 @@ def test_startup_ends_at_the_first_line(benchmark):
         ({"style": []}, "give as many of both"),
         ({"vgg19_weights": "none.npz"}, "none.npz: cannot be read"),
         ({"step_backbones": ["alexnet"]}, "no 'alexnet'"),
+        ({"rows": ["stpe"]}, "--rows: no 'stpe'; choose of step, neighbors"),
     ],
 )
 def test_bad_flags_are_refused_at_once(benchmark, tiny, flags, message):
