@@ -34,6 +34,15 @@ needs_torch = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_of_pytorch():
+    """On busy cores, small operations would wait for their second thread."""
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def baselines():
     return load_script("baselines")
@@ -351,7 +360,10 @@ def test_a_pyramid_is_the_image(peers):
 
 @pytest.fixture
 def short_schedules(peers, monkeypatch):
-    """Four steps at each scale."""
+    """Four steps at each scale, of few layers and positions."""
+    few = {f"block{i}_conv1": 0.5 for i in (1, 2)}
+    monkeypatch.setattr(peers, "STYLE_LAYERS", few)
+    monkeypatch.setattr(peers.Neighbors, "most_positions", 16)
     for kind in (peers.Wasserstein, peers.Neighbors):
         monkeypatch.setattr(kind, "least_side", 48)
         for name in {"first_steps", "further_steps", "steps"} & set(vars(kind)):
