@@ -543,16 +543,18 @@ def test_startup_ends_at_the_first_line(benchmark):
     assert 0 < benchmark.to_first_line([sys.executable, "-c", code]) < 0.9
 
 
-def test_style_losses_are_measured_beside_pytorch(benchmark, sections, tiny, request):
-    torch = sections.has_torch()
-    if torch:
-        peers = request.getfixturevalue("peers")
-        for kind in (peers.Wasserstein, peers.Neighbors):
-            for name in ("first_steps", "further_steps", "steps"):
-                request.getfixturevalue("monkeypatch").setattr(
-                    kind, name, 2, raising=False
-                )
-    with flagsaver.flagsaver(loss_sizes=["64"], equal_sizes=["64"], our_steps="3;4"):
+def test_style_losses_are_measured_beside_pytorch(
+    benchmark, sections, tiny, request, monkeypatch
+):
+    if torch := sections.has_torch():
+        request.getfixturevalue("short_schedules")
+    monkeypatch.setattr(sections, "whole", lambda pictures, options: 7.0)
+    with flagsaver.flagsaver(
+        style_losses=["wasserstein", "gram"],
+        loss_sizes=["64"],
+        equal_sizes=["64"],
+        our_steps="3;4",
+    ):
         book = benchmark.Book(tiny)
         benchmark.measure_style_losses(book)
         benchmark.measure_equal_loss(book)
