@@ -122,7 +122,8 @@ class _Tracer:
         if self._reports < _WARM_REPORTS:
             return False
         if self._reports == _WARM_REPORTS:
-            tf.profiler.experimental.start(self._folder)
+            options = tf.profiler.experimental.ProfilerOptions(python_tracer_level=0)
+            tf.profiler.experimental.start(self._folder, options)
             self._first, self._began = progress.step, time.perf_counter()
             return False
         if (done := progress.step - self._first) < self._steps:
