@@ -1,11 +1,12 @@
 """A feed-forward network for any style: it takes a photograph and a painting.
 
-The first layers of slim19 give features of both. At three depths, the photograph's
-features are given the painting's mean and covariance (whitening and colouring, Li et
-al. 2017, "Universal Style Transfer via Feature Transforms"), and a slim decoder draws a
-picture from the three. How the decoder draws depends on the painting too: a small
-network turns its statistics into a factor and an offset for each channel of the
-decoder, like the modulator of MicroAST (Wang et al. 2023).
+A frozen encoder, the first layers of a VGG-19 of few channels, gives features of both.
+At three depths, the photograph's features are given the painting's mean and covariance
+(whitening and colouring, Li et al. 2017, "Universal Style Transfer via Feature
+Transforms"), and a slim decoder draws a picture from the three. How the decoder draws
+depends on the painting too: a small network turns its statistics into a factor and an
+offset for each channel of the decoder, like the modulator of MicroAST (Wang et al.
+2023).
 
 A painting is known by its code only: means, square roots of covariances, factors and
 offsets. A code is computed once and serves every photograph, and the mean of codes is
@@ -24,9 +25,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfstyle.backbones import slim19
+from tfstyle.backbones import vgg
 from tfstyle.backbones.base import preprocess
-from tfstyle.backbones.weights import read_weights
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image, resize_image
 from tfstyle.images.masks import assign_styles, read_mask
@@ -44,11 +44,13 @@ STYLE_SIZE = 256
 """Longest side in pixels at which a painting is looked at."""
 
 _DESCRIBED = {"block1_conv1": 16, **TAPS}
-_ENCODER = {
-    name: channels
-    for name, channels in slim19.CHANNELS.items()
-    if name <= "block4_conv1"
-}
+_ENCODER = dict(
+    zip(
+        vgg.convolutions((2, 2, 4, 1)),
+        (16, 32, 48, 48, 96, 64, 64, 64, 128),
+        strict=True,
+    )
+)
 _DEEP, _MIDDLE, _FINE, _LAST, _HIDDEN = 96, 64, 32, 16, 128
 # Name: size of the kernel, channels in and out.
 _DECODER = {
@@ -84,20 +86,20 @@ class AnyStyleNet(keras.Model):
     """
 
     def __init__(self, *, seed: int | None = None, **kwargs: Any):
-        """Builds the network: slim19's layers as trained, the others random.
+        """Builds the network, with random weights and an encoder of zeros.
+
+        A training takes the encoder of the network that comes with tfstyle, see
+        ``take_encoder``.
 
         Args:
           seed: Seed of the random weights; None for Keras's own.
           **kwargs: Arguments of ``keras.Model``; ``dtype`` is its policy.
         """
         super().__init__(autocast=False, **kwargs)
-        known = read_weights(slim19.WEIGHTS)[0]
         seeds = keras.random.SeedGenerator(seed)
         self.encoder, channels = {}, 3
         for name, filters in _ENCODER.items():
             layer = self._convolution(name, 3, channels, filters, "zeros")
-            layer.kernel.assign(known[f"{name}/kernel"])
-            layer.bias.assign(known[f"{name}/bias"])
             layer.trainable = False
             self.encoder[name], channels = layer, filters
         self.decoder = {
@@ -137,8 +139,13 @@ class AnyStyleNet(keras.Model):
     def build(self, shape: Any = None) -> None:
         """Does nothing: the weights exist from the beginning, for every size."""
 
+    def take_encoder(self, other: AnyStyleNet) -> None:
+        """Copies the frozen layers of another network."""
+        for name, layer in self.encoder.items():
+            layer.set_weights(other.encoder[name].get_weights())
+
     def features(self, images: Any) -> dict[str, Any]:
-        """slim19's features, of the layers that the network works with.
+        """Features of the layers that the network works with.
 
         Args:
           images: ``[N, H, W, 3]``, RGB in [0, 1].

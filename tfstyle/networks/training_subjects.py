@@ -17,6 +17,7 @@ from tfstyle.images.folder import picture_files
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.apply import apply_network
+from tfstyle.networks.blends import ANY
 from tfstyle.networks.style_net import StyleNet, load_network
 from tfstyle.networks.training_data import Photos
 from tfstyle.networks.training_loss import AnyTrainingLoss, TrainingLoss
@@ -165,13 +166,15 @@ class AnyStyle:
     def network(self, dtype: Any = None) -> AnyStyleNet:
         """See ``Subject``."""
         network = AnyStyleNet(seed=self._options.seed, dtype=dtype)
-        if self._start is not None:
-            known = load_network(self._start)
-            if not isinstance(known, AnyStyleNet):
-                raise UsageError(
-                    f"start={self._start}: is no network for any style; give 'any', or "
-                    "one that tfstyle train made with style_folder"
-                )
+        known = load_network(ANY if self._start is None else self._start)
+        if not isinstance(known, AnyStyleNet):
+            raise UsageError(
+                f"start={self._start}: is no network for any style; give 'any', or "
+                "one that tfstyle train made with style_folder"
+            )
+        if self._start is None:
+            network.take_encoder(known)
+        else:
             network.set_weights(known.get_weights())
         return network
 
