@@ -1,21 +1,32 @@
-"""Trains slim19, the compact VGG-19 that is bundled with tfstyle, by distillation.
+"""Makes slim19, the compact VGG-19 that is bundled with tfstyle.
 
-A student (``tfstyle.backbones.slim19``) learns to predict the features of a teacher:
+The student (``tfstyle.backbones.slim19``) has two parts:
 
-* ``--teacher=parts``: a file with the first layers of VGG-19, to ``block3_conv1``, and
-  a compressed VGG-19 for the deeper layers. The student starts from the compressed
-  network; its additional channels start without effect.
-* ``--teacher=vgg19``: the whole network of ``keras.applications``. The student starts
-  from random weights.
+* Its first five convolutions are VGG-19's, each factored into three: a 1×1 convolution
+  to the directions of its input that matter most, the 3×3 convolution between few
+  channels, and a 1×1 convolution by reduced-rank regression on what VGG-19 computes.
+  That is linear algebra on some crops, and nothing is trained.
+* The deeper ones are trained to predict the features of a teacher, from one of
+
+  * ``--teacher=parts``: a file with the first layers of VGG-19, to ``block3_conv1``,
+    and a compressed VGG-19 for the deeper layers, from whose weights those begin;
+  * ``--teacher=vgg19``: the whole network of ``keras.applications``. The deeper layers
+    begin at random.
 
 The loss of a layer is the squared relative error of its features. At the style layers,
 half of the squared relative error of the Gram matrices is added. The training data are
-photographs, pictures that were stylized before, noise, and changes of colour, blur and
-scale, because an optimiser sees more than photographs.
+photographs, paintings, pictures that an optimiser visits, noise, and changes of colour,
+blur and scale, because an optimiser sees more than photographs.
+
+The student pools half of each batch by averages and half by maxima, so that either
+works later. Half of the crops carry fine grain or a fine lattice, which the student
+sees and the teacher does not. Without that, deep layers answer to a lattice that the
+eye hardly sees, and an optimiser draws it.
 
 Example:
-  python scripts/distil_backbone.py --photos=photos --pictures=paintings,stylized \
-      --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz --run=/tmp/slim19
+  python scripts/distil_backbone.py --photos=photos --pictures=paintings \
+      --visited=runs --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz \
+      --run=/tmp/slim19
 """
 
 from __future__ import annotations
@@ -46,21 +57,27 @@ from tfstyle.losses import gram_matrix
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("photos", None, "Folders of photographs, searched to any depth.")
-flags.DEFINE_list("pictures", [], "Folders of paintings and stylized pictures.")
+flags.DEFINE_list("pictures", [], "Folders of paintings.")
+flags.DEFINE_list("visited", [], "Folders of pictures from the middle of runs.")
 flags.DEFINE_enum("teacher", "parts", ["parts", "vgg19"], "The network to learn from.")
 flags.DEFINE_string("true_vgg", None, "The truncated VGG-19 (.npz), for parts.")
 flags.DEFINE_string("compressed_vgg", None, "The compressed VGG-19 (.npz), for parts.")
 flags.DEFINE_string("resume_from", None, "A slim19.npz to start from.")
 flags.DEFINE_string("run", None, "Folder of the run: backup, log, weights.")
+flags.DEFINE_integer("fitted", 160, "Crops to fit the factors on.", lower_bound=1)
 flags.DEFINE_integer("steps", 6000, "Batches to train on.", lower_bound=1)
 flags.DEFINE_integer("steps_per_epoch", 200, "Batches per epoch.", lower_bound=1)
-flags.DEFINE_integer("batch", 8, "Crops per batch.", lower_bound=1)
+flags.DEFINE_integer("batch", 8, "Crops per batch, half per pooling.", lower_bound=2)
 flags.DEFINE_integer("crop", 128, "Side of a crop in pixels.", lower_bound=64)
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's first rate, decayed by a cosine.")
+flags.DEFINE_bool("bfloat16", False, "Compute in bfloat16; weights stay float32.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, crops and augmentation.")
 
+SHARES = {"photographs": 0.45, "paintings": 0.32, "visited": 0.15}
+NOISE_SHARE = 0.08
 VALIDATION_SHARE = 20  # one photograph in 20 is held out
 GRAM_WEIGHT = 0.5
+DEEP = vgg.convolutions((2, 2, 4, 4, 1))[5:]
 SLIM_WEIGHT = 0.25  # of layers that are not style layers
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -114,6 +131,45 @@ def blur(image: tf.Tensor) -> tf.Tensor:
     return tf.image.resize(small, [side, side], "bicubic")
 
 
+def lattice(side: int) -> tf.Tensor:
+    """A fine regular pattern, in patches: what an optimiser draws for a poor network.
+
+    A wave of a period of 2 to 4 pixels and a random colour, along rows, columns or
+    both, where a smooth random mask lets it through.
+    """
+    axis = tf.range(side, dtype=tf.float32)
+    frequency = tf.random.uniform([2], 0.25, 0.5)
+    phase = tf.random.uniform([2], 0.0, 2 * np.pi)
+    rows, columns = (
+        tf.cos(2 * np.pi * frequency[i] * axis + phase[i]) for i in range(2)
+    )
+    along_rows, along_columns = (
+        rows[:, None] + 0 * axis,
+        columns[None] + 0 * axis[:, None],
+    )
+    kinds = tf.stack(
+        [
+            along_rows,
+            along_columns,
+            along_rows * along_columns,
+            along_rows + along_columns,
+        ]
+    )
+    wave = tf.gather(kinds, tf.random.uniform([], 0, 4, tf.int32))
+    mask = tf.image.resize(tf.random.uniform([4, 4, 1]), [side, side], "bicubic")
+    colour = tf.random.normal([3])
+    return mask * wave[..., None] * colour
+
+
+def disturbed(image: tf.Tensor) -> tf.Tensor:
+    """The picture with fine grain or a fine lattice of a random strength."""
+    side = tf.shape(image)[0]
+    strength = tf.random.uniform([], 0.0, 0.12)
+    grain = tf.random.normal(tf.shape(image))
+    drawn = tf.cond(tf.random.uniform([]) < 0.5, lambda: lattice(side), lambda: grain)
+    return tf.clip_by_value(image + strength * drawn, 0.0, 1.0)
+
+
 def add_noise(image: tf.Tensor) -> tf.Tensor:
     """Adds grain of a random strength."""
     strength = tf.random.uniform([], 0.0, 0.2)
@@ -135,18 +191,25 @@ def noise_picture(side: int) -> tf.Tensor:
     return tf.clip_by_value(tf.image.resize(noise, [side, side], "bicubic"), 0.0, 1.0)
 
 
-def training_data(photos: list[str], pictures: list[str]) -> tf.data.Dataset:
-    """An endless stream of augmented crops, ``[batch, crop, crop, 3]`` in [0, 1]."""
+def training_data(sources: dict[str, list[str]]) -> tf.data.Dataset:
+    """An endless stream of pairs of augmented crops, ``[batch, crop, crop, 3]``.
+
+    The first of a pair, in [0, 1], is what the student sees, the second the same
+    without fine grain or lattice.
+    """
 
     def crops(files: list[str]) -> tf.data.Dataset:
         images = decoded(files).shuffle(512).repeat()
         return images.map(lambda image: augment(random_crop(image, FLAGS.crop)), 2)
 
     noise = tf.data.Dataset.range(2).repeat().map(lambda _: noise_picture(FLAGS.crop))
-    sources, shares = [crops(photos), noise], [0.9, 0.1]
-    if pictures:
-        sources, shares = [*sources, crops(pictures)], [0.55, 0.08, 0.37]
-    mixed = tf.data.Dataset.sample_from_datasets(sources, shares)
+    streams, shares = [noise], [NOISE_SHARE]
+    for kind, files in sources.items():
+        if files:
+            streams.append(crops(files))
+            shares.append(SHARES[kind])
+    mixed = tf.data.Dataset.sample_from_datasets(streams, shares)
+    mixed = mixed.map(lambda image: (sometimes(0.5, disturbed, image), image), 2)
     return mixed.batch(FLAGS.batch, drop_remainder=True).prefetch(2)
 
 
@@ -155,9 +218,10 @@ def validation_data(files: list[str]) -> tf.data.Dataset:
 
     def centre(image: tf.Tensor) -> tf.Tensor:
         image = tf.image.resize_with_crop_or_pad(image, 256, 256)
-        return tf.image.resize(tf.cast(image, tf.float32) / 255, [FLAGS.crop] * 2)
+        image = tf.image.resize(tf.cast(image, tf.float32) / 255, [FLAGS.crop] * 2)
+        return image, image
 
-    return decoded(files).map(centre).batch(FLAGS.batch).cache()
+    return decoded(files).map(centre).batch(FLAGS.batch, drop_remainder=True).cache()
 
 
 def frozen_network(build, convention: str, weights, taps: list[str]) -> keras.Model:
@@ -188,8 +252,8 @@ def to_torch_convention(kernel, bias, matrix, offset) -> tuple[np.ndarray, np.nd
     return kernel_rgb * np.array(TORCH_STD_RGB)[None, None, :, None], bias
 
 
-def compressed_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """The compressed VGG-19: its slim features, and its estimates of VGG-19's."""
+def compressed_weights(path: str) -> dict[str, np.ndarray]:
+    """The weights of the compressed VGG-19, for pictures preprocessed as ``torch``."""
     weights, _ = read_weights(path)
     weights["block1_conv1/kernel"], weights["block1_conv1/bias"] = to_torch_convention(
         weights["block1_conv1/kernel"],
@@ -197,6 +261,11 @@ def compressed_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
         weights["preprocess/kernel"][0, 0],
         weights["preprocess/bias"],
     )
+    return weights
+
+
+def compressed_network(weights: dict[str, np.ndarray], taps: list[str]) -> keras.Model:
+    """The compressed VGG-19: its slim features, and its estimates of VGG-19's."""
     channels = {
         layer: weights[f"{layer}/bias"].size
         for layer in vgg.convolutions((2, 2, 4, 4, 1))
@@ -211,101 +280,200 @@ def compressed_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
             taps[f"{layer}_slim"], taps[layer] = taps[layer], head(taps[layer])
         return taps
 
-    taps = [f"block3_conv{i}" for i in (2, 3, 4)]
-    taps += ["block4_conv1_slim", *(f"block4_conv{i}" for i in (1, 2, 3, 4))]
-    model = frozen_network(build, "torch", weights, [*taps, "block5_conv1"])
-    return model, weights
+    return frozen_network(build, "torch", weights, taps)
 
 
-def true_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """VGG-19 to ``block3_conv1``."""
-    return vgg_teacher(read_weights(path)[0], vgg.convolutions((2, 2, 1)))
+def compressed_teacher(path: str) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """The compressed VGG-19 as teacher of the deep layers, and its weights."""
+    weights = compressed_weights(path)
+    return compressed_network(weights, ["block4_conv1_slim", *DEEP]), weights
 
 
 def full_teacher() -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """``keras.applications.VGG19`` to ``block5_conv1``."""
+    """``keras.applications.VGG19``, padded like the student, and its weights."""
     weights = dict(vgg.VGG19.published_weights())
-    return vgg_teacher(weights, vgg.convolutions((2, 2, 4, 4, 1)))
-
-
-def vgg_teacher(
-    weights: dict[str, np.ndarray], layers: list[str]
-) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """A VGG, padded like the student, without the layer that the student shares."""
+    layers = vgg.convolutions((2, 2, 4, 4, 1))
     channels = {layer: weights[f"{layer}/bias"].size for layer in layers}
 
     def build(x):
         return vgg.build(x, channels, "max", padding="reflect")
 
-    return frozen_network(build, "caffe", weights, layers[1:]), weights
+    return frozen_network(build, "caffe", weights, DEEP), weights
 
 
-def widened(small: np.ndarray, shape: tuple[int, ...], rng) -> np.ndarray:
-    """An array whose first channels are ``small``, undisturbed by the new ones.
+def factored(
+    kernel: np.ndarray, seen: tf.Tensor, wanted: tf.Tensor, ranks: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """A 3×3 convolution as three of fewer channels.
 
-    New output channels are random; new input channels of old outputs are zero, so that
-    the wider network computes the same as the small one (Net2Net, Chen et al. 2016).
+    Args:
+      kernel: ``[3, 3, I, O]``.
+      seen: What the convolution sees, ``[N, h, w, I]``.
+      wanted: What it should compute, before the ReLU, ``[N, h, w, O]``.
+      ranks: Channels in and out of the convolution in the middle.
+
+    Returns:
+      Kernels and biases of the parts ``in``, ``mid`` and ``out``.
     """
-    if len(shape) == 1:
-        return np.pad(small, [0, shape[0] - small.size])
-    fan_in = np.prod(shape[:3])
-    array = rng.normal(0, np.sqrt(2 / fan_in), shape).astype("float32")
-    inputs, outputs = small.shape[2:]
-    array[:, :, inputs:, :outputs] = 0
-    array[:, :, :inputs, :outputs] = small
-    return array
+    inner, outer = ranks
+    # The directions of the input that matter most: those with most energy, as the
+    # kernel weighs them.
+    energy = second_moment(seen)
+    root = symmetric_power(energy, 0.5)
+    kernel_energy = np.einsum("hwio,hwjo->ij", kernel, kernel)
+    chosen = largest_directions(root @ kernel_energy @ root, inner)
+    into, back = symmetric_power(energy, -0.5) @ chosen, root @ chosen
+    middle = np.einsum("hwio,ip->hwpo", kernel, back)
+    # Reduced-rank regression of what is wanted on what the others compute.
+    made = mirrored_convolution(tf.einsum("nhwi,ip->nhwp", seen, floats(into)), middle)
+    mean_made, mean_wanted = (np.mean(x, (0, 1, 2)) for x in (made, wanted))
+    made, wanted = made - mean_made, wanted - mean_wanted
+    spread = second_moment(made)
+    slope = second_moment(wanted, made) @ np.linalg.pinv(spread, rcond=1e-5)
+    out = largest_directions(slope @ spread @ slope.T, outer)
+    middle = np.einsum("hwpo,or->hwpr", middle, slope.T @ out)
+    bias = mean_wanted - out @ (out.T @ slope @ mean_made)
+    return {
+        "in/kernel": into[None, None],
+        "in/bias": np.zeros(inner),
+        "mid/kernel": middle,
+        "mid/bias": np.zeros(outer),
+        "out/kernel": out.T[None, None],
+        "out/bias": bias,
+    }
 
 
-def student_weights(student: keras.Model, compressed, true) -> dict[str, np.ndarray]:
-    """Starting weights: the compressed network's, and VGG-19's first convolution."""
-    rng = np.random.default_rng(FLAGS.seed)
+def floats(array: np.ndarray) -> tf.Tensor:
+    """The array as a float32 tensor."""
+    return tf.constant(array, tf.float32)
+
+
+def second_moment(a: tf.Tensor, b: tf.Tensor | None = None) -> np.ndarray:
+    """The mean over positions of ``a bᵀ``, or ``a aᵀ``; float64."""
+    a = tf.reshape(a, [-1, a.shape[-1]])
+    b = a if b is None else tf.reshape(b, [-1, b.shape[-1]])
+    return np.float64(tf.matmul(a, b, transpose_a=True)) / int(a.shape[0])
+
+
+def symmetric_power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    """A power of a positive matrix, raised a little where it is singular."""
+    values, vectors = np.linalg.eigh(matrix)
+    values = values + 1e-6 * values.mean()
+    return vectors * np.maximum(values, 1e-12) ** exponent @ vectors.T
+
+
+def largest_directions(matrix: np.ndarray, count: int) -> np.ndarray:
+    """The eigenvectors of the largest eigenvalues, as columns."""
+    return np.linalg.eigh(matrix)[1][:, ::-1][:, :count]
+
+
+def mirrored_convolution(x: tf.Tensor, kernel: np.ndarray) -> tf.Tensor:
+    """A 3×3 convolution with a mirrored border."""
+    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
+    return tf.nn.conv2d(x, floats(kernel), 1, "VALID")
+
+
+def starting_weights(
+    student: keras.Model,
+    true: dict[str, np.ndarray],
+    compressed: dict[str, np.ndarray],
+    pictures: tf.Tensor,
+) -> dict[str, np.ndarray]:
+    """What the student begins with.
+
+    Args:
+      student: The student; weights that nobody knows are its own.
+      true: VGG-19's weights, to ``block3_conv1`` at least.
+      compressed: The compressed VGG-19's; empty with the whole VGG-19 as teacher.
+      pictures: ``[N, H, W, 3]`` in [0, 1], to fit the factors on.
+
+    Returns:
+      Weights by name.
+    """
     weights = weights_of(student)
-    head = slim19.head_name("block1_conv1")
-    for name, array in weights.items():
+    for name in weights:
         source = name.replace("_head", "_embedding")
-        if source in compressed and not name.startswith(head):
-            weights[name] = widened(compressed[source], array.shape, rng)
-        elif "_head" in name:
-            # The large errors of a random head would damage the network below it.
-            weights[name] = 0.1 * array if name.endswith("kernel") else array + 0.5
-    bgr = np.eye(3)[::-1] * 255
-    weights[f"{head}/kernel"], weights[f"{head}/bias"] = to_torch_convention(
+        if source in compressed and name >= "block3_conv2":
+            weights[name] = compressed[source]
+    first = to_torch_convention(
         true["block1_conv1/kernel"],
         true["block1_conv1/bias"],
-        bgr,
+        np.eye(3)[::-1] * 255,
         -np.array(CAFFE_MEAN_BGR),
     )
-    return weights
+    weights["block1_conv1/kernel"], weights["block1_conv1/bias"] = first
+    x = mirrored_convolution(preprocess(pictures, "torch"), first[0]) + floats(first[1])
+    seen = wanted = tf.nn.relu(x)
+    for layer, ranks in slim19.FACTORS.items():
+        if layer.endswith("conv1"):
+            seen, wanted = (tf.nn.max_pool2d(x, 2, 2, "VALID") for x in (seen, wanted))
+        kernel = true[f"{layer}/kernel"]
+        wanted = mirrored_convolution(wanted, kernel) + true[f"{layer}/bias"]
+        parts = factored(kernel, seen, wanted, ranks)
+        weights |= {f"{layer}_{part}": array for part, array in parts.items()}
+        seen = tf.einsum("nhwi,ip->nhwp", seen, floats(parts["in/kernel"][0, 0]))
+        seen = mirrored_convolution(seen, parts["mid/kernel"])
+        seen = tf.einsum("nhwr,ro->nhwo", seen, floats(parts["out/kernel"][0, 0]))
+        seen = tf.nn.relu(seen + floats(parts["out/bias"]))
+        wanted = tf.nn.relu(wanted)
+    if compressed:
+        slim = compressed_network(compressed, ["conv3_1"])(pictures)["conv3_1"]
+        weights |= fitted_waist(seen, tf.cast(slim, tf.float32))
+    return {name: np.float32(array) for name, array in weights.items()}
+
+
+def fitted_waist(seen: tf.Tensor, wanted: tf.Tensor) -> dict[str, np.ndarray]:
+    """The waist by linear regression: the compressed network's ``conv3_1``."""
+    ones = tf.ones_like(seen[..., :1])
+    seen = tf.concat([seen, ones], -1)
+    solved = np.linalg.pinv(second_moment(seen), rcond=1e-6) @ second_moment(
+        seen, wanted
+    )
+    name = slim19.WAIST
+    return {f"{name}/kernel": solved[None, None, :-1], f"{name}/bias": solved[-1]}
 
 
 def build_student() -> tuple[keras.Model, keras.Model]:
-    """The student with all its layers, and as the network that is compared."""
+    """The student with all its layers, and its deep layers, which are trained."""
     inputs = keras.Input([None, None, 3])
-    x = preprocess(inputs, "torch")
-    taps = slim19.build(x)
+    taps = slim19.build(preprocess(inputs, "torch"))
     whole = keras.Model(inputs, {layer: taps[layer] for layer in slim19.CHANNELS})
+    for layer in whole.layers:
+        layer.trainable = layer.name >= "block3_conv2"
     slim = whole.get_layer(slim19.head_name("block4_conv1")).input
-    outputs = {layer: taps[layer] for layer in list(slim19.CHANNELS)[1:]}
-    return whole, keras.Model(inputs, {**outputs, "block4_conv1_slim": slim})
+    deep = {layer: taps[layer] for layer in DEEP}
+    return whole, keras.Model(inputs, {**deep, "block4_conv1_slim": slim})
+
+
+def with_average_pooling(model: keras.Model) -> keras.Model:
+    """The same network, with the same weights, that averages where it took maxima."""
+
+    def other(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.layers.MaxPooling2D):
+            return keras.layers.AveragePooling2D(2, 2)
+        return layer
+
+    return keras.models.clone_model(model, clone_function=other)
 
 
 def relative_error(value: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """``‖value − target‖² / ‖target‖²``."""
+    """``‖value − target‖² / ‖target‖²``, float32."""
+    value, target = tf.cast(value, tf.float32), tf.cast(target, tf.float32)
     norm = tf.reduce_sum(tf.square(target))
     return tf.reduce_sum(tf.square(value - target)) / (norm + 1e-6)
 
 
 class Distiller(keras.Model):
-    """Student and teachers as one Keras model, trained with ``fit``."""
+    """Student and teacher as one Keras model, trained with ``fit``."""
 
-    def __init__(self, student: keras.Model, teachers: list[keras.Model]):
-        super().__init__()
-        self.student, self.teachers = student, teachers
-        self.targets = [tap for teacher in teachers for tap in teacher.output]
+    def __init__(self, student: keras.Model, teacher: keras.Model):
+        super().__init__(autocast=False)
+        self.student, self.teacher = student, teacher
+        self.average = with_average_pooling(student)
         self.adapters = self._build_adapters()
         self.errors = {
             name: keras.metrics.Mean(name)
-            for tap in self.targets
+            for tap in teacher.output
             for name in ((tap, f"{tap}_gram") if tap in slim19.HEADS else (tap,))
         }
 
@@ -313,17 +481,18 @@ class Distiller(keras.Model):
         # A whole teacher has more channels than the student. Layers without a head of
         # their own get one for the training only.
         adapters = {}
-        for teacher in self.teachers:
-            for tap, target in teacher.output.items():
-                if target.shape[-1] != self.student.output[tap].shape[-1]:
-                    adapters[tap] = keras.layers.Conv2D(
-                        target.shape[-1], 1, activation="relu", name=f"{tap}_adapter"
-                    )
+        for tap, target in self.teacher.output.items():
+            if target.shape[-1] != self.student.output[tap].shape[-1]:
+                adapters[tap] = keras.layers.Conv2D(
+                    target.shape[-1], 1, activation="relu", name=f"{tap}_adapter"
+                )
         return adapters
 
     def call(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The student's estimates of the teachers' features."""
-        features = self.student(images)
+        """The student's estimates of the teacher's features, half by each pooling."""
+        first, second = tf.split(images, 2)
+        maxima, averages = self.student(first), self.average(second)
+        features = {tap: tf.concat([maxima[tap], averages[tap]], 0) for tap in maxima}
         for tap, adapter in self.adapters.items():
             features[tap] = adapter(features[tap])
         return features
@@ -331,16 +500,18 @@ class Distiller(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
         """The sum over layers of relative feature and Gram errors."""
         total = tf.constant(0.0)
-        for teacher in self.teachers:
-            for tap, target in teacher(x).items():
-                error = relative_error(y_pred[tap], target)
-                self.errors[tap].update_state(error)
-                total += error if tap in slim19.HEADS else SLIM_WEIGHT * error
-                if tap in slim19.HEADS:
-                    made, wanted = gram_matrix(y_pred[tap]), gram_matrix(target)
-                    error = relative_error(made, wanted)
-                    self.errors[f"{tap}_gram"].update_state(error)
-                    total += GRAM_WEIGHT * error
+        for tap, target in self.teacher(y).items():
+            error = relative_error(y_pred[tap], target)
+            self.errors[tap].update_state(error)
+            total += error if tap in slim19.HEADS else SLIM_WEIGHT * error
+            if tap in slim19.HEADS:
+                made, wanted = (
+                    gram_matrix(tf.cast(features, tf.float32))
+                    for features in (y_pred[tap], target)
+                )
+                error = relative_error(made, wanted)
+                self.errors[f"{tap}_gram"].update_state(error)
+                total += GRAM_WEIGHT * error
         return total
 
 
@@ -362,21 +533,22 @@ def save(student: keras.Model, path: pathlib.Path) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
-def record(history, photos, pictures, seconds: float) -> dict[str, object]:
+def record(history, sources, seconds: float) -> dict[str, object]:
     """What is needed to repeat the run."""
     files = [path for path in (FLAGS.true_vgg, FLAGS.compressed_vgg) if path]
     before = pathlib.Path(FLAGS.resume_from or FLAGS.run).with_suffix(".json")
     return {
         "teacher": FLAGS.teacher,
         "teachers_sha256": {pathlib.Path(path).name: sha256(path) for path in files},
+        "fitted_on": FLAGS.fitted,
         "steps": FLAGS.steps,
         "batch": FLAGS.batch,
         "crop": FLAGS.crop,
+        "precision": "mixed bfloat16" if FLAGS.bfloat16 else "float32",
         "optimizer": f"Adam, {FLAGS.learning_rate} with cosine decay",
         "loss": "squared relative feature error + 0.5 × the same of the Gram matrices",
         "seed": FLAGS.seed,
-        "photographs": len(photos),
-        "pictures": len(pictures),
+        "pictures": {kind: len(files) for kind, files in sources.items()},
         "hours": round(seconds / 3600, 2),
         "validation": {k: round(v[-1], 4) for k, v in history.items() if "val_" in k},
         "resumed_from": json.loads(before.read_text()) if before.is_file() else None,
@@ -388,30 +560,34 @@ def main(_: list[str]) -> None:
     run = pathlib.Path(FLAGS.run)
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.bfloat16:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
     whole, student = build_student()
     if FLAGS.teacher == "parts":
-        deep, compressed = compressed_teacher(FLAGS.compressed_vgg)
-        shallow, true = true_teacher(FLAGS.true_vgg)
-        teachers = [shallow, deep]
+        teacher, compressed = compressed_teacher(FLAGS.compressed_vgg)
+        true, _ = read_weights(FLAGS.true_vgg)
     else:
         teacher, true = full_teacher()
-        teachers, compressed = [teacher], {}
+        compressed = {}
+    files = files_below(FLAGS.photos)
+    held_out = files[::VALIDATION_SHARE]
+    sources = {
+        "photographs": sorted(set(files) - set(held_out)),
+        "paintings": files_below(FLAGS.pictures),
+        "visited": files_below(FLAGS.visited),
+    }
     if FLAGS.resume_from:
         start, _ = read_weights(FLAGS.resume_from)
     else:
-        start = student_weights(whole, compressed, true)
+        fitted = next(iter(training_data(sources).unbatch().batch(FLAGS.fitted)))[1]
+        start = starting_weights(whole, true, compressed, fitted)
     assign_weights(whole, start, FLAGS.resume_from or "the teachers")
-    whole.get_layer(slim19.head_name("block1_conv1")).trainable = False
-
-    files, pictures = files_below(FLAGS.photos), files_below(FLAGS.pictures)
-    held_out = files[::VALIDATION_SHARE]
-    photos = sorted(set(files) - set(held_out))
-    distiller = Distiller(student, teachers)
-    distiller(tf.zeros([1, FLAGS.crop, FLAGS.crop, 3]))
+    distiller = Distiller(student, teacher)
+    distiller(tf.zeros([2, FLAGS.crop, FLAGS.crop, 3]))
     distiller.compile(keras.optimizers.Adam(schedule(), beta_2=0.99))
     began = time.monotonic()
     history = distiller.fit(
-        training_data(photos, pictures),
+        training_data(sources),
         epochs=-(-FLAGS.steps // FLAGS.steps_per_epoch),
         steps_per_epoch=FLAGS.steps_per_epoch,
         validation_data=validation_data(held_out),
@@ -425,7 +601,7 @@ def main(_: list[str]) -> None:
         ],
     )
     seconds = time.monotonic() - began
-    notes = record(history.history, photos, pictures, seconds)
+    notes = record(history.history, sources, seconds)
     (run / "slim19.json").write_text(json.dumps(notes, indent=2, ensure_ascii=False))
 
 

@@ -37,7 +37,7 @@ after it."""
 
 
 class Network(torch.nn.Module):
-    """VGG-19, or slim19 with its heads, from arrays as tfstyle's files have them."""
+    """VGG-19, or slim19 with its parts, from arrays as tfstyle's files have them."""
 
     def __init__(
         self,
@@ -66,7 +66,8 @@ class Network(torch.nn.Module):
             }
         )
         known = vgg.convolutions(vgg.VGG19_CONVOLUTIONS)
-        self.layers = [name for name in known if name in self.convolutions]
+        self.parts = {name: self._parts(name) for name in known}
+        self.layers = [name for name, parts in self.parts.items() if parts]
         self.caffe = preprocessing == "caffe"
         mean, std = np.float32(TORCH_MEAN_RGB), np.float32(TORCH_STD_RGB)
         if self.caffe:
@@ -78,6 +79,11 @@ class Network(torch.nn.Module):
             pooling
         ]
         self.requires_grad_(False)
+
+    def _parts(self, layer: str) -> list[str]:
+        """The convolutions between which there is no ReLU, of one layer."""
+        names = [layer, *(f"{layer}_{part}" for part in ("in", "mid", "out"))]
+        return [name for name in names if name in self.convolutions]
 
     @classmethod
     def slim19(cls, pooling: str = "max") -> Network:
@@ -100,12 +106,15 @@ class Network(torch.nn.Module):
         for layer in self.layers:
             if layer.endswith("conv1") and layer != self.layers[0]:
                 x = self.pool(x, 2)
-            before, x = x, functional.relu_(self.convolutions[layer](x))
+            if layer == "block3_conv2" and slim19.WAIST in self.convolutions:
+                x = functional.relu_(self.convolutions[slim19.WAIST](x))
+            for part in self.parts[layer]:
+                x = self.convolutions[part](x)
+            x = functional.relu_(x)
             if layer in layers:
                 found[layer] = x
                 if (head := slim19.head_name(layer)) in self.convolutions:
-                    seen = before if layer == self.layers[0] else x
-                    found[layer] = functional.relu_(self.convolutions[head](seen))
+                    found[layer] = functional.relu_(self.convolutions[head](x))
             if len(found) == len(layers):
                 break
         return found

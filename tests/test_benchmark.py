@@ -131,9 +131,9 @@ def test_vgg19_has_the_multiply_adds_of_its_shape(work):
 
 def test_a_step_counts_convolutions_and_grams_forward_and_back(benchmark, baselines):
     task = baselines.Task(draw(16, 16, (4, 5, 7)), draw(16, 16, (4, 5, 7)), SHALLOW)
-    # slim19: 16, 16 → 32 ... channels, and heads of 64 and 128.
-    first = 16 * 16 * (9 * 3 * (64 + 16) + 9 * 16 * 32 + 64**2)
-    second = 8 * 8 * (9 * 32 * 48 + 48 * 128 + 128**2)
+    # slim19: VGG-19's 64, 64 and 128 channels, by way of fewer, and Gram matrices.
+    first = 16 * 16 * (9 * 3 * 64 + 64 * 24 + 9 * 24 * 20 + 20 * 64 + 64**2)
+    second = 8 * 8 * (64 * 32 + 9 * 32 * 32 + 32 * 128 + 128**2)
 
     assert benchmark.step_gflop(task.loss, 16, 16) == pytest.approx(
         4e-9 * (first + second)

@@ -88,11 +88,9 @@ def test_feature_extractor_cuts_the_network_at_the_deepest_layer(name, layers, l
 
 
 def test_feature_extractor_builds_only_the_heads_that_are_asked_for():
-    extract = FeatureExtractor("slim19", ["block2_conv1", "block3_conv2"])
-    assert set(convolutions_in(extract)) == {
-        *("block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2"),
-        *("block3_conv1", "block3_conv2", "block2_conv1_head"),
-    }
+    for layer, head in (("block4_conv1", True), ("block4_conv2", False)):
+        found = convolutions_in(FeatureExtractor("slim19", [layer]))
+        assert ("block4_conv1_head" in found) == head
 
 
 def test_call_computes_all_layers_in_one_pass(tiny):

@@ -1,12 +1,14 @@
 """slim19, the compact VGG-19 that is bundled with tfstyle.
 
-It is a VGG-19 with fewer channels and an eighth of the multiply-adds. At each style
-layer, a 1×1 convolution with a ReLU (a head) estimates VGG-19's features from the slim
-ones, in all of VGG-19's channels, because the Gram matrix of the slim features says
-much less about a style. The head of the first layer is VGG-19's own first convolution,
-which is cheap with three input channels.
+Its first five convolutions are VGG-19's own, each factored into three of fewer channels
+(Tucker decomposition, Kim et al. 2016, "Compression of Deep Convolutional Neural
+Networks for Fast and Low Power Mobile Applications"): they have VGG-19's channels and
+very nearly its features. The deeper ones have 64 and 128 channels; at the style layers
+among them, a 1×1 convolution with a ReLU (a head) estimates VGG-19's features in all of
+its channels, because the Gram matrix of slim features says much less about a style.
+All in all it has less than a seventh of VGG-19's multiply-adds.
 
-``scripts/distil_backbone.py`` trains slim19; ``slim19.json`` beside the weights records
+``scripts/distil_backbone.py`` makes slim19; ``slim19.json`` beside the weights records
 teachers, data, seeds and hours.
 """
 
@@ -18,26 +20,29 @@ from typing import Any
 import keras
 
 from tfstyle.backbones import vgg
-from tfstyle.backbones.base import Backbone, convolution
+from tfstyle.backbones.base import Backbone, convolution, pool
 from tfstyle.backbones.weights import read_weights
 
 WEIGHTS = pathlib.Path(__file__).with_name("slim19.npz")
 CHANNELS = dict(
     zip(
         vgg.convolutions((2, 2, 4, 4, 1)),
-        (16, 32, 48, 48, 96, 64, 64, 64, 128, 128, 128, 128, 128),
+        (64, 64, 128, 128, 256, 64, 64, 64, 128, 128, 128, 128, 128),
         strict=True,
     )
 )
-HEADS = {
-    "block1_conv1": 64,
-    "block1_conv2": 64,
-    "block2_conv1": 128,
-    "block2_conv2": 128,
-    "block3_conv1": 256,
-    "block4_conv1": 512,
-    "block5_conv1": 512,
+FACTORS = {
+    "block1_conv2": (24, 20),
+    "block2_conv1": (32, 32),
+    "block2_conv2": (56, 56),
+    "block3_conv1": (72, 88),
 }
+"""Channels in and out of the 3×3 convolution between two of 1×1."""
+
+WAIST, WAIST_CHANNELS = "block3_waist", 64
+"""A 1×1 convolution between VGG-19's own layers and the slim ones."""
+
+HEADS = {"block4_conv1": 512, "block5_conv1": 512}
 
 
 def head_name(layer: str) -> str:
@@ -50,20 +55,37 @@ def build(x: Any, pooling: str = "max") -> dict[str, Any]:
 
     Args:
       x: Images, Keras tensor ``[N, H, W, 3]``, preprocessed as ``torch``.
-      pooling: ``max`` as trained, or ``avg``.
+      pooling: ``max`` or ``avg``; it was trained on both.
 
     Returns:
-      Same as in ``vgg.build``, with the estimates of VGG-19's features at the layers of
-      ``HEADS`` and the slim features at the others.
+      Same as in ``vgg.build``, with VGG-19's channels as far as ``block3_conv1`` and at
+      the layers of ``HEADS``, and the slim features at the others.
     """
-    taps = vgg.build(x, CHANNELS, pooling, padding="reflect")
-    for layer, channels in HEADS.items():
-        first = layer == "block1_conv1"
-        source, size = (x, 3) if first else (taps[layer], 1)
-        head = convolution(source, head_name(layer), channels, size, "reflect")
-        taps[vgg.paper_name("conv", layer)] = head
-        taps[layer] = keras.ops.relu(head)
+    taps: dict[str, Any] = {}
+    for layer, filters in CHANNELS.items():
+        if layer.endswith("conv1") and taps:
+            name = f"block{int(layer[5]) - 1}_pool"
+            x = taps[name] = pool(x, name, pooling)
+        if layer == "block3_conv2":
+            x = keras.ops.relu(convolution(x, WAIST, WAIST_CHANNELS, 1, "reflect"))
+        before = _factored(x, layer, filters)
+        x = keras.ops.relu(before)
+        if layer in HEADS:
+            before = convolution(x, head_name(layer), HEADS[layer], 1, "reflect")
+        taps[vgg.paper_name("conv", layer)] = before
+        taps[layer] = keras.ops.relu(before) if layer in HEADS else x
+    taps["block5_pool"] = pool(x, "block5_pool", pooling)
     return taps
+
+
+def _factored(x: Any, layer: str, filters: int) -> Any:
+    """A 3×3 convolution, in three parts where ``FACTORS`` says so."""
+    if layer not in FACTORS:
+        return convolution(x, layer, filters, 3, "reflect")
+    inner, outer = FACTORS[layer]
+    x = convolution(x, f"{layer}_in", inner, 1, "reflect")
+    x = convolution(x, f"{layer}_mid", outer, 3, "reflect")
+    return convolution(x, f"{layer}_out", filters, 1, "reflect")
 
 
 def _layer_names() -> dict[str, str]:
