@@ -30,9 +30,11 @@ KINDS = {
     "Adam": r"Adam",
     "casts": r"^Cast$",
     "activations": r"Relu",
+    "sums": r"^(Sum|Mean|AddN|L2Loss)$|BiasAdd",
+    "slices and copies": r"Slice|Concat|Pack|Tile|Transpose|Gather|Reshape|Assign",
 }
 """By kind, what the type of an operation contains; the first that fits counts."""
-REST = "rest (sums, elementwise, L-BFGS)"
+REST = "rest (elementwise)"
 
 _OPERATION = re.compile(r"[^:]+:([A-Za-z_]\w*)")
 _CALL = re.compile("While|If|Case|PartitionedCall")  # their operations count
@@ -122,8 +124,7 @@ class _Tracer:
         if self._reports < _WARM_REPORTS:
             return False
         if self._reports == _WARM_REPORTS:
-            options = tf.profiler.experimental.ProfilerOptions(python_tracer_level=0)
-            tf.profiler.experimental.start(self._folder, options)
+            tf.profiler.experimental.start(self._folder)
             self._first, self._began = progress.step, time.perf_counter()
             return False
         if (done := progress.step - self._first) < self._steps:
