@@ -37,7 +37,7 @@ def compare(
 
     Returns:
       Exit code: 1 if the working tree is slower than that, or cannot do a row that the
-      commit can.
+      commit can, or if the commit can do none.
 
     Raises:
       UsageError: If there is no such commit.
@@ -53,6 +53,9 @@ def compare(
     slow = [name for name, sides in answers.items() if is_slower(sides, tolerance)]
     for name in slow:
         print(f"slower than {tolerance:g} times, or not to be measured: {name}")
+    if all("error" in sides["old"] for sides in answers.values()):
+        print(f"{commit} can do none of this: nothing has been compared")
+        return 1
     return int(bool(slow))
 
 

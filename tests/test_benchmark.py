@@ -672,6 +672,8 @@ def test_a_commit_is_compared_with_the_working_tree(rows, tiny, capsys):
     assert lines[0] == "|  | HEAD | working tree | ratio |  |"
     assert lines[2] == "| same | 1 s | 1 s | 1.00 |  |"
     assert lines[3] == "| new | – | 1 s | – | HEAD: AttributeError: no such name |"
+    assert rows("HEAD", ["new"], tolerance=1.15) == 1
+    assert "HEAD can do none of this" in capsys.readouterr().out
     assert "tfstyle-against" not in worktrees()
 
 
