@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import no_memory, use_tiny_backbone
+from conftest import no_memory
 
 from tfstyle import Stylizer, load_image, save_image, stylize
 from tfstyle.backbones.weights import save_weights
@@ -369,9 +369,7 @@ def stylizer_of():
     def make(optimizer, precision):
         return Stylizer(size=32, steps=6, optimizer=optimizer, precision=precision)
 
-    with pytest.MonkeyPatch.context() as patch:
-        use_tiny_backbone(patch)
-        yield make
+    return make
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
@@ -379,7 +377,7 @@ def stylizer_of():
 @pytest.mark.parametrize("weight", [1e-30, 1e30, 3e38])
 @pytest.mark.parametrize("name", ["content_weight", "style_weight", "tv_weight"])
 def test_extreme_weights_end_with_a_picture_or_a_reason(
-    stylizer_of, content, style, optimizer, precision, weight, name
+    tiny_backbone, stylizer_of, content, style, optimizer, precision, weight, name
 ):
     stylizer = stylizer_of(optimizer, precision)
     extreme = stylizer.with_options(**{name: weight})

@@ -6,7 +6,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import use_tiny_backbone
 
 import tfstyle
 from tfstyle.backbones.feature_extractor import FeatureExtractor
@@ -287,14 +286,14 @@ def stylizer_of():
     def make(optimizer):
         return Stylizer(**{**RUN, "steps": 6, "scales": 2, "optimizer": optimizer})
 
-    with pytest.MonkeyPatch.context() as patch:
-        use_tiny_backbone(patch)
-        yield make
+    return make
 
 
 @pytest.mark.parametrize("color", ["style", "content", "free"])
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
-def test_no_protected_pixel_changes(stylizer_of, content, style, color, optimizer):
+def test_no_protected_pixel_changes(
+    tiny_backbone, stylizer_of, content, style, color, optimizer
+):
     stylizer, seen = stylizer_of(optimizer), []
     protect = halves(1.0, 0.0)
     protect[:, 20:24] = 0.5

@@ -439,13 +439,13 @@ def engine():
     """Serves runs of either optimizer, and traces each of their graphs once."""
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_backbone(patch)
-        yield Engine([Options(style_loss="gram")])
+        return Engine([Options(style_loss="gram")])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 @pytest.mark.parametrize("end", [1, 7, 8, 9, 15])  # within each scale, and between them
 def test_stop_at_gives_the_picture_that_a_callback_stops_at(
-    engine, content, style, every_step, optimizer, end
+    tiny_backbone, engine, content, style, every_step, optimizer, end
 ):
     options = {"scales": 2, "optimizer": optimizer, "engine": engine}
     stopped = run(
