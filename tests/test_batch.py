@@ -899,3 +899,21 @@ def test_a_run_without_all_results_is_not_measured(measure, tmp_path):
     measure.make_pictures(tmp_path / "one", 1, 16)
     with pytest.raises(RuntimeError, match="presets: 1 results missing: tfstyle: "):
         measure.run("presets", tmp_path / "one", [])
+
+
+@pytest.mark.fast
+def test_a_file_deleted_while_its_folder_is_listed_hides_no_other(
+    tmp_path, monkeypatch
+):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    is_folder = os.path.isdir
+
+    def deleting(path):
+        if os.fspath(path).endswith("b.png"):
+            Path(path).unlink()
+        return is_folder(path)
+
+    monkeypatch.setattr(os.path, "isdir", deleting)
+    listed = stores.store_of(str(tmp_path)).list(str(tmp_path))
+    assert sorted(listed) == ["a.png", "c.png"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -56,13 +57,20 @@ class Store:
             inside = self._fs.FileSelector(_key(folder))
             entries = _patiently(self._files.get_file_info, inside)
             return {e.base_name: e.mtime_ns if e.is_file else None for e in entries}
+        found: dict[str, int | None] = {}
         with os.scandir(folder or "/") as scan:
-            found = [(e, e.is_dir(follow_symlinks=False)) for e in scan]
-        return {
-            e.name: None if is_folder else e.stat(follow_symlinks=False).st_mtime_ns
-            for e, is_folder in found
-            if is_folder or not os.path.isdir(e)  # noqa: PTH112 - it never raises
-        }
+            for entry in scan:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if not is_folder and os.path.isdir(entry):  # noqa: PTH112 - never raises
+                    continue
+                # Another process may delete a file before it is looked at.
+                with contextlib.suppress(FileNotFoundError):
+                    found[entry.name] = (
+                        None
+                        if is_folder
+                        else entry.stat(follow_symlinks=False).st_mtime_ns
+                    )
+        return found
 
     def picture(self, path: str) -> str | io.BytesIO:
         """A picture for ``load_image``, which opens no pipe by its path."""
