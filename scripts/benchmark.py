@@ -62,6 +62,7 @@ import psutil
 from absl import app, flags
 from benchmark_timing import (
     Clock,
+    clocked,
     in_turns,
     loop_seconds,
     note,
@@ -330,9 +331,7 @@ def our_name(backbone: str) -> str:
 
 def our_seconds(task: Task) -> float:
     """Seconds per step of a run at one scale."""
-    clock = Clock(stop=True)
-    task.run([clock], scales=1, steps=1_000_000).finish()
-    return clock.seconds_per_step()[0]
+    return clocked(lambda c: task.run([c], scales=1, steps=1_000_000).finish())
 
 
 def random_vgg19(path: pathlib.Path) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
-from baselines import Task, Torch
+from baselines import Task, Torch, has_torch
 from benchmark_timing import (
-    Clock,
+    clocked,
     in_turns,
     loop_seconds,
     note,
@@ -45,11 +44,6 @@ Pictures = Sequence[np.ndarray]
 Row = dict[str, Any]
 
 
-def has_torch() -> bool:
-    """Whether the methods in PyTorch can take part."""
-    return importlib.util.find_spec("torch") is not None
-
-
 def measure_losses(
     losses: Sequence[str],
     pictures: Pictures,
@@ -68,7 +62,7 @@ def measure_losses(
     """
     for loss in losses:
         given = {**options, "size": max(pictures[0].shape), "style_loss": loss}
-        peer = Peer(loss, pictures) if has_torch() else None
+        peer = Peer(loss, pictures) if has_torch("cpu") else None
         if peer is None or not peer.takes_part:
             note(f"  {loss}: without PyTorch, which is not installed or not published")
             peer = None
@@ -86,10 +80,8 @@ def measure_losses(
 
 def our_step(pictures: Pictures, options: Mapping[str, Any]) -> float:
     """Seconds per step at full size."""
-    clock = Clock(stop=True)
     stylizer = tfstyle.Stylizer(**{**options, "scales": 1, "steps": 100_000})
-    stylizer(*pictures, callbacks=[clock])
-    return clock.seconds_per_step()[0]
+    return clocked(lambda clock: stylizer(*pictures, callbacks=[clock]))
 
 
 def whole(pictures: Pictures, options: Mapping[str, Any]) -> float:

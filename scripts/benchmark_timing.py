@@ -47,6 +47,13 @@ class Clock:
         ]
 
 
+def clocked(run: Callable[[Clock], Any]) -> float:
+    """Seconds per step of a run at one scale, with the callback that ends it."""
+    clock = Clock(stop=True)
+    run(clock)
+    return clock.seconds_per_step()[0]
+
+
 def enough(steps: Sequence[int], times: Sequence[float]) -> bool:
     """Whether steps have been timed long enough."""
     count, seconds = steps[-1] - steps[0], times[-1] - times[0]

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 
 from absl import flags
-from benchmark_timing import Clock, loop_seconds, seconds_of
+from benchmark_timing import clocked, loop_seconds, seconds_of
 
 Measure = Callable[[], float]
 
@@ -33,12 +33,7 @@ def step(content: str, style: str, **options: str) -> Measure:
     size = {"size": STEP_SIZE, "allow_upscale": True, "scales": 1}
     stylizer = tfstyle.Stylizer(**size, steps=100_000, **options)
 
-    def measure() -> float:
-        clock = Clock(stop=True)
-        stylizer(content, style, callbacks=[clock])
-        return clock.seconds_per_step()[0]
-
-    return measure
+    return lambda: clocked(lambda c: stylizer(content, style, callbacks=[c]))
 
 
 def gram(content: str, style: str) -> Measure:

@@ -210,9 +210,8 @@ def median(answer: Mapping[str, Any]) -> float | None:
 
 def ratio_of(sides: Mapping[str, Mapping[str, Any]]) -> float:
     """How many times the old side's seconds the new side takes."""
-    return float(np.median(sides["new"]["seconds"])) / float(
-        np.median(sides["old"]["seconds"])
-    )
+    new, old = (np.median(sides[side]["seconds"]) for side in ("new", "old"))
+    return float(new / old)
 
 
 def is_slower(sides: Mapping[str, Mapping[str, Any]], tolerance: float) -> bool:

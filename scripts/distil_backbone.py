@@ -2,10 +2,10 @@
 
 The student (``tfstyle.backbones.slim19``) has two parts:
 
-* Its first five convolutions are VGG-19's, each factored into three: a 1×1 convolution
-  to the directions of its input that matter most, the 3×3 convolution between few
-  channels, and a 1×1 convolution by reduced-rank regression on what VGG-19 computes.
-  That is linear algebra on some crops, and nothing is trained.
+* Its first five convolutions are VGG-19's. All but the first are factored into three: a
+  1×1 convolution to the directions of its input that matter most, the 3×3 convolution
+  between few channels, and a 1×1 convolution by reduced-rank regression on what VGG-19
+  computes. That is linear algebra on some crops, and nothing is trained.
 * The deeper ones are trained to predict the features of a teacher, from one of
 
   * ``--teacher=parts``: a file with the first layers of VGG-19, to ``block3_conv1``,
@@ -140,21 +140,11 @@ def lattice(side: int) -> tf.Tensor:
     axis = tf.range(side, dtype=tf.float32)
     frequency = tf.random.uniform([2], 0.25, 0.5)
     phase = tf.random.uniform([2], 0.0, 2 * np.pi)
-    rows, columns = (
-        tf.cos(2 * np.pi * frequency[i] * axis + phase[i]) for i in range(2)
+    rows, columns = tf.meshgrid(
+        *(tf.cos(2 * np.pi * frequency[i] * axis + phase[i]) for i in range(2)),
+        indexing="ij",
     )
-    along_rows, along_columns = (
-        rows[:, None] + 0 * axis,
-        columns[None] + 0 * axis[:, None],
-    )
-    kinds = tf.stack(
-        [
-            along_rows,
-            along_columns,
-            along_rows * along_columns,
-            along_rows + along_columns,
-        ]
-    )
+    kinds = tf.stack([rows, columns, rows * columns, rows + columns])
     wave = tf.gather(kinds, tf.random.uniform([], 0, 4, tf.int32))
     mask = tf.image.resize(tf.random.uniform([4, 4, 1]), [side, side], "bicubic")
     colour = tf.random.normal([3])
@@ -393,7 +383,7 @@ def starting_weights(
     weights = weights_of(student)
     for name in weights:
         source = name.replace("_head", "_embedding")
-        if source in compressed and name >= "block3_conv2":
+        if source in compressed and name >= DEEP[0]:
             weights[name] = compressed[source]
     first = to_torch_convention(
         true["block1_conv1/kernel"],
@@ -439,7 +429,7 @@ def build_student() -> tuple[keras.Model, keras.Model]:
     taps = slim19.build(preprocess(inputs, "torch"))
     whole = keras.Model(inputs, {layer: taps[layer] for layer in slim19.CHANNELS})
     for layer in whole.layers:
-        layer.trainable = layer.name >= "block3_conv2"
+        layer.trainable = layer.name >= DEEP[0]
     slim = whole.get_layer(slim19.head_name("block4_conv1")).input
     deep = {layer: taps[layer] for layer in DEEP}
     return whole, keras.Model(inputs, {**deep, "block4_conv1_slim": slim})
@@ -576,10 +566,11 @@ def main(_: list[str]) -> None:
         "paintings": files_below(FLAGS.pictures),
         "visited": files_below(FLAGS.visited),
     }
+    data = training_data(sources)
     if FLAGS.resume_from:
         start, _ = read_weights(FLAGS.resume_from)
     else:
-        fitted = next(iter(training_data(sources).unbatch().batch(FLAGS.fitted)))[1]
+        _, fitted = next(iter(data.unbatch().batch(FLAGS.fitted)))
         start = starting_weights(whole, true, compressed, fitted)
     assign_weights(whole, start, FLAGS.resume_from or "the teachers")
     distiller = Distiller(student, teacher)
@@ -587,7 +578,7 @@ def main(_: list[str]) -> None:
     distiller.compile(keras.optimizers.Adam(schedule(), beta_2=0.99))
     began = time.monotonic()
     history = distiller.fit(
-        training_data(sources),
+        data,
         epochs=-(-FLAGS.steps // FLAGS.steps_per_epoch),
         steps_per_epoch=FLAGS.steps_per_epoch,
         validation_data=validation_data(held_out),

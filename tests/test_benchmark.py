@@ -546,7 +546,7 @@ def test_startup_ends_at_the_first_line(benchmark):
 def test_style_losses_are_measured_beside_pytorch(
     benchmark, sections, tiny, request, monkeypatch
 ):
-    if torch := sections.has_torch():
+    if torch := sections.has_torch("cpu"):
         request.getfixturevalue("short_schedules")
     monkeypatch.setattr(sections, "whole", lambda pictures, options: 7.0)
     with flagsaver.flagsaver(

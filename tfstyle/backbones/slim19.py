@@ -1,12 +1,13 @@
 """slim19, the compact VGG-19 that is bundled with tfstyle.
 
-Its first five convolutions are VGG-19's own, each factored into three of fewer channels
-(Tucker decomposition, Kim et al. 2016, "Compression of Deep Convolutional Neural
-Networks for Fast and Low Power Mobile Applications"): they have VGG-19's channels and
-very nearly its features. The deeper ones have 64 and 128 channels; at the style layers
-among them, a 1×1 convolution with a ReLU (a head) estimates VGG-19's features in all of
-its channels, because the Gram matrix of slim features says much less about a style.
-All in all it has less than a seventh of VGG-19's multiply-adds.
+Its first five convolutions are VGG-19's own. All but the first are factored into three
+of fewer channels (Tucker decomposition, Kim et al. 2016, "Compression of Deep
+Convolutional Neural Networks for Fast and Low Power Mobile Applications"): they have
+VGG-19's channels and very nearly its features. The deeper ones have 64 and 128
+channels; at the style layers among them, a 1×1 convolution with a ReLU (a head)
+estimates VGG-19's features in all of its channels, because the Gram matrix of slim
+features says much less about a style. All in all it has less than a seventh of VGG-19's
+multiply-adds.
 
 ``scripts/distil_backbone.py`` makes slim19; ``slim19.json`` beside the weights records
 teachers, data, seeds and hours.
@@ -20,7 +21,7 @@ from typing import Any
 import keras
 
 from tfstyle.backbones import vgg
-from tfstyle.backbones.base import Backbone, convolution, pool
+from tfstyle.backbones.base import Backbone, convolution
 from tfstyle.backbones.weights import read_weights
 
 WEIGHTS = pathlib.Path(__file__).with_name("slim19.npz")
@@ -61,31 +62,25 @@ def build(x: Any, pooling: str = "max") -> dict[str, Any]:
       Same as in ``vgg.build``, with VGG-19's channels as far as ``block3_conv1`` and at
       the layers of ``HEADS``, and the slim features at the others.
     """
-    taps: dict[str, Any] = {}
-    for layer, filters in CHANNELS.items():
-        if layer.endswith("conv1") and taps:
-            name = f"block{int(layer[5]) - 1}_pool"
-            x = taps[name] = pool(x, name, pooling)
-        if layer == "block3_conv2":
-            x = keras.ops.relu(convolution(x, WAIST, WAIST_CHANNELS, 1, "reflect"))
-        before = _factored(x, layer, filters)
-        x = keras.ops.relu(before)
-        if layer in HEADS:
-            before = convolution(x, head_name(layer), HEADS[layer], 1, "reflect")
-        taps[vgg.paper_name("conv", layer)] = before
-        taps[layer] = keras.ops.relu(before) if layer in HEADS else x
-    taps["block5_pool"] = pool(x, "block5_pool", pooling)
+    taps = vgg.build(x, CHANNELS, pooling, "reflect", _convolution)
+    for layer, filters in HEADS.items():
+        name = head_name(layer)
+        head = convolution(taps[layer], name, filters, 1, "reflect")
+        taps[vgg.paper_name("conv", layer)] = head
+        taps[layer] = keras.ops.relu(head)
     return taps
 
 
-def _factored(x: Any, layer: str, filters: int) -> Any:
-    """A 3×3 convolution, in three parts where ``FACTORS`` says so."""
+def _convolution(x: Any, layer: str, filters: int, size: int, padding: str) -> Any:
+    """A convolution, in three parts where ``FACTORS`` says so, or after the waist."""
+    if layer == "block3_conv2":
+        x = keras.ops.relu(convolution(x, WAIST, WAIST_CHANNELS, 1, padding))
     if layer not in FACTORS:
-        return convolution(x, layer, filters, 3, "reflect")
+        return convolution(x, layer, filters, size, padding)
     inner, outer = FACTORS[layer]
-    x = convolution(x, f"{layer}_in", inner, 1, "reflect")
-    x = convolution(x, f"{layer}_mid", outer, 3, "reflect")
-    return convolution(x, f"{layer}_out", filters, 1, "reflect")
+    x = convolution(x, f"{layer}_in", inner, 1, padding)
+    x = convolution(x, f"{layer}_mid", outer, size, padding)
+    return convolution(x, f"{layer}_out", filters, 1, padding)
 
 
 def _layer_names() -> dict[str, str]:

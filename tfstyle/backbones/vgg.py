@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -57,7 +57,11 @@ def layer_names(per_block: tuple[int, ...]) -> dict[str, str]:
 
 
 def build(
-    x: Any, channels: Mapping[str, int], pooling: str, padding: str = "zero"
+    x: Any,
+    channels: Mapping[str, int],
+    pooling: str,
+    padding: str = "zero",
+    convolve: Callable[[Any, str, int, int, str], Any] = convolution,
 ) -> dict[str, Any]:
     """Builds a VGG and returns all its taps.
 
@@ -66,6 +70,7 @@ def build(
       channels: Output channels by convolution, in order of depth.
       pooling: ``max`` as published, or ``avg`` (Gatys et al. 2016, section 2).
       padding: ``zero`` as published, or ``reflect``.
+      convolve: Builds a convolution; takes the arguments of ``base.convolution``.
 
     Returns:
       From shallow to deep: for each convolution the tap before the ReLU (``conv4_2``)
@@ -77,7 +82,7 @@ def build(
         if layer.endswith("conv1") and taps:
             name = f"block{int(layer[5]) - 1}_pool"
             x = taps[name] = pool(x, name, pooling)
-        x = taps[paper_name("conv", layer)] = convolution(x, layer, filters, 3, padding)
+        x = taps[paper_name("conv", layer)] = convolve(x, layer, filters, 3, padding)
         x = taps[layer] = keras.ops.relu(x)
     name = f"{last.split('_')[0]}_pool"
     taps[name] = pool(x, name, pooling)
