@@ -71,14 +71,10 @@ def gram_matrix(
       Tensor ``[N, C, C]``, float32 or float64.
     """
     features = tf.convert_to_tensor(features)
-    if positions is None:
-        positions = area(features) if guide is None else tf.reduce_sum(guide)
+    count = _count(features, guide, positions)
     if guide is not None:
         features *= tf.sqrt(tf.cast(guide, features.dtype))
-    products = _products(features)
-    # A small region may have no position of a deep layer.
-    positions = tf.maximum(tf.cast(positions, products.dtype), _TINY)
-    return products / (positions * features.shape[-1])
+    return _products(features) / (count * features.shape[-1])
 
 
 def moments(
@@ -97,15 +93,12 @@ def moments(
       Tensor ``[N, C, C + 1]``, float32 or float64; the means are the last column.
     """
     features = tf.convert_to_tensor(features)
-    if positions is None:
-        positions = area(features) if guide is None else tf.reduce_sum(guide)
-    seconds = gram_matrix(features, guide, positions) * features.shape[-1]
-    wide = _at_least_float32(features)
+    count = _count(features, guide, positions)
+    root = tf.ones_like(features[..., :1])
     if guide is not None:
-        wide *= tf.cast(guide, wide.dtype)
-    count = tf.maximum(tf.cast(positions, wide.dtype), _TINY)
-    means = tf.reduce_sum(wide, [1, 2]) / count
-    return tf.concat([seconds, means[..., None]], -1)
+        root *= tf.sqrt(tf.cast(guide, features.dtype))
+        features *= root
+    return _products(features, root) / count
 
 
 def content_loss(
@@ -402,39 +395,72 @@ def _at_least_float32(tensor: Any) -> tf.Tensor:
     return tensor if tensor.dtype.size >= 4 else tf.cast(tensor, tf.float32)
 
 
-def _products(features: tf.Tensor) -> tf.Tensor:
+def _count(
+    features: tf.Tensor, guide: tf.Tensor | None, positions: tf.Tensor | float | None
+) -> tf.Tensor:
+    """What sums over positions are divided by."""
+    if positions is None:
+        positions = area(features) if guide is None else tf.reduce_sum(guide)
+    wide = tf.as_dtype(features.dtype).size > 4
+    # A small region may have no position of a deep layer.
+    return tf.maximum(tf.cast(positions, tf.float64 if wide else tf.float32), _TINY)
+
+
+def _products(features: tf.Tensor, column: tf.Tensor | None = None) -> tf.Tensor:
     """``FᵀF``, ``[N, C, C]``, whose gradient takes one product, not two.
 
     For a gradient G of the result, that of F is F(G + Gᵀ): twice what one factor gets
     from a symmetric G. (`tf.custom_gradient` would keep every graph it is in forever.)
+
+    Args:
+      features: ``[N, H, W, C]``.
+      column: ``[N, H, W, 1]``, whose products with F, in the same pass, become a last
+        column of the result.
     """
     positions, channels = features.shape[1:3].num_elements(), features.shape[-1]
     few = positions is not None and positions < 2 * _PARTS * channels
+    left = tf.stop_gradient(features)
+    if column is not None:
+        left = tf.concat([left, column], -1)
     if features.dtype == tf.bfloat16 and multiplies_bfloat16() and not few:
-        product = _products_by_parts(features)
+        product = _products_by_parts(left, features)
     else:
-        # One product of two matrices takes up to half the time of a batch of one.
-        batch = [] if features.shape[0] == 1 else [tf.shape(features)[0]]
-        matrix = tf.reshape(_at_least_float32(features), [*batch, -1, channels])
-        product = tf.matmul(tf.stop_gradient(matrix), matrix, transpose_a=True)
-        product = tf.reshape(product, [*(batch or [1]), channels, channels])
-    symmetric = (product + tf.linalg.matrix_transpose(product)) / 2
-    return 2 * symmetric - tf.stop_gradient(symmetric)
+        product = tf.matmul(_matrix(left), _matrix(features), transpose_a=True)
+        product = tf.reshape(product, [-1, left.shape[-1], channels])
+    square = product[:, :channels]
+    symmetric = (square + tf.linalg.matrix_transpose(square)) / 2
+    square = 2 * symmetric - tf.stop_gradient(symmetric)
+    if column is None:
+        return square
+    return tf.concat([square, tf.linalg.matrix_transpose(product[:, channels:])], -1)
 
 
-def _products_by_parts(features: tf.Tensor) -> tf.Tensor:
-    """``FᵀF`` of bfloat16, in half the time: float32 sums of rounded parts.
+def _matrix(features: tf.Tensor) -> tf.Tensor:
+    """``[H·W, C]`` of one picture, ``[N, H·W, C]`` of several.
+
+    One product of two matrices takes up to half the time of a batch of one.
+    """
+    batch = [] if features.shape[0] == 1 else [tf.shape(features)[0]]
+    return tf.reshape(_at_least_float32(features), [*batch, -1, features.shape[-1]])
+
+
+def _products_by_parts(left: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
+    """``LᵀF`` of bfloat16, in half the time: float32 sums of rounded parts.
 
     Rounded as a whole, the loss would be a staircase on which L-BFGS halts.
     """
+    products = tf.matmul(_in_parts(left), _in_parts(features), transpose_a=True)
+    return tf.reduce_sum(tf.cast(products, tf.float32), 1)
+
+
+def _in_parts(features: tf.Tensor) -> tf.Tensor:
+    """Positions in a sixteenth each, ``[N, 16, H·W / 16, C]``, filled up with zeros."""
     batch, channels = features.shape[0] or tf.shape(features)[0], features.shape[-1]
     matrix = tf.reshape(features, [batch, -1, channels])
     if matrix.shape[1] is None or matrix.shape[1] % _PARTS:
         missing = tf.math.floormod(-tf.shape(matrix)[1], _PARTS)
         matrix = tf.pad(matrix, [[0, 0], [0, missing], [0, 0]])
-    parts = tf.reshape(matrix, [batch, _PARTS, -1, channels])
-    products = tf.matmul(tf.stop_gradient(parts), parts, transpose_a=True)
-    return tf.reduce_sum(tf.cast(products, tf.float32), 1)
+    return tf.reshape(matrix, [batch, _PARTS, -1, channels])
 
 
 def _energy(moments: tf.Tensor) -> tf.Tensor:
