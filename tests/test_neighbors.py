@@ -53,35 +53,66 @@ def test_cell_features_are_means_of_fine_layers_and_copies_of_coarse_ones(stride
 
 
 @pytest.mark.fast
-def test_neighbor_loss_is_the_weighted_sum_of_cosine_distances():
-    columns, among = random(2, 3, 4, 5), unit(random(7, 5, seed=1))
-    indices = np.random.default_rng(2).integers(0, 7, (2, 3, 4, 1)).astype("int32")
-    weights = np.random.default_rng(3).uniform(size=(1, 3, 4, 1)).astype("float32")
+@pytest.mark.parametrize("cells", [(4, 6), (5, 7)])
+def test_neighbor_loss_is_the_weighted_sum_of_cosine_distances(cells):
+    strides, shares = {"fine": 2, "same": 4, "coarse": 8}, {}
+    features, parts = {}, {}
+    for i, (layer, stride) in enumerate(strides.items()):
+        shares[layer] = tf.constant(0.5 + i)
+        sides = [4 * side // stride for side in cells]  # one too few at the coarse one
+        features[layer] = tf.constant(random(2, *sides, 3 + i, seed=i))
+        parts[layer] = tf.constant(random(9, 3 + i, seed=10 + i))
+    among = losses.references(parts, shares, None)
+    indices = np.random.default_rng(2).integers(0, 9, (2, *cells, 1)).astype("int32")
+    weights = np.random.default_rng(3).uniform(size=(1, *cells, 1)).astype("float32")
     neighbors = Neighbors(
-        tf.constant(indices), tf.constant(among), {}, tf.constant(weights), 0.5
+        tf.constant(indices), among.columns, shares, tf.constant(weights), 0.5
     )
-    cosines = (unit(columns) * among[indices[..., 0]]).sum(-1)
-    expected = 0.5 * (weights[..., 0] * (1 - cosines)).sum((1, 2))
-    found = losses.neighbor_loss(tf.constant(columns), neighbors)
+    columns = losses.hypercolumns(features, strides, shares, cells).numpy()
+    table = unit(np.concatenate([part.numpy() for part in parts.values()], 1))
+    distances = 1 - (unit(columns) * table[indices[..., 0]]).sum(-1)
+    expected = 0.5 * (weights[..., 0] * distances).sum((1, 2))
+    found = losses.neighbor_loss(features, strides, neighbors)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     alike = neighbors._replace(weights=None)
-    found = losses.neighbor_loss(tf.constant(columns), alike)
-    np.testing.assert_allclose(found, 0.5 * (1 - cosines).sum((1, 2)), rtol=1e-5)
+    found = losses.neighbor_loss(features, strides, alike)
+    np.testing.assert_allclose(found, 0.5 * distances.sum((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.fast
+def test_neighbor_loss_has_the_slope_of_its_differences():
+    strides, shares = {"fine": 4, "coarse": 8}, {"fine": 1.0, "coarse": 2.0}
+    parts = {layer: tf.constant(random(5, 3, seed=6), tf.float64) for layer in strides}
+    among = losses.references(parts, shares, None)
+    indices = tf.constant(np.arange(16).reshape(1, 4, 4, 1) % 5, tf.int32)
+    neighbors = Neighbors(indices, among.columns, shares, None, 1.0)
+    features = tf.constant(random(1, 4, 4, 3), tf.float64)
+    coarse = tf.constant(random(1, 2, 2, 3, seed=1), tf.float64)
+
+    def loss(features, coarse):
+        found = {"fine": features, "coarse": coarse}
+        return losses.neighbor_loss(found, strides, neighbors)
+
+    by_theory, by_numbers = tf.test.compute_gradient(loss, [features, coarse])
+    for theory, numbers in zip(by_theory, by_numbers, strict=True):
+        np.testing.assert_allclose(theory, numbers, atol=1e-6)
 
 
 @pytest.mark.fast
 def test_neighbor_loss_is_0_where_hypercolumns_point_like_their_references():
-    among = unit(random(4, 6))
+    parts = {"layer": tf.constant(random(4, 6))}
+    among = losses.references(parts, {"layer": tf.constant(1.0)}, None)
     indices = np.arange(4, dtype="int32").reshape(1, 2, 2, 1)
-    columns = 3 * among.reshape(1, 2, 2, 6)
-    neighbors = Neighbors(tf.constant(indices), tf.constant(among), {}, None, 1.0)
-    assert abs(losses.neighbor_loss(tf.constant(columns), neighbors)[0]) < 1e-6
+    features = {"layer": 3 * tf.reshape(parts["layer"], [1, 2, 2, 6])}
+    neighbors = Neighbors(tf.constant(indices), among.columns, among.shares, None, 1.0)
+    loss = losses.neighbor_loss(features, {"layer": 4}, neighbors)
+    assert abs(loss[0]) < 1e-6
 
 
 @pytest.mark.fast
 def test_nearest_is_what_an_exhaustive_search_finds():
     cells, table = random(2, 30, 40, 6), random(50, 6, seed=1)
-    found = losses.references(tf.constant(table), {}, None)
+    found = losses.references({"layer": tf.constant(table)}, {}, None)
     centered = unit(cells)
     indices = losses.nearest(tf.constant(centered), found, None).numpy()
     expected = (centered @ unit(table - table.mean(0)).T).argmax(-1)
@@ -93,7 +124,7 @@ def test_nearest_keeps_to_the_references_of_the_region():
     cells, table = unit(random(1, 6, 8, 5)), random(40, 5, seed=1)
     serves = np.arange(40) < 10  # the first region; the others are the second's
     barred = np.where([serves, ~serves], 0.0, -np.inf).astype("float32")
-    found = losses.references(tf.constant(table), {}, tf.constant(barred))
+    found = losses.references({"layer": tf.constant(table)}, {}, tf.constant(barred))
     regions = np.zeros((1, 6, 8, 1), "int32")
     regions[:, :, 4:] = 1
     indices = losses.nearest(tf.constant(cells), found, tf.constant(regions)).numpy()
@@ -142,8 +173,10 @@ def test_search_value_and_gradient_by_tiles_are_those_of_the_whole(tiled):
     )
     whole, parts = (grid_of(tiled, size, tiles) for tiles in ((1, 1), (3, 2)))
     table = tf.reshape(tiled.style_cells(style, whole, 1), [-1, 36])
-    shares = dict.fromkeys(tiled.loss.style_layers, tf.constant(1.0))
-    among: References = losses.references(table, shares, None)
+    layers = tiled.loss.style_layers
+    by_layer = dict(zip(layers, tf.split(table, [8, 12, 16], axis=1), strict=True))
+    shares = dict.fromkeys(layers, tf.constant(1.0))
+    among: References = losses.references(by_layer, shares, None)
     indices = [tiled.neighbor_indices(content, grid, among) for grid in (whole, parts)]
     np.testing.assert_array_equal(*indices)
     assert len(np.unique(indices[0])) > 10
@@ -162,7 +195,9 @@ def test_search_value_and_gradient_by_tiles_are_those_of_the_whole(tiled):
 
     (total, gradient, terms), by_tiles = evaluate(whole), evaluate(parts)
     for name, term in terms.items():
-        np.testing.assert_allclose(by_tiles[2][name], term, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            by_tiles[2][name], term, rtol=1e-4, atol=1e-7, err_msg=name
+        )
     largest = np.abs(gradient).max()
     assert np.abs(by_tiles[1] - gradient).max() < 1e-4 * largest
     loss, _ = tiled.loss(value, targets)

@@ -33,14 +33,14 @@ class References(NamedTuple):
     """Cells of the style pictures, to search in.
 
     Attributes:
-      columns: Hypercolumns of length 1, ``[R, D]``.
-      centered: The same, less their mean before their length became 1, ``[R, D]``.
+      columns: The parts of hypercolumns of length 1, ``[R, C]`` by layer.
+      centered: Hypercolumns less their mean, of length 1, ``[R, D]``.
       barred: 0 where a reference may be used in a region, else -inf, ``[regions, R]``;
         None if all may be used everywhere.
       shares: The factor of each layer in hypercolumns, by layer.
     """
 
-    columns: tf.Tensor
+    columns: Features
     centered: tf.Tensor
     barred: tf.Tensor | None
     shares: Features
@@ -58,7 +58,7 @@ class Neighbors(NamedTuple):
     """
 
     indices: tf.Tensor
-    columns: tf.Tensor
+    columns: Features
     shares: Features
     weights: tf.Tensor | None
     scale: tf.Tensor
@@ -103,28 +103,44 @@ def cell_features(
     Returns:
       Float32 or float64 ``[N, h, w, C]``.
     """
-    if stride < CELL:
-        side = CELL // stride
-        features = tf.nn.avg_pool2d(features, side, side, "VALID")
-    if features.dtype.size < 4:
-        features = tf.cast(features, tf.float32)
-    if stride > CELL:
-        features = _repeated(features, stride // CELL)
-    return _fitted(features, cells)
+    side = _cells_per_position(stride)
+    positions = _at_positions(features, stride, cells)
+    repeated = tf.tile(positions[:, :, None, :, None], [1, 1, side, 1, side, 1])
+    rows, columns = (side * n for n in tf.unstack(tf.shape(positions)[1:3]))
+    shape = [tf.shape(features)[0], rows, columns, features.shape[-1]]
+    return tf.reshape(repeated, shape)[:, : cells[0], : cells[1]]
 
 
-def neighbor_loss(columns: tf.Tensor, neighbors: Neighbors) -> tf.Tensor:
+def neighbor_loss(
+    features: Features, strides: Mapping[str, int], neighbors: Neighbors
+) -> tf.Tensor:
     """Cosine distances of hypercolumns to their references.
 
+    The products and lengths of hypercolumns are sums over layers, and where a position
+    of a layer is shared by several cells, they need it once: no hypercolumn is put
+    together.
+
     Args:
-      columns: From ``hypercolumns``, ``[N, h, w, D]``.
-      neighbors: What they are compared with.
+      features: Features ``[N, h', w', C]`` by layer.
+      strides: Pixels between the positions of each layer, powers of 2.
+      neighbors: What the cells are compared with.
 
     Returns:
       One loss per picture, ``[N]``.
     """
-    targets = tf.gather(neighbors.columns, neighbors.indices[..., 0])
-    distances = 1 - tf.reduce_sum(targets * unit(columns), -1, keepdims=True)
+    cells = tuple(tf.unstack(tf.shape(neighbors.indices)[1:3]))
+    products, squares = [], []
+    for layer, share in neighbors.shares.items():
+        side = _cells_per_position(strides[layer])
+        found = _at_positions(features[layer], strides[layer], cells)
+        shared = _blocks(neighbors.indices, side)
+        targets = tf.gather(neighbors.columns[layer], shared)  # [N, h, w, side², C]
+        product = tf.matmul(targets, found[..., None])[..., 0]
+        square = tf.tile(_squared(found), [1, 1, 1, side**2])
+        products.append(share * _from_blocks(product, side, cells))
+        squares.append(share**2 * _from_blocks(square, side, cells))
+    lengths = tf.math.rsqrt(tf.maximum(tf.add_n(squares), _TINY))
+    distances = 1 - tf.add_n(products) * lengths
     if neighbors.weights is not None:
         distances *= tf.cast(neighbors.weights, distances.dtype)
     scale = tf.cast(neighbors.scale, distances.dtype)
@@ -169,17 +185,20 @@ def nearest(
 
 
 def references(
-    columns: tf.Tensor, shares: Features, barred: tf.Tensor | None
+    parts: Features, shares: Features, barred: tf.Tensor | None
 ) -> References:
     """Cells of the style to search in.
 
     Args:
-      columns: Hypercolumns ``[R, D]``.
+      parts: The parts of hypercolumns, ``[R, C]`` by layer.
       shares: See ``References``.
       barred: See ``References``.
     """
-    mean = tf.reduce_mean(columns, 0, keepdims=True)
-    return References(unit(columns), unit(columns - mean), barred, shares)
+    whole = tf.concat(list(parts.values()), 1)
+    sizes = [part.shape[1] for part in parts.values()]
+    columns = dict(zip(parts, tf.split(unit(whole), sizes, axis=1), strict=True))
+    centered = unit(whole - tf.reduce_mean(whole, 0, keepdims=True))
+    return References(columns, centered, barred, shares)
 
 
 def unit(columns: tf.Tensor) -> tf.Tensor:
@@ -188,23 +207,55 @@ def unit(columns: tf.Tensor) -> tf.Tensor:
     return columns * tf.math.rsqrt(tf.maximum(squares, _TINY))
 
 
-def _repeated(features: tf.Tensor, times: int) -> tf.Tensor:
-    """Each position ``times`` times, down and across."""
-    shape = tf.shape(features)
-    wide = tf.tile(features[:, :, None, :, None], [1, 1, times, 1, times, 1])
-    return tf.reshape(
-        wide, [shape[0], shape[1] * times, shape[2] * times, features.shape[-1]]
-    )
+def _cells_per_position(stride: int) -> int:
+    """How many cells, down and across, have the same position of a layer."""
+    return max(stride // CELL, 1)
 
 
-def _fitted(features: tf.Tensor, cells: tuple[Any, Any]) -> tf.Tensor:
-    """Features cut to so many rows and columns, or with the last ones repeated."""
-    features = features[:, : cells[0], : cells[1]]
-    rows = cells[0] - tf.shape(features)[1]
-    features = tf.concat([features, tf.tile(features[:, -1:], [1, rows, 1, 1])], 1)
-    columns = cells[1] - tf.shape(features)[2]
+def _at_positions(
+    features: tf.Tensor, stride: int, cells: tuple[Any, Any]
+) -> tf.Tensor:
+    """Means over cells, or the positions that are as large as cells or larger.
+
+    Returns:
+      Float32 or float64 ``[N, h, w, C]``, just so many that they cover the cells; where
+      a network has fewer, with the last ones repeated.
+    """
+    if stride < CELL:
+        side = CELL // stride
+        features = tf.nn.avg_pool2d(features, side, side, "VALID")
+    if features.dtype.size < 4:
+        features = tf.cast(features, tf.float32)
+    rows, columns = (-(-n // _cells_per_position(stride)) for n in cells)
+    features = features[:, :rows, :columns]
+    missing = rows - tf.shape(features)[1]
+    features = tf.concat([features, tf.tile(features[:, -1:], [1, missing, 1, 1])], 1)
+    missing = columns - tf.shape(features)[2]
     last = features[:, :, -1:]
-    return tf.concat([features, tf.tile(last, [1, 1, columns, 1])], 2)
+    return tf.concat([features, tf.tile(last, [1, 1, missing, 1])], 2)
+
+
+def _blocks(indices: tf.Tensor, side: int) -> tf.Tensor:
+    """``[N, ⌈h / side⌉, ⌈w / side⌉, side²]`` of ``[N, h, w, 1]``."""
+    if side == 1:
+        return indices
+    missing = tf.math.floormod(-tf.shape(indices)[1:3], side)
+    indices = tf.pad(indices, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
+    return tf.nn.space_to_depth(indices, side)
+
+
+def _from_blocks(blocks: tf.Tensor, side: int, cells: tuple[Any, Any]) -> tf.Tensor:
+    """The reverse, ``[N, h, w, 1]``."""
+    if side == 1:
+        return blocks
+    return tf.nn.depth_to_space(blocks, side)[:, : cells[0], : cells[1]]
+
+
+def _squared(features: tf.Tensor) -> tf.Tensor:
+    """Squared lengths ``[..., 1]``, whose gradient takes one product, not three."""
+    fixed, column = tf.stop_gradient(features)[..., None, :], features[..., None]
+    square = tf.matmul(fixed, column)[..., 0]
+    return 2 * square - tf.stop_gradient(square)
 
 
 def _chunks(rows: tf.Tensor) -> tf.Tensor:

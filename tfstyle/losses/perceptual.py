@@ -20,7 +20,7 @@ from tfstyle.losses.functions import (
     temporal_loss,
     total_variation,
 )
-from tfstyle.losses.neighbors import Neighbors, hypercolumns, neighbor_loss
+from tfstyle.losses.neighbors import Neighbors, neighbor_loss
 from tfstyle.options.options import Normalization, StyleLoss
 
 NEIGHBORS = "style/neighbors"
@@ -457,10 +457,7 @@ class LossSums:
             for layer in self.content_layers
         }
         if targets.neighbors is not None:
-            cells = tuple(tf.unstack(tf.shape(targets.neighbors.indices)[1:3]))
-            shares = targets.neighbors.shares
-            columns = hypercolumns(features, self.strides, shares, cells)
-            terms[NEIGHBORS] = neighbor_loss(columns, targets.neighbors)
+            terms[NEIGHBORS] = neighbor_loss(features, self.strides, targets.neighbors)
         if self._total_variation:
             scale = targets.scales[TOTAL_VARIATION]
             terms[TOTAL_VARIATION] = total_variation(picture, scale=scale, core=core)

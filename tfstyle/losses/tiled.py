@@ -149,7 +149,7 @@ class TiledLoss:
             here = None if regions is None else tile.read(regions, _CELLS)
             return [tile.write(found, _CELLS, nearest(centered, references, here))]
 
-        channels = references.columns.shape[-1]
+        channels = references.centered.shape[-1]
         nothing = [tf.zeros([shape[0], 1, 1, channels], self._dtype)]
         total = self._over_tiles(grid, added, nothing)[0]
         mean = total / float(shape[1] * shape[2])

@@ -80,13 +80,14 @@ def search_table(
     barred = None
     if serving.shape[1] > 1:
         barred = tf.constant(np.where(serving, 0.0, -np.inf).T, columns.dtype)
-    parts = tf.split(columns, list(channels.values()), axis=1)
+    split = tf.split(columns, list(channels.values()), axis=1)
+    parts = dict(zip(channels, split, strict=True))
     shares = {
         layer: tf.math.rsqrt(tf.maximum(_mean_energy(part), 1e-12))
-        for layer, part in zip(channels, parts, strict=True)
+        for layer, part in parts.items()
     }
-    scaled = [part * share for part, share in zip(parts, shares.values(), strict=True)]
-    return references(tf.concat(scaled, 1), shares, barred)
+    scaled = {layer: part * shares[layer] for layer, part in parts.items()}
+    return references(scaled, shares, barred)
 
 
 def compare_with(
