@@ -476,18 +476,15 @@ def keep_curves(
 def our_curve(task: Task, steps: Sequence[int]) -> dict[str, Any]:
     """The loss of the picture at full size, as often as a run reports.
 
-    To each loss belongs the work until then: evaluations by scale, coarse to fine, for
-    each in the precision in which it begins and in that in which it may go on.
+    To each loss belongs the work until then: evaluations by scale, coarse to fine.
     """
-    losses, rows, work = [], [], np.zeros([len(steps), 2], int)
+    losses, rows, work = [], [], [0] * len(steps)
 
     def measure(progress: Any) -> None:
-        phases, exact = work[progress.scale], run.exact
-        before = sum(steps[: progress.scale]) + (phases[0] if exact else 0)
-        phases[int(exact)] = progress.step - before
+        work[progress.scale] = progress.step - sum(steps[: progress.scale])
         if progress.scale == len(steps) - 1:
             losses.append(task.our_loss(progress.image()))
-            rows.append(work.ravel().tolist())
+            rows.append(list(work))
 
     run = task.run([measure], steps=steps, scales=len(steps))
     final = task.our_loss(run.finish().images)
@@ -495,7 +492,7 @@ def our_curve(task: Task, steps: Sequence[int]) -> dict[str, Any]:
         "losses": [*losses, final],
         "work": [*rows, rows[-1]],
         "final_loss": final,
-        "steps": work.sum(1).tolist(),
+        "steps": work,
     }
 
 
@@ -506,7 +503,7 @@ def keep_timing(
     measures = {
         "tutorial": lambda: loop_seconds(baselines["tutorial"].step),
         "pytorch": lambda: baselines["pytorch"].lbfgs_seconds(timing_steps()),
-        "tfstyle": lambda: seconds_by_phase(task),
+        "tfstyle": lambda: seconds_by_scale(task),
     }
     taking_part = {name: measures[name] for name in (*baselines, "tfstyle")}
     book.put(in_turns(taking_part), "quality", *case, "seconds")
@@ -518,23 +515,14 @@ def keep_timing(
     book.put(against, "quality", *case, "against")
 
 
-def seconds_by_phase(task: Task) -> list[float]:
-    """Seconds per step of what ``our_curve`` counts as work."""
-    precision = tfstyle.Options(**task.options).precision
-    begins = goes_on = seconds_by_scale(task, precision)
-    if dtype_policy(precision) != "float32":
-        goes_on = seconds_by_scale(task, "float32")
-    return np.transpose([begins, goes_on]).ravel().tolist()
-
-
-def seconds_by_scale(task: Task, precision: str) -> list[float]:
+def seconds_by_scale(task: Task) -> list[float]:
     """Seconds per step at each scale of a run, coarse to fine."""
     options = tfstyle.Options(**task.options)
     size = task.content.shape[1:3]
     scales = len(scale_sizes(size, options.scales))
     clock = Clock()
     steps = [timing_steps() * 2**scale for scale in reversed(range(scales))]
-    task.run([clock], steps=steps, scales=scales, precision=precision).finish()
+    task.run([clock], steps=steps, scales=scales).finish()
     return clock.seconds_per_step()
 
 

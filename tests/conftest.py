@@ -157,20 +157,6 @@ def bfloat16_cpu(monkeypatch):
 
 
 @pytest.fixture
-def halts(monkeypatch):
-    """The evaluations after which runs have gone on in float32."""
-    run = importlib.import_module("tfstyle.stylizer.run")
-    go_on, found = run.Run._go_on_exactly, []
-
-    def spied(self, program, optimizer, *args):
-        found.append(int(optimizer.evaluations))
-        go_on(self, program, optimizer, *args)
-
-    monkeypatch.setattr(run.Run, "_go_on_exactly", spied)
-    return found
-
-
-@pytest.fixture
 def tiny_features() -> TinyFeatures:
     return TinyFeatures()
 

@@ -434,9 +434,9 @@ def test_sections_are_measured_merged_and_written(benchmark, tiny, small_network
     assert list(entry["ours"]) == ["2", "40"]
     assert entry["against"]["tutorial"]["our_seconds"] > 0
     ours = entry["ours"]["40"]
-    assert ours["work"][-1] == [sum(ours["steps"]), 0] == [40, 0]
+    assert ours["work"][-1] == ours["steps"] == [40]
     assert len(ours["work"]) == len(ours["losses"])
-    assert [len(turn) for turn in entry["seconds"]["tfstyle"]] == [2]
+    assert [len(turn) for turn in entry["seconds"]["tfstyle"]] == [1]
     assert "| slim19 | 40 | photo:painting | TensorFlow tutorial, Adam |" in text
     assert data["step"]["machine"]["tensorflow"] == tf.__version__
     assert "## Memory\n\nnot measured" in text
@@ -458,16 +458,12 @@ def test_any_style_is_timed_in_what_is_installed(
     assert "| 64 | Keras call |" in text
 
 
-def test_work_in_either_precision_counts_by_itself(
-    benchmark, baselines, tiny, bfloat16_cpu, halts
-):
-    picture, style = draw(20, 24, (9, 8, 6)), draw(18, 30, (4, 5, 7))
-    task = baselines.Task(picture, style, {**SHALLOW, "precision": "auto"})
-    curve = benchmark.our_curve(task, [4, 300])
-    assert len(halts) == 1
-    assert curve["work"][-1] == [4, 0, halts[0], 300 - halts[0]]
-    assert [4, 0, halts[0], 0] in curve["work"]
-    assert len(benchmark.seconds_by_phase(task)) == 2  # of one scale
+def test_work_is_counted_by_scale(benchmark, baselines, tiny):
+    picture, style = draw(64, 72, (9, 8, 6)), draw(58, 60, (4, 5, 7))
+    task = baselines.Task(picture, style, {**SHALLOW, "scales": 2})
+    curve = benchmark.our_curve(task, [4, 6])
+    assert curve["work"][-1] == curve["steps"] == [4, 6]
+    assert len(benchmark.seconds_by_scale(task)) == 2
 
 
 def test_timing_alone_needs_the_curves(benchmark, tiny, small_networks):

@@ -112,20 +112,14 @@ def test_default_layers_are_those_of_the_backbone(style_loss, shares):
 
 
 @pytest.mark.parametrize(
-    ("precision", "rounded"), [("auto", True), ("bfloat16", False), ("float32", False)]
+    ("precision", "found"),
+    [("auto", "bfloat16"), ("bfloat16", "bfloat16"), ("float32", "float32")],
 )
-def test_only_auto_has_something_more_exact(
-    tiny_backbone, bfloat16_cpu, precision, rounded
+def test_auto_is_bfloat16_where_a_cpu_multiplies_it(
+    tiny_backbone, bfloat16_cpu, precision, found
 ):
-    engine = Engine([Options(precision=precision)])
-    assert engine.rounded is rounded
-    assert engine.exact.features.dtype == "float32"
-    assert not engine.exact.rounded
-    assert engine.exact is engine.exact  # runs of a sweep share it
+    assert Engine([Options(precision=precision)]).features.dtype == found
 
 
-def test_auto_is_as_exact_as_can_be_where_a_cpu_does_not_multiply_bfloat16(
-    tiny_backbone,
-):
-    engine = Engine([Options(precision="auto")])
-    assert engine.features.dtype == "float32" and not engine.rounded
+def test_auto_is_float32_where_a_cpu_does_not_multiply_bfloat16(tiny_backbone):
+    assert Engine([Options(precision="auto")]).features.dtype == "float32"

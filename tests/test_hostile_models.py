@@ -518,7 +518,6 @@ def checkpoint(tmp_path, content, style):
         State(
             0,
             False,
-            False,
             1.0,
             np.zeros([2, 4]),
             [picture, np.float32(np.inf)],
@@ -547,7 +546,6 @@ def with_facts(arrays, **changes):
         {"scale": "0"},
         {"scale": True},
         {"finished": 1},
-        {"exact": "no"},
         {"seconds": "1"},
         {"seconds": -1.0},
         {"seconds": float("nan")},
@@ -626,7 +624,6 @@ def test_a_state_is_all_of_these_fields():
     assert names == {
         "scale",
         "finished",
-        "exact",
         "seconds",
         "rows",
         "variables",

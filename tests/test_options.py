@@ -346,7 +346,7 @@ def test_parsing_a_preset_leaves_out_what_a_recipe_does_not_have():
     ("style_loss", "content_weight", "style_scale", "pooling", "steps"),
     [
         ("gram", 0.05, 1.0, "max", (100, 60, 40)),
-        ("wasserstein", 0.016, 1.5, "avg", (100, 60, 40)),
+        ("wasserstein", 0.016, 1.5, "avg", (80, 50, 30)),
         ("neighbors", 0.01, 1.0, "avg", (80, 50, 20)),
     ],
 )

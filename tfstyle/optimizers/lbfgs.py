@@ -307,6 +307,7 @@ def line_search(
     direction: tf.Tensor,
     limit: tf.Tensor,
     bounds: tuple[tf.Tensor, tf.Tensor] | None = None,
+    noise: float = 0.0,
 ) -> Search:
     """Searches for a step that meets the strong Wolfe conditions.
 
@@ -327,10 +328,14 @@ def line_search(
         may lead out of it.
       limit: How many points may be evaluated, int64.
       bounds: The box, if any.
+      noise: The relative error of losses. By so much a loss may be above what the
+        conditions ask for: then the slopes decide, which are known better (Hager and
+        Zhang 2005, "A new conjugate gradient method with guaranteed descent and an
+        efficient line search", equation 4.1).
 
     Returns:
-      The last state of the search. The loss at ``low`` is never above that of the
-      start; ``low`` is the start if nothing better was found.
+      The last state of the search. The loss at ``low`` is above that of the start by no
+      more than ``noise``; ``low`` is the start if nothing better was found.
     """
     dtype = direction.dtype
     zero, infinity = tf.zeros([], dtype), tf.constant(float("inf"), dtype)
@@ -353,8 +358,10 @@ def line_search(
         low, high = search.low, search.high
         sample, point = _probe(evaluate, start.x, direction, search.trial, bounds)
         promise = tf.minimum(_dot(start.gradient, point.x - start.x), zero)
-        decreased = sample.loss <= origin.loss + SUFFICIENT_DECREASE * promise
-        good = tf.math.is_finite(sample.loss) & decreased & (sample.loss <= low.loss)
+        most = tf.minimum(origin.loss + SUFFICIENT_DECREASE * promise, low.loss)
+        if noise:  # 0 times the infinite loss of an unknown start is no number
+            most += noise * tf.abs(origin.loss)
+        good = tf.math.is_finite(sample.loss) & (sample.loss <= most)
         flat = tf.abs(sample.slope) <= CURVATURE * tf.abs(origin.slope)
         uphill = sample.slope * (high.step - low.step) >= 0
         new_high = _select(good, _select(uphill, low, high), sample)
@@ -390,9 +397,6 @@ class LBFGS:
     Attributes:
       variable: The variable that is optimised.
       evaluations: How many times the loss has been evaluated, an int64 variable.
-      restarts: Whether a failed search clears the history, so that the next step is
-        one of steepest descent. If not, a failed search ends the run. Read when
-        ``step`` is traced.
     """
 
     def __init__(
@@ -405,6 +409,7 @@ class LBFGS:
         first_step: float = 1.0,
         max_evaluations_per_step: int = 20,
         preconditioner: Preconditioner = tf.identity,
+        noise: float = 0.0,
     ) -> None:
         """Allocates the state; evaluates nothing.
 
@@ -417,6 +422,7 @@ class LBFGS:
             steepest descent: the first step, and the one after a failed search.
           max_evaluations_per_step: Limit of evaluations in one line search.
           preconditioner: Takes and returns tensors of the variable's shape.
+          noise: See ``line_search``.
 
         Raises:
           ValueError: If the variable has another dtype or an unknown shape, a number is
@@ -437,11 +443,10 @@ class LBFGS:
 
         size = variable.shape.num_elements()
         self.variable = variable
-        self.restarts = True
         self._bounds = bounds
         self._first_step = first_step
         self._max_evaluations = max_evaluations_per_step
-        self._preconditioner = preconditioner
+        self._preconditioner, self._noise = preconditioner, noise
         # 64 bits throughout: GPUs keep 32-bit integers in host memory.
         self.evaluations = state([], tf.int64)
         self._count = state([], tf.int64)
@@ -476,13 +481,6 @@ class LBFGS:
         # The rows of the history may stay: with a count of 0, none is read.
         for variable in (self.evaluations, self._count, self._newest):
             variable.assign(tf.zeros_like(variable))
-        self.renew()
-
-    def renew(self) -> None:
-        """Makes the next step evaluate the point again, because the loss has changed.
-
-        The history stays: the history of a similar loss is better than none.
-        """
         # To the line search, an infinite loss without a gradient means "unknown".
         self._loss.assign(float("inf"))
         for variable in (self._gradient, self._terms):
@@ -498,10 +496,10 @@ class LBFGS:
         evaluation. So does each later step in which step length 1 meets the strong
         Wolfe conditions, which is the common case.
 
-        If a search fails and ``restarts`` is set, the history is cleared, so that the
-        next step is one of steepest descent. If that fails too, or ``restarts`` is not
-        set, the result is ``converged``. The result is also ``converged`` if the
-        projected gradient is 0, or the loss is not finite at the start.
+        If a search fails, the history is cleared, so that the next step is one of
+        steepest descent. If that fails too, the result is ``converged``. The result is
+        also ``converged`` if the projected gradient is 0, or the loss is not finite at
+        the start.
 
         Args:
           value_and_gradient: Takes a tensor of the variable's shape and dtype. Returns
@@ -533,6 +531,7 @@ class LBFGS:
             direction,
             limit,
             self._box(),
+            self._noise,
         )
         moved = search.accepted | (search.low.loss < loss)
         cut_short = (search.evaluations >= limit) & (limit < self._max_evaluations)
@@ -543,10 +542,8 @@ class LBFGS:
         self._remember(start, best, usable=moved & tf.math.is_finite(loss))
         self._loss.assign(search.low.loss)
         self.evaluations.assign_add(search.evaluations)
-        if self.restarts:
-            self._count.assign(tf.where(failed, tf.zeros_like(count), self._count))
-            failed &= tf.equal(count, 0)
-        converged = stationary | failed
+        self._count.assign(tf.where(failed, tf.zeros_like(count), self._count))
+        converged = stationary | failed & tf.equal(count, 0)
         known = tf.math.is_finite(search.low.loss)
         terms = tf.where(known, best.terms, search.best.terms)
         return StepResult(search.low.loss, terms, moved, converged)

@@ -67,8 +67,7 @@ class NetworkOptions:
     precision: Precision = option(
         "auto",
         "Precision of the network. Losses and picture are always float32. 'auto' is "
-        "'bfloat16' on CPUs that can multiply it, and then 'float32' for the last "
-        "steps, for which bfloat16 is too coarse.",
+        "'bfloat16' on CPUs that can multiply it, else 'float32'.",
         NETWORK,
     )
     jit_compile: bool = option(
@@ -286,7 +285,7 @@ class ScaleOptions:
         OPTIMIZATION,
         at_least=1,
         by=_by_style_loss(
-            neighbors=(80, 50, 20), wasserstein=(100, 60, 40), gram=(100, 60, 40)
+            neighbors=(80, 50, 20), wasserstein=(80, 50, 30), gram=(100, 60, 40)
         ),
     )
     scales: int = option(

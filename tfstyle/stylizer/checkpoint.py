@@ -22,7 +22,7 @@ from tfstyle.options.text import to_text
 from tfstyle.stylizer.pictures import Pictures
 from tfstyle.version import __version__
 
-_FORMAT = 5
+_FORMAT = 6
 _MOST_TIME = 0.1  # of a run that may go into writing checkpoints
 
 
@@ -33,7 +33,6 @@ class State:
     Attributes:
       scale: The current scale.
       finished: Whether that scale is finished.
-      exact: Whether that scale went on in float32, see ``Engine.exact``.
       seconds: How long the run has taken.
       rows: The history, ``[steps, columns]``, float64.
       variables: The optimizer's variables, the picture first.
@@ -43,7 +42,6 @@ class State:
 
     scale: int
     finished: bool
-    exact: bool
     seconds: float
     rows: np.ndarray
     variables: list[np.ndarray]
@@ -100,7 +98,6 @@ class Checkpoint:
                 state = State(
                     scale=facts["scale"],
                     finished=facts["finished"],
-                    exact=facts["exact"],
                     seconds=facts["seconds"],
                     rows=arrays["rows"],
                     variables=[arrays[f"variable_{i}"] for i in range(count)],
@@ -130,7 +127,6 @@ class Checkpoint:
             "identity": self._identity,
             "scale": state.scale,
             "finished": state.finished,
-            "exact": state.exact,
             "seconds": state.seconds,
             "variables": len(state.variables),
         }
@@ -167,7 +163,6 @@ def _check_kinds(state: State) -> None:
         type(state.scale) is int
         and state.scale >= 0
         and isinstance(state.finished, bool)
-        and isinstance(state.exact, bool)
         and isinstance(state.seconds, int | float)
         and 0 <= state.seconds < math.inf
         and state.variables

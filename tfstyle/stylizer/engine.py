@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -26,6 +25,7 @@ from tfstyle.stylizer.canvas import Canvas, favor_chroma
 from tfstyle.stylizer.memory import Cut
 
 _MOST_KEPT = 256e6  # bytes of what is known of pictures
+_ROUNDING = 2.0**-6  # relative error of losses of a network in bfloat16
 LARGE = 1024**2
 """Pixels of a picture whose optimizer is freed after each scale: it has several times
 the picture's size, and the next scale needs the room."""
@@ -99,18 +99,6 @@ class Engine:
         )
 
     @property
-    def rounded(self) -> bool:
-        """Whether ``precision=auto`` has become bfloat16, so that ``exact`` differs."""
-        return self._options[0].precision == "auto" and self.features.dtype != "float32"
-
-    @functools.cached_property
-    def exact(self) -> Engine:
-        """The same in float32, for where rounding hides what is left to gain."""
-        return Engine(
-            [dataclasses.replace(each, precision="float32") for each in self._options]
-        )
-
-    @property
     def traces(self) -> int:
         """How many graphs have been traced so far, over all programs that are kept."""
         return sum(
@@ -147,7 +135,8 @@ class Engine:
         self._make_room(room)
         if program is None:
             variable = tf.Variable(tf.zeros(shape))
-            program = Program(_optimizer(variable, steps, options, pairs, terms))
+            noise = _ROUNDING if self.features.dtype == "bfloat16" else 0.0
+            program = Program(_optimizer(variable, steps, options, pairs, terms, noise))
         self._programs[key] = program
         return program
 
@@ -245,7 +234,12 @@ def _optimizer_settings(options: Options) -> tuple[Hashable, ...]:
 
 
 def _optimizer(
-    variable: tf.Variable, steps: int, options: Options, pairs: int, terms: int
+    variable: tf.Variable,
+    steps: int,
+    options: Options,
+    pairs: int,
+    terms: int,
+    noise: float,
 ) -> Adam | LBFGS:
     clamp = (options.clamp[0], options.clamp[1]) if options.clamp else None
     if pairs:
@@ -256,6 +250,7 @@ def _optimizer(
             bounds=clamp,
             first_step=options.learning_rate,
             preconditioner=favor_chroma,
+            noise=noise,
         )
     return Adam(
         variable,

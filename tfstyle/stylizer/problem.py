@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +38,7 @@ _OF_PICTURE = 0.25  # of what neighbours are looked up for; the rest is the cont
 
 
 class Problem:
-    """The loss of a run at any scale, in one precision.
+    """The loss of a run at any scale.
 
     Attributes:
       engine: The network and the graphs.
@@ -63,18 +62,10 @@ class Problem:
           temporal_weight: Weight of the distance to ``pictures.warped``.
         """
         self.engine, self._options, self._pictures = engine, options, pictures
-        self._temporal_weight = temporal_weight
         self._canvas = Canvas.of(options)
         self.loss = perceptual_loss(options, engine.features, temporal_weight)
         regions = 0 if pictures.regions is None else pictures.regions.shape[-1]
         self.planner = MemoryPlanner(self.loss, options, regions, pictures.size)
-
-    @functools.cached_property
-    def exact(self) -> Problem:
-        """The same in float32; see ``Engine.exact``."""
-        return Problem(
-            self.engine.exact, self._options, self._pictures, self._temporal_weight
-        )
 
     def check_size(self, size: Size) -> None:
         """Refuses a scale that is too small for the network.
@@ -93,11 +84,6 @@ class Problem:
             (max(round(height * ratio), 1), max(round(width * ratio), 1))
             for height, width in sizes
         ]
-
-    @property
-    def rounded(self) -> bool:
-        """Whether ``exact`` is more precise."""
-        return self.engine.rounded
 
     def pairs(self, size: Size) -> int:
         """How many pairs of vectors L-BFGS remembers at a scale; 0 means Adam."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from tfstyle.errors import NonFiniteLossError, UsageError
 from tfstyle.images import resize_image
 from tfstyle.images.color import keep_colors
 from tfstyle.images.masks import protected
-from tfstyle.optimizers.lbfgs import LBFGS
 from tfstyle.optimizers.progress import Callback, Progress
 from tfstyle.options import Options
 from tfstyle.raw_tensorflow import deterministic_ops, read_only_view
@@ -66,7 +64,6 @@ class Run:
         self._callbacks, self._checkpoint = callbacks, checkpoint
         self._canvas = Canvas.of(options)
         self.problem = Problem(engine, options, pictures, temporal_weight)
-        self._current = self.problem  # or, where a scale goes on in it, the exact one
         self.sizes = self._scale_sizes()
         self._steps = options.steps_per_scale(len(self.sizes))
         columns = ("step", "scale", "total", *self.problem.loss.term_names)
@@ -92,11 +89,6 @@ class Run:
         """
         with self._engine.lock, deterministic_ops():
             return self._result(self._all_scales())
-
-    @property
-    def exact(self) -> bool:
-        """Whether the current scale goes on in float32, see ``Engine.exact``."""
-        return self._current is not self.problem
 
     def _all_scales(self) -> np.ndarray:
         first, end = self._resumed.scale if self._resumed else 0, self.options.stop_at
@@ -132,11 +124,11 @@ class Run:
         sizes = scale_sizes(self.pictures.size, self.options.scales)
         while len(sizes) > 1 and not self.options.scales:
             try:
-                self._current.check_size(sizes[0])
+                self.problem.check_size(sizes[0])
                 break
             except UsageError:
                 sizes.pop(0)
-        self._current.check_size(sizes[0])
+        self.problem.check_size(sizes[0])
         return sizes
 
     def _program(self, scale: int) -> Program:
@@ -154,7 +146,6 @@ class Run:
     def _begin(self, program: Program, picture: np.ndarray, scale: int) -> bool:
         """Sets a program up for a scale; returns whether that has been finished."""
         state, self._resumed = self._resumed, None
-        self._current = self.problem
         optimizer = program.optimizer
         if state is None or state.scale != scale:
             canvas = self._canvas.values(self._with_protected(picture))
@@ -174,23 +165,12 @@ class Run:
         for variable, value in zip(optimizer.state, state.variables, strict=True):
             variable.assign(value)
         self._neighbors = state.neighbors
-        if state.exact and not state.finished:
-            self._current = self.problem.exact
         return state.finished
 
     def _optimize(self, program: Program, scale: int) -> None:
-        optimizer = program.optimizer
-        converged = self._minimize(program, scale)
-        if converged and self._current.rounded and isinstance(optimizer, LBFGS):
-            self._go_on_exactly(program, optimizer, scale)
-        self._save(program, scale, finished=not self._stopped)
-
-    def _minimize(self, program: Program, scale: int) -> bool:
-        """Takes the steps of a scale that are left; returns whether it converged."""
-        if isinstance(program.optimizer, LBFGS):
-            program.optimizer.restarts = not self._current.rounded
+        """Takes the steps of a scale that are left."""
         end = self.options.stop_at
-        return self._current.minimize(
+        self.problem.minimize(
             program,
             self.sizes[scale],
             self._steps[scale],
@@ -198,21 +178,7 @@ class Run:
             lambda rows, steps: self._report(program, scale, rows, steps),
             stop_at=end - sum(self._steps[:scale]) if end else None,
         )
-
-    def _go_on_exactly(self, program: Program, optimizer: LBFGS, scale: int) -> None:
-        """Takes the steps that are left in float32, where that fits."""
-        self._current = self.problem.exact
-        optimizer.renew()
-        self._save(program, scale, finished=False)
-        if self._is_large(scale):
-            gc.collect()
-        try:
-            if not self._stopped:
-                self._minimize(program, scale)
-        except UsageError as error:
-            logging.getLogger("tfstyle").warning(
-                "a scale ends early, in bfloat16: %s", error
-            )
+        self._save(program, scale, finished=not self._stopped)
 
     def _report(
         self, program: Program, scale: int, rows: np.ndarray, steps: np.ndarray
@@ -249,7 +215,6 @@ class Run:
             State(
                 scale=scale,
                 finished=finished,
-                exact=self.exact,
                 seconds=time.monotonic() - self._began,
                 rows=np.array(list(self._history.values()), "float64").T,
                 variables=[read_only_view(v.value()) for v in variables],
