@@ -180,13 +180,14 @@ def wasserstein_loss(
         scale = wasserstein_scale(target, normalization)
     if root is None:
         root = covariance_root(target)
-    covariance, mean = _covariance(found), found[..., -1]
+    covariance, mean = _gaussian(found)
+    target_covariance, target_mean = _gaussian(target)
     # TensorFlow 2.20 writes out of bounds where the gradient of a product broadcasts.
     batch = tf.shape(covariance)[:-2]
     root = tf.broadcast_to(root, tf.concat([batch, tf.shape(root)[-2:]], 0))
     inner = tf.matmul(root, tf.matmul(covariance, root), transpose_a=True)
-    variances = tf.linalg.trace(covariance) + tf.linalg.trace(_covariance(target))
-    means = tf.reduce_sum(tf.square(mean - target[..., -1]), -1)
+    variances = tf.linalg.trace(covariance) + tf.linalg.trace(target_covariance)
+    means = _matrix_squares(mean - target_mean)
     return scale * (means + variances - 2 * _trace_of_root(inner))
 
 
@@ -199,7 +200,7 @@ def covariance_root(target: tf.Tensor) -> tf.Tensor:
     Returns:
       Tensor ``[..., C, min(C, 128)]``; the largest variances, which are almost all.
     """
-    variances, axes = tf.linalg.eigh(_covariance(target))
+    variances, axes = tf.linalg.eigh(_gaussian(target)[0])
     largest = tf.nn.relu(variances[..., None, -_COLUMNS:])
     return axes[..., -_COLUMNS:] * tf.sqrt(largest)
 
@@ -427,12 +428,10 @@ def _products(features: tf.Tensor, column: tf.Tensor | None = None) -> tf.Tensor
     else:
         product = tf.matmul(_matrix(left), _matrix(features), transpose_a=True)
         product = tf.reshape(product, [-1, left.shape[-1], channels])
-    square = product[:, :channels]
+    square, *sums = tf.split(product, [channels] + [1] * (column is not None), 1)
     symmetric = (square + tf.linalg.matrix_transpose(square)) / 2
     square = 2 * symmetric - tf.stop_gradient(symmetric)
-    if column is None:
-        return square
-    return tf.concat([square, tf.linalg.matrix_transpose(product[:, channels:])], -1)
+    return tf.concat([square, *map(tf.linalg.matrix_transpose, sums)], -1)
 
 
 def _matrix(features: tf.Tensor) -> tf.Tensor:
@@ -468,9 +467,11 @@ def _energy(moments: tf.Tensor) -> tf.Tensor:
     return tf.linalg.trace(moments[..., :-1])
 
 
-def _covariance(moments: tf.Tensor) -> tf.Tensor:
-    mean = moments[..., -1]
-    return moments[..., :-1] - mean[..., :, None] * mean[..., None, :]
+def _gaussian(moments: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Covariance ``[..., C, C]`` and mean ``[..., C, 1]``."""
+    # The gradient of an index is computed on one core, that of a split on all.
+    seconds, mean = tf.split(moments, [moments.shape[-2], 1], -1)
+    return seconds - mean * tf.linalg.matrix_transpose(mean), mean
 
 
 def _trace_of_root(matrix: tf.Tensor) -> tf.Tensor:
