@@ -732,7 +732,7 @@ def measure_startup(book: Book) -> None:
         "def heard(progress):\n  print(progress.step, flush=True)\n  return True\n"
         "tfstyle.stylize(*sys.argv[1:], size=256, callbacks=[heard])"
     )
-    program = [sys.executable, "-m", "tfstyle.cli.main"]
+    program = [sys.executable, "-m", "tfstyle"]
     with tempfile.TemporaryDirectory() as folder:
         stylize = [f"--content={content}", f"--style={style}", "--size=256"]
         applied = [f"--content={content}", "--size=256"]

@@ -24,6 +24,7 @@ Measure = Callable[[], float]
 STEP_SIZE = 512
 WHOLE_SIZE = 256
 CALL_SIZE = 128
+_PROGRAM = "import sys; from tfstyle.cli.main import main; sys.exit(main())"
 
 
 def step(content: str, style: str, **options: str) -> Measure:
@@ -71,7 +72,7 @@ def apply(content: str, style: str) -> Measure:
 def start(content: str, style: str) -> Measure:
     """From the command to the file."""
     pictures = [f"--content={content}", f"--style={style}"]
-    command = [sys.executable, "-m", "tfstyle.cli.main", "stylize", *pictures]
+    command = [sys.executable, "-c", _PROGRAM, "stylize", *pictures]
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -70,19 +70,17 @@ def compare(
     style: np.ndarray,
     name: str,
     networks: Mapping[str, Paint],
+    optimizers: Mapping[float, tfstyle.Stylizer],
     judges: Judges,
 ) -> tuple[dict[str, dict[str, float]], list[np.ndarray]]:
     """Scores of one photograph in one style by network, and the pictures."""
     made = {model: paint(photo, style, name) for model, paint in networks.items()}
-    results = [
-        tfstyle.stylize(photo, style, style_loss="gram", content_weight=weight)
-        for weight in CONTENT_WEIGHTS
-    ]
+    results = [optimize(photo, style) for optimize in optimizers.values()]
     scores = [judges.score(result.image, photo, style) for result in results]
     photograph = judges.score(photo, photo, style)["vgg19"]
     by_weight = {
         f"optimised_{weight}": [score["vgg19"], score["content"]]
-        for weight, score in zip(CONTENT_WEIGHTS, scores, strict=True)
+        for weight, score in zip(optimizers, scores, strict=True)
     }
     rows = {}
     for model, picture in made.items():
@@ -122,6 +120,10 @@ def main(_: list[str]) -> None:
     output = pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)
     judges, networks = Judges(), {model: painter(model) for model in FLAGS.models}
+    optimizers = {
+        weight: tfstyle.Stylizer(style_loss="gram", content_weight=weight)
+        for weight in CONTENT_WEIGHTS
+    }
     rows: dict[str, dict[str, dict[str, float]]] = {model: {} for model in networks}
     sheet = []
     for paths in FLAGS.pairs:
@@ -132,6 +134,7 @@ def main(_: list[str]) -> None:
             tfstyle.load_image(picture_path("style", style), FLAGS.style_size),
             pathlib.Path(style).stem,
             networks,
+            optimizers,
             judges,
         )
         sheet.append(pictures)

@@ -48,7 +48,7 @@ def start_studio() -> tuple[subprocess.Popen[str], str]:
     """A studio in a process of its own, and its address."""
     words = ["studio", "--nobrowser", "--max_size=256"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfstyle.cli.main", *words],
+        [sys.executable, "-m", "tfstyle", *words],
         stdout=subprocess.PIPE,
         text=True,
     )

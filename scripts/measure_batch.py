@@ -81,7 +81,7 @@ def run(command: str, pictures: pathlib.Path, words: list[str]) -> Cost:
     """
     output = pictures.with_name("results")
     shutil.rmtree(output, ignore_errors=True)
-    program = [sys.executable, "-m", "tfstyle.cli.main", command, f"--output={output}"]
+    program = [sys.executable, "-m", "tfstyle", command, f"--output={output}"]
     before, began = _work(), time.monotonic()
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([*program, *words], **pipes) as process:

@@ -33,7 +33,7 @@ from tfstyle.errors import MissingExtraError, TfstyleError, UsageError
 from tfstyle.images import SAVE_FORMATS
 from tfstyle.networks.style_net import apply_style, load_network, save_network
 
-PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "batch"]
+PROGRAM = [sys.executable, "-m", "tfstyle", "batch"]
 """With Ray; everything else runs in this process, see ``here``."""
 
 

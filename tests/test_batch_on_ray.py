@@ -24,7 +24,7 @@ from tfstyle.networks.style_net import apply_style
 
 pytest.importorskip("ray")
 
-PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "batch", "photos"]
+PROGRAM = [sys.executable, "-m", "tfstyle", "batch", "photos"]
 SIDE = 64
 MANY = 1000  # so many that a signal comes in the middle
 

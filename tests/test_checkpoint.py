@@ -208,7 +208,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(folder):
     words += ["--scales=2", "--optimizer=lbfgs", "--checkpoint_every=0.05"]
     words += ["--style_layers=relu1_1,relu2_1", "--content_layers=relu2_1"]
     words += ["--style_loss=gram"]
-    resumed = [sys.executable, "-m", "tfstyle.cli.main", "stylize", *words]
+    resumed = [sys.executable, "-m", "tfstyle", "stylize", *words]
     resumed += ["--output=out.png", "--checkpoint=kept", "--report=out.json"]
     killed = subprocess.Popen(resumed, stderr=subprocess.DEVNULL)
     while killed.poll() is None and not (folder / "kept" / "run.npz").exists():

@@ -27,7 +27,7 @@ from tfstyle.options.presets import preset_names
 from tfstyle.options.provenance import PICTURES
 from tfstyle.video.stylize import stylize_video
 
-PROGRAM = [sys.executable, "-m", "tfstyle.cli.main"]
+PROGRAM = [sys.executable, "-m", "tfstyle"]
 
 
 STYLIZE = ("stylize", "--content=content.png", "--style=style.png", "--output=out.png")

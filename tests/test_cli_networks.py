@@ -311,7 +311,7 @@ def test_export_refuses(refused, folder, model, words, message):
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_a_training(photos):
-    words = [sys.executable, "-m", "tfstyle.cli.main", *TRAIN, "--steps=100000"]
+    words = [sys.executable, "-m", "tfstyle", *TRAIN, "--steps=100000"]
     words += ["--style_layers=relu1_1", "--content_layers=relu2_1"]
     words += ["--checkpoint_every=20"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)

@@ -130,7 +130,7 @@ def test_first_command_of_the_readme_makes_a_picture(tmp_path):
     small = ["--size=48", "--steps=1", "--scales=1"]
     out = tmp_path / words.pop()
     subprocess.run(
-        [sys.executable, "-m", "tfstyle.cli.main", *words, str(out), *small],
+        [sys.executable, "-m", "tfstyle", *words, str(out), *small],
         cwd=ROOT,
         check=True,
         timeout=300,

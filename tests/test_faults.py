@@ -26,7 +26,7 @@ from tfstyle.monitoring.best_effort import BestEffort
 from tfstyle.monitoring.tensorboard import TensorBoard
 from tfstyle.optimizers.loop import Loop
 
-PROGRAM = [sys.executable, "-m", "tfstyle.cli.main"]
+PROGRAM = [sys.executable, "-m", "tfstyle"]
 SHORT = ["--content=photo.png", "--style=art.png", "--size=32"]
 SHORT += ["--optimizer=adam", "--style_loss=gram"]
 

@@ -127,7 +127,7 @@ def test_stylize_command_ends_in_its_own_process(corpus, folder, tmp_path, name,
     pictures["output"] = tmp_path / "out.png"
     words = [f"--{key}={value}" for key, value in pictures.items()]
     done = subprocess.run(
-        [sys.executable, "-m", "tfstyle.cli.main", "stylize", *words],
+        [sys.executable, "-m", "tfstyle", "stylize", *words],
         capture_output=True,
         check=False,
         stdin=subprocess.DEVNULL,
@@ -153,7 +153,7 @@ def test_apply_command_makes_all_pictures_that_can_be_read(corpus, folder, tmp_p
         f"--output={tmp_path / 'out'}",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "tfstyle.cli.main", "apply", *words],
+        [sys.executable, "-m", "tfstyle", "apply", *words],
         capture_output=True,
         check=False,
         text=True,

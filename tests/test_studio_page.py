@@ -34,7 +34,7 @@ def studio(folder, number):
     """The address of a studio, started as a person starts it; a signal ends it."""
     words = ["studio", "--nobrowser", "--max_size=256", "--max_upload=2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfstyle.cli.main", *words],
+        [sys.executable, "-m", "tfstyle", *words],
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,
@@ -164,7 +164,7 @@ def test_a_picture_forms_and_is_made_again(open_page, pictures):
     assert [s.file for s in read_origin(path).pictures["content"]] == ["photo.png"]
     words = ["stylize", f"--from_image={path}", "--output=again.png"]
     # In a process of its own, as the studio is: its precision is that of the CPU.
-    program = [sys.executable, "-m", "tfstyle.cli.main", *words]
+    program = [sys.executable, "-m", "tfstyle", *words]
     subprocess.run(program, cwd=pictures, check=True)
     again = Image.open(pictures / "again.png")
     np.testing.assert_array_equal(again, Image.open(path))

@@ -327,7 +327,7 @@ def test_train_in_bfloat16_writes_a_network_in_float32(photos, tmp_path):
     assert load_network(tmp_path).compute_dtype == "float32"
 
 
-PROGRAM = [sys.executable, "-m", "tfstyle.cli.main", "train"]
+PROGRAM = [sys.executable, "-m", "tfstyle", "train"]
 SLIM = [
     "--size=32",
     "--style_size=48",

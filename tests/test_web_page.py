@@ -369,7 +369,7 @@ def test_the_size_bounds_the_picture(open_page):
 
 
 def test_the_command_serves_the_page_until_a_signal(built):
-    words = [*("-m", "tfstyle.cli.main", "web"), "--nobrowser", f"--page={built}"]
+    words = [*("-m", "tfstyle", "web"), "--nobrowser", f"--page={built}"]
     process = subprocess.Popen(
         [sys.executable, *words], stdout=subprocess.PIPE, text=True
     )

@@ -148,7 +148,3 @@ def _hint(word: str) -> str:
 def _entry(title: str, text: str) -> str:
     width = min(shutil.get_terminal_size().columns, 88)
     return f"  {title}\n" + textwrap.indent(textwrap.fill(text, width - 6), " " * 6)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
