@@ -554,6 +554,18 @@ def test_step_converges_at_the_second_failed_search():
     assert [bool(result.moved) for result in results[-2:]] == [False, False]
 
 
+def test_step_with_noise_tells_the_loss_of_the_point_that_it_holds():
+    """A budget may end a search at a higher loss, where the step does not move."""
+    variable = tf.Variable([1.0], dtype=tf.float64)
+    optimizer = LBFGS(variable, terms=1, noise=0.1, first_step=2.01)
+    square = with_gradient(lambda x: tf.reduce_sum(x**2))
+    optimizer.step(square, 1)
+    result = optimizer.step(square, 1)  # looks at -1.01
+    assert not result.moved and not result.converged
+    assert variable.numpy() == [1.0] and result.loss == 1.0
+    assert optimizer.step(square, 100).loss < 1.0
+
+
 def test_step_with_noise_follows_slopes_where_losses_are_a_staircase():
     stuck, _, _ = until_it_converges(noise=0.0)
     found, _, results = until_it_converges(noise=0.2)

@@ -60,16 +60,13 @@ class Store:
         found: dict[str, int | None] = {}
         with os.scandir(folder or "/") as scan:
             for entry in scan:
-                is_folder = entry.is_dir(follow_symlinks=False)
-                if not is_folder and os.path.isdir(entry):  # noqa: PTH112 - never raises
-                    continue
-                # Another process may delete a file before it is looked at.
-                with contextlib.suppress(FileNotFoundError):
-                    found[entry.name] = (
-                        None
-                        if is_folder
-                        else entry.stat(follow_symlinks=False).st_mtime_ns
-                    )
+                if entry.is_dir(follow_symlinks=False):
+                    found[entry.name] = None
+                elif not os.path.isdir(entry):  # noqa: PTH112 - never raises
+                    # Another process may delete a file before it is looked at.
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        found[entry.name] = status.st_mtime_ns
         return found
 
     def picture(self, path: str) -> str | io.BytesIO:

@@ -368,9 +368,12 @@ def sum_of_squares(tensor: tf.Tensor) -> tf.Tensor:
 
 def area(tensor: tf.Tensor) -> tf.Tensor:
     """H·W of ``[N, H, W, C]`` as a float: an integer of 32 bits could overflow."""
-    wide = tf.as_dtype(tensor.dtype).size > 4
-    dtype = tf.float64 if wide else tf.float32  # bfloat16 cannot count
-    return tf.reduce_prod(tf.cast(tf.shape(tensor)[1:3], dtype))
+    return tf.reduce_prod(tf.cast(tf.shape(tensor)[1:3], sum_dtype(tensor.dtype)))
+
+
+def sum_dtype(dtype: Any) -> tf.DType:
+    """What numbers of a type are summed and counted in: bfloat16 cannot count."""
+    return tf.float64 if tf.as_dtype(dtype).size > 4 else tf.float32
 
 
 def part(images: tf.Tensor, begin: Any, size: Any) -> tf.Tensor:
@@ -402,9 +405,8 @@ def _count(
     """What sums over positions are divided by."""
     if positions is None:
         positions = area(features) if guide is None else tf.reduce_sum(guide)
-    wide = tf.as_dtype(features.dtype).size > 4
     # A small region may have no position of a deep layer.
-    return tf.maximum(tf.cast(positions, tf.float64 if wide else tf.float32), _TINY)
+    return tf.maximum(tf.cast(positions, sum_dtype(features.dtype)), _TINY)
 
 
 def _products(features: tf.Tensor, column: tf.Tensor | None = None) -> tf.Tensor:

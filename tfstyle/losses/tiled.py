@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.images.tiles import Field, Grid, Span, widest_field
-from tfstyle.losses.functions import Features, part, sum_of_squares
+from tfstyle.losses.functions import Features, part, sum_dtype, sum_of_squares
 from tfstyle.losses.neighbors import (
     CELL,
     References,
@@ -59,8 +59,7 @@ class TiledLoss:
         self.extract = loss.features
         self.halo = halo_of(loss)
         self._keep_content = keep_content
-        wide = tf.as_dtype(self.extract.dtype).size > 4
-        self._dtype = tf.float64 if wide else tf.float32  # of sums
+        self._dtype = sum_dtype(self.extract.dtype)
 
     def content_targets(
         self, content: tf.Tensor | None, grid: Grid

@@ -331,7 +331,7 @@ def line_search(
       noise: The relative error of losses. By so much a loss may be above what the
         conditions ask for: then the slopes decide, which are known better (Hager and
         Zhang 2005, "A new conjugate gradient method with guaranteed descent and an
-        efficient line search", equation 4.1).
+        efficient line search", section 4).
 
     Returns:
       The last state of the search. The loss at ``low`` is above that of the start by no
@@ -534,19 +534,21 @@ class LBFGS:
             self._noise,
         )
         moved = search.accepted | (search.low.loss < loss)
+        # Within ``noise``, the search may end above the start without moving there.
+        loss_now = tf.where(moved, search.low.loss, loss)
         cut_short = (search.evaluations >= limit) & (limit < self._max_evaluations)
         failed = ~moved & ~cut_short
         # A search may end at another point of the same loss without accepting it.
         # Moving there could go on forever.
         best = _select(moved, search.best, start)
         self._remember(start, best, usable=moved & tf.math.is_finite(loss))
-        self._loss.assign(search.low.loss)
+        self._loss.assign(loss_now)
         self.evaluations.assign_add(search.evaluations)
         self._count.assign(tf.where(failed, tf.zeros_like(count), self._count))
         converged = stationary | failed & tf.equal(count, 0)
-        known = tf.math.is_finite(search.low.loss)
+        known = tf.math.is_finite(loss_now)
         terms = tf.where(known, best.terms, search.best.terms)
-        return StepResult(search.low.loss, terms, moved, converged)
+        return StepResult(loss_now, terms, moved, converged)
 
     def _box(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         """Returns the bounds as tensors of the variable's dtype."""

@@ -101,7 +101,7 @@ class Problem:
         neighbors: np.ndarray,
         report: Report,
         stop_at: int | None = None,
-    ) -> bool:
+    ) -> None:
         """Takes the steps of a scale that are left.
 
         Args:
@@ -112,9 +112,6 @@ class Problem:
           report: See ``Loop.run``.
           stop_at: See ``Loop.run``.
 
-        Returns:
-          Whether the optimizer has converged.
-
         Raises:
           UsageError: If the scale does not fit in memory.
           NonFiniteLossError: If the loss became NaN or infinite.
@@ -124,7 +121,7 @@ class Problem:
             targets = self.targets(size, cut, neighbors), self._held(size)
             return self._loop(program, cut, steps).run(targets, report, stop_at)
 
-        return self._within_memory(size, run)
+        self._within_memory(size, run)
 
     def find_neighbors(self, size: Size, picture: np.ndarray | None) -> np.ndarray:
         """The cell of the style that is nearest to each cell at a scale.
