@@ -134,7 +134,7 @@ def main(_: list[str]) -> None:
     )
     print(f"{FLAGS.repeats}, {FLAGS.workers} workers, {os.cpu_count()} cores\n")
     print(
-        "| | seconds | of them to start | pictures/s then | per second of a core ",
+        "| command | seconds | of them to start | pictures/s then | per second of a core ",
         end="",
     )
     print("| most memory | its growth |")

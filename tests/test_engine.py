@@ -66,6 +66,17 @@ def test_three_calls_trace_each_scale_once_and_read_weights_once(
     assert len({result.image.tobytes() for result in results}) == 3
 
 
+def test_other_numbers_of_steps_trace_nothing(tiny_backbone, content, style):
+    stylizer = Stylizer(**{**OPTIONS, "optimizer": "lbfgs"})
+    stylizer(content, style)
+    traces = stylizer.engine.traces
+    more = stylizer.with_options(steps=(7, 4))
+    result = more(content, style)
+    assert more.engine is stylizer.engine and more.engine.traces == traces
+    fresh = Stylizer(**{**OPTIONS, "optimizer": "lbfgs", "steps": (7, 4)})
+    np.testing.assert_array_equal(result.image, fresh(content, style).image)
+
+
 def test_two_sizes_in_turn_are_traced_once_each(tiny_backbone, reads, content, style):
     stylizer = Stylizer(**OPTIONS)
     small = np.ascontiguousarray(content[:, :24, :32])

@@ -26,8 +26,10 @@ def differentiated(evaluate):
     return with_gradient(lambda x, targets: evaluate(x))
 
 
-def optimize(objective, optimizer, *, report=lambda rows, steps: None, **options):
-    return Loop(objective, optimizer, **options).run((), report)
+def optimize(
+    objective, optimizer, *, steps, term_names, report=lambda rows, steps: None
+):
+    return Loop(objective, optimizer, term_names).run(steps, (), report)
 
 
 def start(dtype="float32"):
@@ -193,12 +195,12 @@ def test_adam_update_equals_the_step_of_adam(beta_2):
 def test_an_optimizer_that_is_reset_repeats_its_run(kind):
     variable = start()
     optimizer = optimizer_of(kind, variable)
-    loop = Loop(differentiated(bowl_and_waves), optimizer, steps=9, term_names=NAMES)
+    loop = Loop(differentiated(bowl_and_waves), optimizer, NAMES)
     pictures = []
     for _ in range(2):
         variable.assign(start())
         optimizer.reset()
-        loop.run()
+        loop.run(9)
         pictures.append(variable.numpy())
     np.testing.assert_array_equal(*pictures)
     assert loop.traces == 1
@@ -261,15 +263,15 @@ def test_loop_traces_nothing_for_other_targets_of_the_same_shapes(kind):
     optimizer = Adam(variable, learning_rate=0.05)
     if kind == "lbfgs":
         optimizer = LBFGS(variable, terms=1)
-    loop = Loop(with_gradient(evaluate), optimizer, steps=200, term_names=["distance"])
+    loop = Loop(with_gradient(evaluate), optimizer, ["distance"])
     for wanted, traces in ((0.2, 1), (0.7, 1)):
         variable.assign(start())
         optimizer.reset()
-        loop.run({"wanted": tf.fill(SHAPE, wanted)})
+        loop.run(200, {"wanted": tf.fill(SHAPE, wanted)})
         np.testing.assert_allclose(variable, tf.fill(SHAPE, wanted), atol=0.02)
         assert loop.traces == traces
     optimizer.reset()
-    loop.run({"wanted": tf.fill([3], 0.5)})
+    loop.run(200, {"wanted": tf.fill([3], 0.5)})
     assert loop.traces == 2
 
 
@@ -284,7 +286,7 @@ def test_loop_traces_again_for_targets_of_other_shapes_or_structures(kind):
     optimizer = Adam(variable, learning_rate=0.02)
     if kind == "lbfgs":
         optimizer = LBFGS(variable, terms=1)
-    loop = Loop(with_gradient(distance), optimizer, steps=4, term_names=["distance"])
+    loop = Loop(with_gradient(distance), optimizer, ["distance"])
     traces = []
     for targets in (
         (tf.ones([2]),),
@@ -296,7 +298,7 @@ def test_loop_traces_again_for_targets_of_other_shapes_or_structures(kind):
     ):
         variable.assign(start())
         optimizer.reset()
-        loop.run(targets)
+        loop.run(4, targets)
         traces.append(loop.traces)
     assert traces == [1, 1, 2, 3, 3, 3]
 
@@ -312,8 +314,8 @@ def test_loop_of_a_loss_without_terms(kind, dtype):
     optimizer = Adam(variable, learning_rate=0.1)
     if kind == "lbfgs":
         optimizer = LBFGS(variable, terms=0)
-    loop = Loop(with_gradient(evaluate), optimizer, steps=30, term_names=[])
-    loop.run(report=lambda new, steps: rows.extend(new))
+    loop = Loop(with_gradient(evaluate), optimizer, [])
+    loop.run(30, report=lambda new, steps: rows.extend(new))
     assert all(row.shape == (1,) for row in rows)
     np.testing.assert_allclose(variable, np.full(SHAPE, 0.3), atol=0.2)
     assert rows[-1][0] < rows[0][0] / 5
@@ -330,8 +332,10 @@ def test_loop_keeps_a_pool_and_its_gradient_in_one_graph(kind):
     optimizer = Adam(variable, learning_rate=0.1)
     if kind == "lbfgs":
         optimizer = LBFGS(variable, terms=1)
-    loop = Loop(differentiated(evaluate), optimizer, steps=2, term_names=["pooled"])
-    traced = loop._call.get_concrete_function(tf.constant(1), ())
+    loop = Loop(differentiated(evaluate), optimizer, ["pooled"])
+    traced = loop._call.get_concrete_function(
+        tf.constant(1), tf.constant(2, tf.int64), ()
+    )
     homes = pools_and_gradients(traced)
     assert homes == [({"MaxPool", "MaxPoolGrad"}, True)]
 
@@ -375,8 +379,8 @@ def test_loop_run_returns_whether_the_optimizer_has_converged(kind, steps):
     optimizer = Adam(variable, learning_rate=0.1)
     if kind == "lbfgs":
         optimizer = LBFGS(variable, terms=1)
-    loop = Loop(differentiated(evaluate), optimizer, steps=steps, term_names=["bowl"])
-    assert loop.run() is (kind == "lbfgs" and steps == 300)
+    loop = Loop(differentiated(evaluate), optimizer, ["bowl"])
+    assert loop.run(steps) is (kind == "lbfgs" and steps == 300)
 
 
 def test_lbfgs_reports_the_loss_of_the_picture_that_it_holds():
@@ -455,13 +459,13 @@ def test_loop_stop_at_ends_earlier_and_another_run_goes_on(kind):
     whole, all_reports, _ = run(kind, 40)
     variable, reports = start(), Reports()
     optimizer = optimizer_of(kind, variable)
-    loop = Loop(differentiated(bowl_and_waves), optimizer, steps=40, term_names=NAMES)
-    loop.run((), reports, stop_at=7)
+    loop = Loop(differentiated(bowl_and_waves), optimizer, NAMES)
+    loop.run(40, (), reports, stop_at=7)
     stopped = int(optimizer.evaluations)
     assert reports.steps[-1] == stopped
     # L-BFGS ends a line search.
     assert stopped == 7 if kind == "adam" else 7 <= stopped < 12
-    loop.run((), reports, stop_at=90)
+    loop.run(40, (), reports, stop_at=90)
     assert reports.steps == all_reports.steps and reports.rows == all_reports.rows
     np.testing.assert_array_equal(variable, whole)
     assert loop.traces == 1

@@ -613,8 +613,7 @@ def test_value_and_gradient_of_12_megapixels_in_the_loop():
             x, targets, grid, lambda value: value
         ),
         Adam(variable, learning_rate=0.01),
-        steps=2,
-        term_names=loss.term_names,
+        loss.term_names,
     )
-    loop.run(targets, lambda new, _: bool(rows.extend(new)))
+    loop.run(2, targets, lambda new, _: bool(rows.extend(new)))
     assert len(rows) == 2 and np.isfinite(rows).all()

@@ -48,15 +48,13 @@ class Loop:
 
     Many steps run inside one graph call, and the host hears of them about four times a
     second. What the loss compares with is an argument of the graph, so that another
-    run, with other targets of the same shapes, traces nothing.
+    run, with other targets of the same shapes or more steps, traces nothing.
     """
 
     def __init__(
         self,
         objective: Objective,
         optimizer: Adam | LBFGS,
-        *,
-        steps: int,
         term_names: Sequence[str],
     ):
         """Prepares a graph, which is traced by the first run.
@@ -64,11 +62,10 @@ class Loop:
         Args:
           objective: Loss, gradient and terms of the variable's value.
           optimizer: The optimizer of the variable.
-          steps: Evaluations of the loss in one run.
           term_names: Names of the terms, in order.
         """
-        self._optimizer, self._steps, self._term_names = optimizer, steps, term_names
-        self._call = _graph_loop(objective, optimizer, steps, term_names)
+        self._optimizer, self._term_names = optimizer, term_names
+        self._call = _graph_loop(objective, optimizer, term_names)
 
     @property
     def traces(self) -> int:
@@ -81,6 +78,7 @@ class Loop:
 
     def run(
         self,
+        steps: int,
         targets: Any = (),
         report: Report = lambda rows, steps: None,
         stop_at: int | None = None,
@@ -88,6 +86,7 @@ class Loop:
         """Evaluates the loss until ``steps`` evaluations are made.
 
         Args:
+          steps: Evaluations of the loss in the whole run.
           targets: What the objective compares with: a structure of tensors.
           report: Receives the progress.
           stop_at: Evaluations after which to stop earlier, if the optimizer is between
@@ -100,10 +99,11 @@ class Loop:
           NonFiniteLossError: If the loss became NaN or infinite.
         """
         per_call, stop, goes_on = 1, False, True
-        end = self._steps if stop_at is None else min(stop_at, self._steps)
+        end = steps if stop_at is None else min(stop_at, steps)
+        last = tf.constant(steps, tf.int64)
         while goes_on and not stop and (left := end - self._evaluations) > 0:
             traces, began = self.traces, time.monotonic()
-            arguments = tf.constant(min(per_call, left)), targets
+            arguments = tf.constant(min(per_call, left)), last, targets
             # Called directly, TensorFlow would warn that sizes and engines trace anew.
             graph = self._call.get_concrete_function(*arguments)
             row_steps, rows, goes_on = (x.numpy() for x in graph(*arguments))
@@ -122,11 +122,12 @@ class Loop:
 def _graph_loop(
     objective: Objective,
     optimizer: Adam | LBFGS,
-    steps: int,
     term_names: Sequence[str],
 ) -> tf.types.experimental.PolymorphicFunction:
     @tf.function(autograph=False, reduce_retracing=False)
-    def run(count: tf.Tensor, targets: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def run(
+        count: tf.Tensor, steps: tf.Tensor, targets: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         end = optimizer.evaluations + tf.cast(count, tf.int64)
 
         def evaluate(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

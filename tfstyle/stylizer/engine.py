@@ -122,7 +122,7 @@ class Engine:
         Args:
           shape: Of the values that are optimised, ``[N, H, W, 3]``.
           options: The options of the run.
-          steps: Evaluations of the loss.
+          steps: Evaluations of the loss, which decide Adam's learning rates.
           pairs: Pairs of vectors that L-BFGS remembers; 0 for Adam.
           terms: The number of terms of the loss.
           room: Bytes that other programs may go on holding.
@@ -131,7 +131,8 @@ class Engine:
           The program; its variable and its optimizer are as the last run left them.
         """
         settings = _optimizer_settings(options)
-        key = (shape, steps, pairs, terms, options.space, *settings)
+        schedule = 0 if pairs else steps  # L-BFGS serves any number of steps
+        key = (shape, schedule, pairs, terms, options.space, *settings)
         program = self._programs.pop(key, None)
         self._make_room(room)
         if program is None:

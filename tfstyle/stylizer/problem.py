@@ -119,7 +119,7 @@ class Problem:
 
         def run(cut: Cut) -> bool:
             targets = self.targets(size, cut, neighbors), self._held(size)
-            return self._loop(program, cut, steps).run(targets, report, stop_at)
+            return self._loop(program, cut).run(steps, targets, report, stop_at)
 
         self._within_memory(size, run)
 
@@ -215,7 +215,7 @@ class Problem:
         batch = self._pictures.batch
         return self._canvas.size(size), self.style_sizes(size), batch
 
-    def _loop(self, program: Program, cut: Cut, steps: int) -> Loop:
+    def _loop(self, program: Program, cut: Cut) -> Loop:
         held = self._pictures.protect is not None
         names = self.loss.term_names
         key = (self.engine.features.dtype, cut, held, names)
@@ -223,8 +223,7 @@ class Problem:
             program.loops[key] = Loop(
                 cut_objective(self.loss, cut, self._canvas, held),
                 program.optimizer,
-                steps=steps,
-                term_names=names,
+                names,
             )
         return program.loops[key]
 
