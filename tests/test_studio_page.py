@@ -429,15 +429,6 @@ def test_a_published_experiment_fills_the_options(open_page):
     sync_api.expect(page.locator("#option_backbone input")).to_have_value("vgg19")
 
 
-def test_an_impossible_option_is_told(open_page, pictures):
-    page = open_page()
-    give_pictures(page, pictures)
-    set_options(page, size="9999")
-    page.click("#start")
-    status(page, "^Not started: an option has a value|^Size: 9999 does not|^Done")
-    sync_api.expect(page.locator("#start")).to_be_enabled()
-
-
 def test_what_is_wrong_with_an_option_stands_beside_it(open_page, pictures):
     page = open_page()
     give_pictures(page, pictures)
