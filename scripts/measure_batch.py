@@ -134,8 +134,8 @@ def main(_: list[str]) -> None:
     )
     print(f"{FLAGS.repeats}, {FLAGS.workers} workers, {os.cpu_count()} cores\n")
     print(
-        "| command | seconds | of them to start | pictures/s then | per second of a core ",
-        end="",
+        "| command | seconds | of them to start | pictures/s then ",
+        end="| per second of a core ",
     )
     print("| most memory | its growth |")
     print("|---|---|---|---|---|---|---|")

@@ -44,6 +44,7 @@ class FeatureExtractor:
       backbone: The network.
       layers: The layers, by the names that the caller gave.
       model: The frozen ``keras.Model`` from pictures to features by tap.
+      dtype: What the network computes in, except for the first convolution.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class FeatureExtractor:
         self.layers = tuple(dict.fromkeys(layers))
         self._taps = resolve_layers(backbone, self.layers)
         arrays, convention = load_weights(backbone, weights)
-        with _dtype_policy(dtype_policy(precision)):
+        policy = keras.dtype_policies.get(dtype_policy(precision))
+        self.dtype = policy.compute_dtype
+        with _dtype_policy(policy):
             inputs = keras.Input([None, None, 3])
             taps = backbone.build(
                 preprocess(inputs, preprocessing or convention), pooling
@@ -159,10 +162,13 @@ class FeatureExtractor:
             for tensor, field in receptive_fields(self.model).values()
         )
 
-    @property
-    def dtype(self) -> str:
-        """The dtype of the features."""
-        return next(iter(self.model.output.values())).dtype
+    @functools.cached_property
+    def dtypes(self) -> dict[str, tf.DType]:
+        """The dtype of each layer's features, under the names that the caller gave."""
+        outputs = self.model.output
+        return {
+            layer: tf.as_dtype(outputs[tap].dtype) for layer, tap in self._taps.items()
+        }
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Height, width and channels of the features of a picture, by layer."""
@@ -226,7 +232,7 @@ def _check_choice(name: str, value: str | None, known: Collection[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _dtype_policy(policy: str) -> Iterator[None]:
+def _dtype_policy(policy: keras.DTypePolicy) -> Iterator[None]:
     """Makes Keras build layers in a precision, inside the block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from tfstyle.backbones.base import Backbone, convolution, pool
+from tfstyle.backbones.base import Backbone, convolution, dtype_for, pool
 from tfstyle.backbones.weights import read_weights
 from tfstyle.backbones.weights_download import download
 
@@ -63,7 +63,9 @@ def build(x: Any, pooling: str = "max") -> dict[str, Any]:
       convolution before its ReLU (``fire2/expand3x3``) and after it
       (``fire2/relu_expand3x3``) and their concatenation (``fire2/concat``).
     """
-    conv1 = keras.layers.Conv2D(64, 3, strides=2, padding="valid", name="conv1")(x)
+    conv1 = keras.layers.Conv2D(
+        64, 3, strides=2, padding="valid", dtype=dtype_for(x), name="conv1"
+    )(x)
     relu = keras.ops.relu(conv1)
     x = pool(relu, "pool1", pooling, size=3)
     taps = {"conv1": conv1, "relu_conv1": relu, "pool1": x}

@@ -271,8 +271,10 @@ class TiledLoss:
 
         nothing = [tf.zeros([batch], self._dtype) for _ in layers]
         if self._keep_content:
-            dtype = self.extract.dtype
-            nothing += [empty([batch, *shapes[layer]], dtype) for layer in layers]
+            dtypes = self.extract.dtypes
+            nothing += [
+                empty([batch, *shapes[layer]], dtypes[layer]) for layer in layers
+            ]
         state = self._over_tiles(grid, of_tile, nothing)
         norms, kept = state[: len(layers)], state[len(layers) :]
         return (

@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Sequence
 
 import psutil
-import tensorflow as tf
 
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.errors import UsageError
@@ -237,9 +236,9 @@ class MemoryPlanner:
     def _kept(self, size: tuple[int, int], batch: int) -> float:
         """Bytes of the content picture's features, as they are made."""
         fields, shapes = self._extract.fields, self._extract.shapes(512, 512)
-        number = tf.as_dtype(self._extract.dtype).size
+        dtypes = self._extract.dtypes
         per_pixel = sum(
-            shapes[layer][-1] * number / fields[layer].stride ** 2
+            shapes[layer][-1] * dtypes[layer].size / fields[layer].stride ** 2
             for layer in self._content_layers
         )
         return _KEPT_COPIES * batch * math.prod(size) * per_pixel
