@@ -109,6 +109,14 @@ def test_links_lead_to_files_of_the_repository(page):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_column_of_a_table_has_a_name(page):
+    text = page.read_text(encoding="utf-8")
+    for header in re.findall(r"^(\|.*\|)\n\|[-| :]+\|$", text, re.M):
+        assert all(cell.strip() for cell in header.strip("|").split("|")), header
+
+
+@pytest.mark.fast
 def test_faq_has_every_exit_code():
     faq = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", faq, re.M)}
