@@ -79,15 +79,12 @@ def convolution(x: Any, name: str, filters: int, size: int, padding: str) -> Any
     Returns:
       Tensor ``[N, H, W, filters]``.
     """
-    dtype, valid = dtype_for(x), padding == "reflect" and size > 1
-    if valid:
+    mode, dtype = "same", dtype_for(x)
+    if padding == "reflect" and size > 1:
         border = size // 2
         width = [[0, 0], [border, border], [border, border], [0, 0]]
-        x = keras.ops.pad(x, width, mode="reflect")
-    same_or_valid = "valid" if valid else "same"
-    return keras.layers.Conv2D(
-        filters, size, padding=same_or_valid, dtype=dtype, name=name
-    )(x)
+        x, mode = keras.ops.pad(x, width, mode="reflect"), "valid"
+    return keras.layers.Conv2D(filters, size, padding=mode, dtype=dtype, name=name)(x)
 
 
 def dtype_for(x: Any) -> str | None:

@@ -48,7 +48,7 @@ class Loop:
 
     Many steps run inside one graph call, and the host hears of them about four times a
     second. What the loss compares with is an argument of the graph, so that another
-    run, with other targets of the same shapes or more steps, traces nothing.
+    run, with other targets of the same shapes or with more steps, traces nothing.
     """
 
     def __init__(
