@@ -75,6 +75,7 @@ def open_page(server, browser):
         page.on("request", lambda r: r.url.startswith(own) or foreign.append(r.url))
         page.goto(server)
         page.wait_for_selector("#start")
+        sync_api.expect(page.locator(".loading")).to_have_count(0)
         return page
 
     yield open_page
