@@ -420,16 +420,20 @@ def _products(features: tf.Tensor, column: tf.Tensor | None = None) -> tf.Tensor
       column: ``[N, H, W, 1]``, whose products with F, in the same pass, become a last
         column of the result.
     """
-    positions, channels = features.shape[1:3].num_elements(), features.shape[-1]
-    few = positions is not None and positions < 2 * _PARTS * channels
-    left = tf.stop_gradient(features)
+    channels, left = features.shape[-1], tf.stop_gradient(features)
     if column is not None:
         left = tf.concat([left, column], -1)
-    if features.dtype == tf.bfloat16 and multiplies_bfloat16() and not few:
-        product = _products_by_parts(left, features)
-    else:
+
+    def whole() -> tf.Tensor:
         product = tf.matmul(_matrix(left), _matrix(features), transpose_a=True)
-        product = tf.reshape(product, [-1, left.shape[-1], channels])
+        return tf.reshape(product, [-1, left.shape[-1], channels])
+
+    if features.dtype == tf.bfloat16 and multiplies_bfloat16():
+        # Of few positions, the parts would take longer than the whole.
+        many = tf.reduce_prod(tf.shape(features)[1:3]) >= 2 * _PARTS * channels
+        product = tf.cond(many, lambda: _products_by_parts(left, features), whole)
+    else:
+        product = whole()
     square, *sums = tf.split(product, [channels] + [1] * (column is not None), 1)
     symmetric = (square + tf.linalg.matrix_transpose(square)) / 2
     square = 2 * symmetric - tf.stop_gradient(symmetric)

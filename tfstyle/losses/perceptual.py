@@ -69,6 +69,41 @@ class Targets(NamedTuple):
     consistency: tf.Tensor | None = None
 
 
+def specs_of_any_size(targets: Targets) -> Targets:
+    """What a function is traced for that serves pictures of every height and width.
+
+    Args:
+      targets: The targets of one size.
+
+    Returns:
+      The same structure of ``tf.TensorSpec``.
+    """
+
+    def open_at(axes: tuple[int, ...], structure: Any) -> Any:
+        def spec(tensor: tf.Tensor | None) -> tf.TensorSpec | None:
+            if tensor is None:
+                return None
+            sides = [None if i in axes else n for i, n in enumerate(tensor.shape)]
+            return tf.TensorSpec(sides, tensor.dtype)
+
+        return tf.nest.map_structure(spec, structure)
+
+    size, neighbors = (1, 2), targets.neighbors
+    if neighbors is not None:
+        neighbors = open_at((), neighbors)._replace(
+            indices=open_at(size, neighbors.indices),
+            columns=open_at((0,), neighbors.columns),
+            weights=open_at(size, neighbors.weights),
+        )
+    return open_at((), targets)._replace(
+        content=open_at(size, targets.content),
+        guides=open_at(size, targets.guides),
+        neighbors=neighbors,
+        warped=open_at(size, targets.warped),
+        consistency=open_at(size, targets.consistency),
+    )
+
+
 class PerceptualLoss:
     """Weighted sum of content, style and total-variation losses with named terms.
 

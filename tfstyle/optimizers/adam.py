@@ -42,7 +42,8 @@ class Adam:
         """Allocates the moments.
 
         Args:
-          variable: What to optimise.
+          variable: What to optimise. Sides that its static shape leaves open may have
+            another length after each ``reset``.
           learning_rate: A rate or a schedule of it, in units of the variable.
           beta_2: Decay of the second moment.
           clamp: Lowest and highest value, imposed after each step.
@@ -51,8 +52,10 @@ class Adam:
         self.variable = variable
         self.evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._learning_rate, self._beta_2 = learning_rate, beta_2
-        self._momentum = tf.Variable(tf.zeros_like(variable), trainable=False)
-        self._velocity = tf.Variable(tf.zeros_like(variable), trainable=False)
+        self._momentum, self._velocity = (
+            tf.Variable(tf.zeros_like(variable), trainable=False, shape=variable.shape)
+            for _ in range(2)
+        )
         self._clamp, self._clamp_until = clamp, clamp_until
 
     @property
@@ -62,8 +65,9 @@ class Adam:
 
     def reset(self) -> None:
         """Forgets everything but the variable."""
-        for variable in self.state[1:]:
-            variable.assign(tf.zeros_like(variable))
+        self.evaluations.assign(0)
+        for moment in (self._momentum, self._velocity):
+            moment.assign(tf.zeros_like(self.variable))
 
     def step(
         self, value_and_gradient: ValueAndGradient, budget: tf.Tensor | int

@@ -8,7 +8,7 @@ constraints", SIAM J. Control and Optimization 20 (1982), keeps the variable ins
 box.
 
 The functions are pure and work on flat vectors. ``LBFGS`` holds the state between steps
-and knows the shape of the variable.
+and knows the shape of the variable, which may change between two runs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
+
+from tfstyle.raw_tensorflow import empty
 
 ValueAndGradient = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 Preconditioner = Callable[[tf.Tensor], tf.Tensor]
@@ -414,7 +416,8 @@ class LBFGS:
         """Allocates the state; evaluates nothing.
 
         Args:
-          variable: What to optimise, of any static shape, float32 or float64.
+          variable: What to optimise, float32 or float64. Sides that its static shape
+            leaves open may have another length after each ``reset``.
           terms: The length k of the terms that the loss function returns.
           history: How many pairs to keep.
           bounds: The lowest and the highest value of every component, or None.
@@ -425,21 +428,22 @@ class LBFGS:
           noise: See ``line_search``.
 
         Raises:
-          ValueError: If the variable has another dtype or an unknown shape, a number is
+          ValueError: If the variable has another dtype or an unknown rank, a number is
             not positive, or the bounds are not in rising order.
         """
         dtype = variable.dtype
         if dtype not in (tf.float32, tf.float64):
             raise ValueError(f"L-BFGS needs float32 or float64, not {dtype.name}")
-        if not variable.shape.is_fully_defined():
-            raise ValueError(f"L-BFGS needs a static shape, not {variable.shape}")
+        if variable.shape.rank is None:
+            raise ValueError(f"L-BFGS needs a static rank, not {variable.shape}")
         if history < 1 or max_evaluations_per_step < 1 or not first_step > 0:
             raise ValueError("L-BFGS needs positive numbers")
         if bounds is not None and not bounds[0] < bounds[1]:
             raise ValueError(f"L-BFGS needs bounds in rising order, not {bounds}")
 
-        def state(shape: list[int], dtype: tf.DType) -> tf.Variable:
-            return tf.Variable(tf.zeros(shape, dtype), trainable=False)
+        def state(shape: list[int | None], dtype: tf.DType) -> tf.Variable:
+            first = tf.zeros([side or 0 for side in shape], dtype)
+            return tf.Variable(first, trainable=False, shape=shape)
 
         size = variable.shape.num_elements()
         self.variable = variable
@@ -476,15 +480,19 @@ class LBFGS:
     def reset(self) -> None:
         """Clears everything but the variable, including the count of evaluations.
 
-        The next step evaluates the point that the variable holds by then.
+        The next step evaluates the point that the variable holds by then, which may
+        have another number of components than the one before.
         """
-        # The rows of the history may stay: with a count of 0, none is read.
-        for variable in (self.evaluations, self._count, self._newest):
+        size = tf.size(self.variable)
+        for history in (self._s_history, self._y_history):
+            # Rows of the same length may stay: with a count of 0, none is read.
+            if tf.shape(history)[1] != size:
+                history.assign(empty([history.shape[0], size], history.dtype))
+        for variable in (self.evaluations, self._count, self._newest, self._terms):
             variable.assign(tf.zeros_like(variable))
         # To the line search, an infinite loss without a gradient means "unknown".
         self._loss.assign(float("inf"))
-        for variable in (self._gradient, self._terms):
-            variable.assign(tf.zeros_like(variable))
+        self._gradient.assign(empty([size], self._gradient.dtype))
 
     def step(
         self, value_and_gradient: ValueAndGradient, budget: tf.Tensor | int
@@ -562,12 +570,11 @@ class LBFGS:
         dtype = self.variable.dtype
 
         def evaluate(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            loss, gradient, terms = value_and_gradient(
-                tf.reshape(x, self.variable.shape)
-            )
+            loss, gradient, terms = value_and_gradient(self._shaped(x))
+            flat = tf.reshape(tf.cast(gradient, dtype), [-1])
             return (
                 tf.ensure_shape(tf.cast(loss, dtype), []),
-                tf.reshape(tf.cast(gradient, dtype), self._gradient.shape),
+                tf.ensure_shape(flat, self._gradient.shape),
                 tf.ensure_shape(tf.cast(terms, dtype), self._terms.shape),
             )
 
@@ -618,8 +625,12 @@ class LBFGS:
 
     def _precondition(self, vector: tf.Tensor) -> tf.Tensor:
         """Applies the preconditioner to a flat vector."""
-        shaped = tf.reshape(vector, self.variable.shape)
-        return tf.reshape(self._preconditioner(shaped), [-1])
+        return tf.reshape(self._preconditioner(self._shaped(vector)), [-1])
+
+    def _shaped(self, vector: tf.Tensor) -> tf.Tensor:
+        """A flat vector in the shape of the variable."""
+        shaped = tf.reshape(vector, tf.shape(self.variable))
+        return tf.ensure_shape(shaped, self.variable.shape)
 
     def _remember(self, start: Point, best: Point, usable: tf.Tensor) -> None:
         """Moves to a point and stores the pair if its curvature is positive.
@@ -643,6 +654,6 @@ class LBFGS:
 
         curved = inverse_curvature(s, y) > 0
         tf.cond(usable & curved, store, lambda: tf.identity(self._newest))
-        self.variable.assign(tf.reshape(best.x, self.variable.shape))
+        self.variable.assign(self._shaped(best.x))
         self._gradient.assign(best.gradient)
         self._terms.assign(best.terms)

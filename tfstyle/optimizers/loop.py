@@ -48,7 +48,7 @@ class Loop:
 
     Many steps run inside one graph call, and the host hears of them about four times a
     second. What the loss compares with is an argument of the graph, so that another
-    run, with other targets of the same shapes or with more steps, traces nothing.
+    run, with other targets or with more steps, traces nothing.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Loop:
         objective: Objective,
         optimizer: Adam | LBFGS,
         term_names: Sequence[str],
+        specs_of: Callable[[Any], Any] = lambda targets: targets,
     ):
         """Prepares a graph, which is traced by the first run.
 
@@ -63,8 +64,12 @@ class Loop:
           objective: Loss, gradient and terms of the variable's value.
           optimizer: The optimizer of the variable.
           term_names: Names of the terms, in order.
+          specs_of: What the graph is traced for: turns targets into a structure of
+            ``tf.TensorSpec``, which may leave sides open. Without it, targets of each
+            shape have a graph of their own.
         """
         self._optimizer, self._term_names = optimizer, term_names
+        self._specs_of = specs_of
         self._call = _graph_loop(objective, optimizer, term_names)
 
     @property
@@ -101,11 +106,12 @@ class Loop:
         per_call, stop, goes_on = 1, False, True
         end = steps if stop_at is None else min(stop_at, steps)
         last = tf.constant(steps, tf.int64)
+        specs = tf.TensorSpec([], tf.int32), last, self._specs_of(targets)
         while goes_on and not stop and (left := end - self._evaluations) > 0:
             traces, began = self.traces, time.monotonic()
             arguments = tf.constant(min(per_call, left)), last, targets
             # Called directly, TensorFlow would warn that sizes and engines trace anew.
-            graph = self._call.get_concrete_function(*arguments)
+            graph = self._call.get_concrete_function(*specs)
             row_steps, rows, goes_on = (x.numpy() for x in graph(*arguments))
             elapsed = time.monotonic() - began
             finite = np.isfinite(rows[:, 0])

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from tfstyle.losses import PerceptualLoss, Targets
@@ -33,7 +34,7 @@ the picture's size, and the next scale needs the room."""
 
 
 class Program:
-    """What optimises pictures of one shape: a variable, an optimizer and its loops.
+    """What optimises pictures of any size: a variable, an optimizer and its loops.
 
     Attributes:
       optimizer: The optimizer, which holds the variable.
@@ -45,11 +46,20 @@ class Program:
         self.optimizer = optimizer
         self.loops: dict[Hashable, Loop] = {}
 
+    def begin(self, values: tf.Tensor | np.ndarray) -> None:
+        """Gives the variable its first value, and the optimizer a state of its size."""
+        self.optimizer.variable.assign(values)
+        self.optimizer.reset()
+
+    def free(self) -> None:
+        """Frees the memory of the variables, until the next ``begin``."""
+        self.begin(tf.zeros([self.optimizer.variable.shape[0], 0, 0, 3]))
+
     @property
     def bytes(self) -> int:
         """What its variables take."""
         return sum(
-            variable.shape.num_elements() * variable.dtype.size
+            int(tf.size(variable, tf.int64)) * variable.dtype.size
             for variable in self.optimizer.state
         )
 
@@ -57,8 +67,8 @@ class Program:
 class Engine:
     """A frozen network, the programs that optimise pictures on it, and known targets.
 
-    Programs hold no target: they serve every picture of their shape. An engine may
-    serve several loops with different weights.
+    Programs hold no target: they serve every picture. An engine may serve several
+    loops with different weights.
 
     Attributes:
       features: The network.
@@ -110,17 +120,17 @@ class Engine:
 
     def program(
         self,
-        shape: tuple[int, ...],
+        batch: int,
         options: Options,
         steps: int,
         pairs: int,
         terms: int,
         room: float,
     ) -> Program:
-        """The program for pictures of a shape, which is built if there is none yet.
+        """The program for so many pictures, which is built if there is none yet.
 
         Args:
-          shape: Of the values that are optimised, ``[N, H, W, 3]``.
+          batch: How many pictures are optimised at once.
           options: The options of the run.
           steps: Evaluations of the loss, which decide Adam's learning rates.
           pairs: Pairs of vectors that L-BFGS remembers; 0 for Adam.
@@ -132,21 +142,16 @@ class Engine:
         """
         settings = _optimizer_settings(options)
         schedule = 0 if pairs else steps  # L-BFGS serves any number of steps
-        key = (shape, schedule, pairs, terms, options.space, *settings)
+        key = (batch, schedule, pairs, terms, options.space, *settings)
         program = self._programs.pop(key, None)
         self._make_room(room)
         if program is None:
-            variable = tf.Variable(tf.zeros(shape))
+            nothing = tf.zeros([batch, 0, 0, 3])
+            variable = tf.Variable(nothing, shape=[batch, None, None, 3])
             noise = _NOISE if self.features.dtype == "bfloat16" else 0.0
             program = Program(_optimizer(variable, steps, options, pairs, terms, noise))
         self._programs[key] = program
         return program
-
-    def release(self, program: Program) -> None:
-        """Forgets a program, and with it the memory of its variables."""
-        for key, kept in list(self._programs.items()):
-            if kept is program:
-                del self._programs[key]
 
     @property
     def shares_content(self) -> bool:

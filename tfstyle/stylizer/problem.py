@@ -14,7 +14,7 @@ from tfstyle.images.tiles import Grid
 from tfstyle.losses import Targets, blend_styles
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.losses.neighbors import References
-from tfstyle.losses.perceptual import IMAGE
+from tfstyle.losses.perceptual import IMAGE, specs_of_any_size
 from tfstyle.losses.tiled import TiledLoss
 from tfstyle.optimizers.loop import Loop, Report
 from tfstyle.options import Options
@@ -218,12 +218,15 @@ class Problem:
     def _loop(self, program: Program, cut: Cut) -> Loop:
         held = self._pictures.protect is not None
         names = self.loss.term_names
-        key = (self.engine.features.dtype, cut, held, names)
+        # A picture that is one tile has the graph of every other one.
+        tiles = cut if cut.tiles > 1 else None
+        key = (self.engine.features.dtype, tiles, held, names)
         if key not in program.loops:
             program.loops[key] = Loop(
                 cut_objective(self.loss, cut, self._canvas, held),
                 program.optimizer,
                 names,
+                _specs,
             )
         return program.loops[key]
 
@@ -334,6 +337,12 @@ class Problem:
         layers = tuple(self.engine.all_layers.style_layers)
         found = guides(framed, self.engine.features, layers)
         return {layer: tf.constant(guide) for layer, guide in found.items()}
+
+
+def _specs(targets: tuple[Targets, tf.Tensor | tuple[()]]) -> Any:
+    """What a loop is traced for, from its targets of one size."""
+    held = tf.TensorSpec([1, None, None, 1], tf.bool) if len(targets[1]) else ()
+    return specs_of_any_size(targets[0]), held
 
 
 def _constant(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from tfstyle.errors import NonFiniteLossError, UsageError
 from tfstyle.images import resize_image
@@ -115,9 +116,10 @@ class Run:
             step = sum(self._steps[:scale]) + error.step
             result = self._result(self._picture(program))
             raise NonFiniteLossError(step, error.term, result) from error
+        picture = self._picture(program)
         if self._is_large(scale):
-            self._engine.release(program)
-        return self._picture(program)
+            program.free()
+        return picture
 
     def _scale_sizes(self) -> list[tuple[int, int]]:
         """The scales, without those that would be too small for the network."""
@@ -133,9 +135,8 @@ class Run:
 
     def _program(self, scale: int) -> Program:
         problem, size = self.problem, self.sizes[scale]
-        height, width = self._canvas.size(size)
         return self._engine.program(
-            (self.pictures.batch, height, width, 3),
+            self.pictures.batch,
             self.options,
             self._steps[scale],
             problem.pairs(size),
@@ -146,23 +147,23 @@ class Run:
     def _begin(self, program: Program, picture: np.ndarray, scale: int) -> bool:
         """Sets a program up for a scale; returns whether that has been finished."""
         state, self._resumed = self._resumed, None
-        optimizer = program.optimizer
         if state is None or state.scale != scale:
-            canvas = self._canvas.values(self._with_protected(picture))
-            optimizer.variable.assign(canvas)
-            optimizer.reset()
+            program.begin(self._canvas.values(self._with_protected(picture)))
             self._neighbors = self.problem.find_neighbors(
                 self.sizes[scale], picture if scale else None
             )
             return False
-        shapes = [tuple(variable.shape) for variable in optimizer.state]
+        height, width = self._canvas.size(self.sizes[scale])
+        program.begin(tf.zeros([self.pictures.batch, height, width, 3]))
+        variables = program.optimizer.state
+        shapes = [tuple(variable.value().shape) for variable in variables]
         if shapes != [value.shape for value in state.variables]:
             raise UsageError(
                 "the checkpoint was made with more or less memory, which decides how "
                 "much the optimizer remembers; give the same max_memory, or choose "
                 "another folder"
             )
-        for variable, value in zip(optimizer.state, state.variables, strict=True):
+        for variable, value in zip(variables, state.variables, strict=True):
             variable.assign(value)
         self._neighbors = state.neighbors
         return state.finished
