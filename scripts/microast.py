@@ -1,7 +1,10 @@
 """MicroAST with its published weights: any style in one pass, to compare with.
 
 Wang, Zhao, Zuo, Li, Chen, Xing and Lu, "MicroAST: Towards Super-Fast Ultra-Resolution
-Arbitrary Style Transfer" (AAAI 2023). The weights are a file of the shared folder.
+Arbitrary Style Transfer" (AAAI 2023). The weights are a file of the shared folder. The
+training of the network for any style that comes with tfstyle began with them:
+
+  python scripts/microast.py --output=published.keras
 """
 
 from __future__ import annotations
@@ -10,12 +13,15 @@ import functools
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+from absl import app, flags
 
-from tfstyle.networks.layers import convolution_to_rgb, mirrored
+from tfstyle.networks.any_style import LAYERS, AnyStyleNet
+from tfstyle.networks.style_net import save_network
+
+FLAGS = flags.FLAGS
 
 SHARED = pathlib.Path(
     os.environ.get(
@@ -25,9 +31,46 @@ SHARED = pathlib.Path(
 """The folder of reference data, which is not part of the project."""
 WEIGHTS = SHARED / "weights" / "microast.npz"
 
-_LAST = "decoder/dec3.10"
-_PICTURE = tf.TensorSpec([None, None, None, 3])
-_SIGNAL = tf.TensorSpec([None, 1, 1, 64])
+_ENCODER = {
+    "first": "enc1.0",
+    "half": "enc1.2",
+    "half_mixed": "enc1.4",
+    "quarter": "enc1.6",
+    "quarter_mixed": "enc1.8",
+    "shallow_1": "enc1.10.conv1",
+    "shallow_2": "enc1.10.conv2",
+    "deep_1": "enc2.0.conv1",
+    "deep_2": "enc2.0.conv2",
+}
+_MODULATOR = {
+    "factor_shallow": "weight1.0",
+    "factor_deep": "weight2.0",
+    "bypass_shallow": "bias1.0",
+    "bypass_deep": "bias2.0",
+}
+_DECODER = {
+    "deep_1": "dec1.conv1",
+    "deep_2": "dec1.conv2",
+    "shallow_1": "dec2.conv1",
+    "shallow_2": "dec2.conv2",
+    "half": "dec3.1",
+    "half_mixed": "dec3.3",
+    "whole": "dec3.6",
+    "whole_mixed": "dec3.8",
+    "rgb": "dec3.10",
+}
+NAMES = {
+    f"{part}_{ours}": f"{module}/{theirs}"
+    for part, module, names in (
+        ("content", "content_encoder", _ENCODER),
+        ("style", "style_encoder", _ENCODER),
+        ("style", "modulator", _MODULATOR),
+        ("decoder", "decoder", _DECODER),
+    )
+    for ours, theirs in names.items()
+}
+"""By the name of a layer of ``AnyStyleNet``, that of the published one."""
+
 _EPSILON = 1e-5
 
 
@@ -44,13 +87,25 @@ def stylize(content: Any, style: Any) -> np.ndarray:
     Raises:
       OSError: If the shared folder has no weights.
     """
-    return published()(_batch(content), _batch(style))[0]
+    passes = published().passes
+    return passes.whole(_batch(content), passes.code(_batch(style))).numpy()[0]
 
 
 @functools.lru_cache(1)
-def published() -> InTensorFlow:
-    """The network with the published weights, read once."""
-    return InTensorFlow(WEIGHTS)
+def published() -> AnyStyleNet:
+    """The network with the published weights.
+
+    One pixel at the border differs: the published network enlarges first, and then
+    reflects.
+
+    Raises:
+      OSError: If the shared folder has no weights.
+    """
+    arrays, network = _arrays(WEIGHTS), AnyStyleNet(seed=0)
+    for name, (_, _, channels, _) in LAYERS.items():
+        kernel, bias = _weights(arrays, NAMES[name])
+        network.convolutions[name].set_weights([ungrouped(kernel, channels), bias])
+    return network
 
 
 class Look(NamedTuple):
@@ -69,78 +124,8 @@ class Look(NamedTuple):
     biases: tuple[Any, ...]
 
 
-class Operations(Protocol):
-    """What the network is made of, in one library."""
-
-    def convolution(self, x: Any, name: str, stride: int = 1) -> Any:
-        """A convolution of what is continued by its mirror image."""
-
-    def relu(self, x: Any) -> Any:
-        """Positive values."""
-
-    def mean(self, x: Any) -> Any:
-        """The mean over positions."""
-
-    def moments(self, x: Any) -> tuple[Any, Any]:
-        """Mean and standard deviation over positions."""
-
-    def enlarged(self, x: Any) -> Any:
-        """Twice the size, linearly."""
-
-    def picture(self, x: Any, content: Any) -> Any:
-        """Values in [0, 1], of the size of a picture."""
-
-
-class MicroAST:
-    """The network, in the operations of any library."""
-
-    def __init__(self, operations: Operations):
-        """Is made of these operations."""
-        self._do = operations
-
-    def look(self, style: Any) -> Look:
-        """Reads a style."""
-        features = self._encoded(style, "style_encoder")
-        means, deviations = zip(*map(self._do.moments, features), strict=True)
-
-        def signals(kind: str) -> tuple[Any, ...]:
-            names = (f"modulator/{kind}{i}.0" for i in (1, 2))
-            convolved = map(self._do.convolution, features, names)
-            return tuple(map(self._do.mean, convolved))
-
-        return Look(means, deviations, signals("weight"), signals("bias"))
-
-    def paint(self, content: Any, look: Look) -> Any:
-        """Applies a style."""
-        do = self._do
-        _, x = self._encoded(content, "content_encoder")
-        for part, i in (("dec1", 1), ("dec2", 0)):
-            mean, deviation = do.moments(x)
-            x = (x - mean) / deviation * look.deviations[i] + look.means[i]
-            x = self._modulated(x, f"decoder/{part}", look.weights[i], look.biases[i])
-        for i in (1, 6):
-            x = do.enlarged(x)
-            x = do.relu(do.convolution(x, f"decoder/dec3.{i}"))
-            x = do.relu(do.convolution(x, f"decoder/dec3.{i + 2}"))
-        return do.picture(do.convolution(x, _LAST), content)
-
-    def _encoded(self, x: Any, encoder: str) -> tuple[Any, Any]:
-        """Features at a quarter of the size, shallow ones first."""
-        do = self._do
-        for i, stride in ((0, 1), (2, 2), (4, 1), (6, 2), (8, 1)):
-            x = do.relu(do.convolution(x, f"{encoder}/enc1.{i}", stride))
-        shallow = self._modulated(x, f"{encoder}/enc1.10")
-        return shallow, self._modulated(shallow, f"{encoder}/enc2.0")
-
-    def _modulated(self, x: Any, name: str, weight: Any = 1.0, bias: Any = 0.0) -> Any:
-        """A residual block whose convolutions are ``weight * conv(x) + bias * x``."""
-        do = self._do
-        inner = do.relu(weight * do.convolution(x, f"{name}.conv1") + bias * x)
-        return x + weight * do.convolution(inner, f"{name}.conv2") + bias * inner
-
-
-class InTensorFlow:
-    """The network in TensorFlow, as a function of ``[1, H, W, 3]`` arrays."""
+class InTorch:
+    """The network in PyTorch, run as it stands, as its authors do."""
 
     def __init__(self, path: str | os.PathLike[str]):
         """Reads the weights.
@@ -148,101 +133,70 @@ class InTensorFlow:
         Raises:
           OSError: If the file cannot be read.
         """
-        network = MicroAST(_TensorFlow(_arrays(path)))
-        look = Look(*[(_SIGNAL, _SIGNAL)] * 4)
-        self._look = tf.function(network.look, input_signature=[_PICTURE])
-        self._paint = tf.function(network.paint, input_signature=[_PICTURE, look])
-
-    def __call__(self, content: Any, style: Any) -> np.ndarray:
-        """Reads the style, and gives it to the photograph."""
-        return self._paint(content, self._look(style)).numpy()
-
-
-class InTorch:
-    """The network in PyTorch, run as it stands, as its authors do."""
-
-    def __init__(self, path: str | os.PathLike[str]):
-        """Reads the weights; raises the same as in ``InTensorFlow``."""
-        self._operations = _Torch(_arrays(path))
-        self._network = MicroAST(self._operations)
-
-    def __call__(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
-        """Same as in ``InTensorFlow``."""
-        torch = self._operations.torch
-        with torch.inference_mode():
-            content, style = (
-                torch.from_numpy(picture).permute(0, 3, 1, 2)
-                for picture in (content, style)
-            )
-            painted = self._network.paint(content, self._network.look(style))
-            return painted.permute(0, 2, 3, 1).numpy()
-
-
-class _TensorFlow:
-    """The operations on ``[N, H, W, C]``."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray]):
-        self._arrays = arrays
-
-    def convolution(self, x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
-        kernel, bias = _weights(self._arrays, name)
-        if name == _LAST:
-            return convolution_to_rgb(x, kernel, bias)
-        kernel = ungrouped(kernel, x.shape[-1])
-        x = mirrored(x, kernel.shape[0] // 2)
-        return tf.nn.conv2d(x, kernel, stride, "VALID") + bias
-
-    def relu(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(x)
-
-    def mean(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(x, [1, 2], keepdims=True)
-
-    def moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
-        return mean, tf.sqrt(variance + _EPSILON)
-
-    def enlarged(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.image.resize(x, 2 * tf.shape(x)[1:3])
-
-    def picture(self, x: tf.Tensor, content: tf.Tensor) -> tf.Tensor:
-        height, width = tf.unstack(tf.shape(content)[1:3])
-        return tf.clip_by_value(x[:, :height, :width], 0.0, 1.0)
-
-
-class _Torch:
-    """The operations on ``[N, C, H, W]``."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray]):
         import torch
 
-        self.torch, self._functional = torch, torch.nn.functional
+        self._torch, self._functional = torch, torch.nn.functional
         self._tensors = {
             name: torch.tensor(array.transpose(3, 2, 0, 1) if array.ndim > 1 else array)
-            for name, array in arrays.items()
+            for name, array in _arrays(path).items()
         }
 
-    def convolution(self, x: Any, name: str, stride: int = 1) -> Any:
+    def __call__(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
+        """Reads the style, and gives it to the photograph; both ``[1, H, W, 3]``."""
+        with self._torch.inference_mode():
+            content, style = (
+                self._torch.from_numpy(picture).permute(0, 3, 1, 2)
+                for picture in (content, style)
+            )
+            painted = self._paint(content, self._look(style))
+            return painted.permute(0, 2, 3, 1).numpy()
+
+    def _look(self, style: Any) -> Look:
+        features = self._encoded(style, "style_encoder")
+        means, deviations = zip(*map(self._moments, features), strict=True)
+
+        def signals(kind: str) -> tuple[Any, ...]:
+            names = (f"modulator/{kind}{i}.0" for i in (1, 2))
+            convolved = map(self._convolution, features, names)
+            return tuple(x.mean((2, 3), keepdim=True) for x in convolved)
+
+        return Look(means, deviations, signals("weight"), signals("bias"))
+
+    def _paint(self, content: Any, look: Look) -> Any:
+        _, x = self._encoded(content, "content_encoder")
+        for part, i in (("dec1", 1), ("dec2", 0)):
+            mean, deviation = self._moments(x)
+            x = (x - mean) / deviation * look.deviations[i] + look.means[i]
+            x = self._modulated(x, f"decoder/{part}", look.weights[i], look.biases[i])
+        for i in (1, 6):
+            x = self._functional.interpolate(x, scale_factor=2, mode="bilinear")
+            x = self._convolution(x, f"decoder/dec3.{i}").relu_()
+            x = self._convolution(x, f"decoder/dec3.{i + 2}").relu_()
+        x = self._convolution(x, "decoder/dec3.10")
+        return x[:, :, : content.shape[2], : content.shape[3]].clamp_(0, 1)
+
+    def _encoded(self, x: Any, encoder: str) -> tuple[Any, Any]:
+        """Features at a quarter of the size, shallow ones first."""
+        for i, stride in ((0, 1), (2, 2), (4, 1), (6, 2), (8, 1)):
+            x = self._convolution(x, f"{encoder}/enc1.{i}", stride).relu_()
+        shallow = self._modulated(x, f"{encoder}/enc1.10")
+        return shallow, self._modulated(shallow, f"{encoder}/enc2.0")
+
+    def _modulated(self, x: Any, name: str, weight: Any = 1.0, bias: Any = 0.0) -> Any:
+        """A residual block whose convolutions are ``weight * conv(x) + bias * x``."""
+        inner = weight * self._convolution(x, f"{name}.conv1") + bias * x
+        inner = inner.relu_()
+        return x + weight * self._convolution(inner, f"{name}.conv2") + bias * inner
+
+    def _convolution(self, x: Any, name: str, stride: int = 1) -> Any:
         kernel, bias = _weights(self._tensors, name)
         x = self._functional.pad(x, [kernel.shape[-1] // 2] * 4, "reflect")
         groups = x.shape[1] // kernel.shape[1]
         return self._functional.conv2d(x, kernel, bias, stride, groups=groups)
 
-    def relu(self, x: Any) -> Any:
-        return x.relu_()
-
-    def mean(self, x: Any) -> Any:
-        return x.mean((2, 3), keepdim=True)
-
-    def moments(self, x: Any) -> tuple[Any, Any]:
-        variance, mean = self.torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+    def _moments(self, x: Any) -> tuple[Any, Any]:
+        variance, mean = self._torch.var_mean(x, (2, 3), correction=0, keepdim=True)
         return mean, (variance + _EPSILON).sqrt()
-
-    def enlarged(self, x: Any) -> Any:
-        return self._functional.interpolate(x, scale_factor=2, mode="bilinear")
-
-    def picture(self, x: Any, content: Any) -> Any:
-        return x[:, :, : content.shape[2], : content.shape[3]].clamp_(0, 1)
 
 
 def ungrouped(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -275,6 +229,16 @@ def _arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays}
 
 
-def _batch(picture: Any) -> tf.Tensor:
-    picture = tf.convert_to_tensor(picture, tf.float32)
-    return tf.reshape(picture, [1, *picture.shape[-3:]])
+def _batch(picture: Any) -> np.ndarray:
+    picture = np.asarray(picture, "float32")
+    return picture.reshape(1, *picture.shape[-3:])
+
+
+def main(_: list[str]) -> None:
+    """Writes the published weights as a network for any style."""
+    save_network(published(), FLAGS.output)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("output", None, "Where to write the network.", required=True)
+    app.run(main)

@@ -84,12 +84,9 @@ def any_style_runtimes(
         found["ONNX Runtime"] = lambda picture: onnx(content=picture, style=style)[
             "stylized"
         ]
-    if microast.WEIGHTS.is_file():
-        published = microast.published()
-        found["MicroAST, TensorFlow"] = lambda picture: published(picture, style)
-        if has("torch"):
-            torch = microast.InTorch(microast.WEIGHTS)
-            found["MicroAST, PyTorch eager"] = lambda picture: torch(picture, style)
+    if has("torch") and microast.WEIGHTS.is_file():
+        torch = microast.InTorch(microast.WEIGHTS)
+        found["MicroAST, PyTorch eager"] = lambda picture: torch(picture, style)
     return found
 
 

@@ -13,7 +13,7 @@ from conftest import draw
 import tfstyle
 from tfstyle.errors import UsageError
 from tfstyle.images.tiles import choose_grid
-from tfstyle.networks import any_layers
+from tfstyle.networks import operations
 from tfstyle.networks.any_style import AnyStyleNet, mixed
 from tfstyle.networks.apply import apply_network
 from tfstyle.networks.blends import PRESET_FILES, read_style_names, takes_any_style
@@ -38,28 +38,11 @@ def test_the_bundled_file_is_the_one_that_was_measured():
     assert file.stat().st_size <= 5e6
 
 
-def test_moments_are_means_and_covariances():
+def test_moments_are_means_and_variances():
     x = np.random.default_rng(0).normal(size=[2, 5, 7, 3]).astype("float32")
-    mean, covariance = any_layers.moments(x)
-    for i in range(2):
-        rows = x[i].reshape(-1, 3)
-        np.testing.assert_allclose(mean[i], rows.mean(0), atol=1e-6)
-        np.testing.assert_allclose(covariance[i], np.cov(rows.T, bias=True), atol=1e-6)
-
-
-def test_roots_are_inverse_to_each_other_and_near_the_covariance():
-    rows = np.random.default_rng(1).normal(size=[2, 500, 6]) * [9, 5, 3, 2, 1, 0.5]
-    covariance = np.einsum("nri,nrj->nij", rows, rows).astype("float32") / 500
-    root, inverse = any_layers.roots(covariance)
-    np.testing.assert_allclose(root @ inverse, np.eye(6)[None].repeat(2, 0), atol=1e-3)
-    ridge = 1e-2 * np.trace(covariance, axis1=1, axis2=2) / 6
-    wanted = covariance + ridge[:, None, None] * np.eye(6)
-    np.testing.assert_allclose(root @ root, wanted, rtol=1e-3, atol=1e-2)
-
-
-def test_roots_of_a_flat_picture_are_finite():
-    root, inverse = any_layers.roots(np.zeros([1, 4, 4], "float32"))
-    assert np.isfinite(root).all() and np.isfinite(inverse).all()
+    mean, variance = operations.moments(x)
+    np.testing.assert_allclose(mean, x.mean((1, 2), keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(variance, x.var((1, 2), keepdims=True), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -73,19 +56,42 @@ def test_roots_of_a_flat_picture_are_finite():
     ],
 )
 def test_mirrored_indices_go_to_and_fro(length, wanted):
-    assert np.array(any_layers.mirrored_indices(length, 8)).tolist() == wanted
+    assert np.array(operations.mirrored_indices(length, 8)).tolist() == wanted
 
 
-def test_enlarged_convolution_is_a_convolution_of_repeated_values():
+def test_enlarged_convolution_is_a_convolution_of_linearly_enlarged_values():
     random = np.random.default_rng(2)
-    x, kernel, bias = (
+    x, kernel = (
         random.normal(size=size).astype("float32")
-        for size in ([2, 4, 5, 3], [3, 3, 3, 2], [2])
+        for size in ([2, 4, 5, 3], [3, 3, 3, 2])
     )
-    large = any_layers.mirrored(any_layers.enlarged(x), 1)
-    wanted = tf.nn.conv2d(large, kernel, 1, "VALID") + bias
-    found = any_layers.enlarged_convolution(x, kernel, bias)
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    large = tf.image.resize(x, [8, 10])
+    wanted = tf.nn.conv2d(large, kernel, 1, "VALID")
+    found = operations.enlarged_convolution(x, kernel)
+    assert found.shape == (2, 8, 10, 2)
+    np.testing.assert_allclose(found[:, 1:-1, 1:-1], wanted, atol=1e-5)
+
+
+def test_spread_gives_the_same_on_each_backend(monkeypatch):
+    x = np.arange(2 * 3 * 4 * 8, dtype="float32").reshape(2, 3, 4, 8)
+    in_tensorflow = operations.spread(x)
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    np.testing.assert_array_equal(operations.spread(x), in_tensorflow)
+
+
+def test_gradients_pass_where_values_are_cut(network):
+    code = network.code(picture(20, 31))
+    bias = network.convolutions["decoder_rgb"].bias
+    before = bias.numpy()
+    bias.assign(before + 9)  # far above white
+    try:
+        with tf.GradientTape() as tape:
+            result = network(picture(16, 16), code)
+            total = tf.reduce_sum(result)
+        assert (result.numpy() == 1).all()
+        np.testing.assert_allclose(tape.gradient(total, bias.value), [256.0] * 3)
+    finally:
+        bias.assign(before)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 9), (33, 48)])
@@ -119,7 +125,7 @@ def test_the_result_has_the_colours_of_the_style(network):
 
 
 @pytest.mark.parametrize(
-    ("size", "pixels"), [((331, 264), 64_000), ((250, 517), 90_000)]
+    ("size", "pixels"), [((331, 264), 40_000), ((250, 517), 60_000)]
 )
 def test_tiles_make_the_same_picture(network, size, pixels):
     content, code = picture(*size), network.code(picture(96, 64, 1))
@@ -128,7 +134,7 @@ def test_tiles_make_the_same_picture(network, size, pixels):
     grid = choose_grid(passes.working_size(size), passes.field, pixels)
     assert len(grid) >= 3
     tiled = passes.by_tiles(content, code, grid)
-    np.testing.assert_allclose(tiled, apply_network(network, content, code), atol=3e-5)
+    np.testing.assert_allclose(tiled, apply_network(network, content, code), atol=5e-5)
 
 
 def test_strength_goes_from_the_photograph_to_the_style(network):
@@ -151,8 +157,8 @@ def test_several_styles_are_blended_by_their_weights(network):
 
 
 def test_mixed_codes_are_weighted_means():
-    codes = [{"modulation": tf.constant([[1.0]])}, {"modulation": tf.constant([[3.0]])}]
-    assert float(mixed(codes, [0.25, 0.75])["modulation"][0, 0]) == 2.5
+    codes = [{"mean_deep": tf.constant([[1.0]])}, {"mean_deep": tf.constant([[3.0]])}]
+    assert float(mixed(codes, [0.25, 0.75])["mean_deep"][0, 0]) == 2.5
 
 
 def test_each_region_takes_its_style(network):
@@ -238,7 +244,8 @@ def test_the_network_runs_in_bfloat16(network):
     half.set_weights(network.get_weights())
     content, style = picture(48, 64), picture(32, 48, 1)
     found = half(content, half.code(style)).numpy()
-    np.testing.assert_allclose(found, network(content, network.code(style)), atol=0.06)
+    wanted = network(content, network.code(style)).numpy()
+    assert 1e-5 < np.abs(found - wanted).mean() < 0.1
 
 
 def test_large_pictures_are_computed_by_tiles_however_much_memory_there_is(
@@ -248,4 +255,4 @@ def test_large_pictures_are_computed_by_tiles_however_much_memory_there_is(
     whole = apply_network(network, content, code)
     monkeypatch.setattr(network.passes, "most_pixels", 90_000)
     monkeypatch.setattr(network.passes, "whole", None)
-    np.testing.assert_allclose(apply_network(network, content, code), whole, atol=1e-5)
+    np.testing.assert_allclose(apply_network(network, content, code), whole, atol=5e-5)

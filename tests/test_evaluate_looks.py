@@ -291,6 +291,9 @@ def test_microast_is_the_same_network_in_pytorch(shared):
     microast = load_script("microast")
     if not microast.WEIGHTS.is_file():
         pytest.skip(f"needs {microast.WEIGHTS}")
-    photo, style = draw(61, 83, (40, 30, 24)), draw(64, 66, (9, 9, 9))
-    in_torch = microast.InTorch(microast.WEIGHTS)(photo, style)
-    np.testing.assert_allclose(in_torch, microast.published()(photo, style), atol=1e-4)
+    photo, style = draw(64, 84, (40, 30, 24)), draw(64, 68, (9, 9, 9))
+    in_torch = microast.InTorch(microast.WEIGHTS)(photo, style)[0]
+    # Beyond the border, features are continued in another way; 9 pixels see that.
+    inner = np.s_[9:-9, 9:-9]
+    found = microast.stylize(photo, style)
+    np.testing.assert_allclose(found[inner], in_torch[inner], atol=1e-4)

@@ -14,11 +14,8 @@ import tfstyle
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.blends import PRESET_FILES, parse_blend
-from tfstyle.networks.layers import (
-    ConditionalInstanceNormalization,
-    convolution_to_rgb,
-    enlarged_convolution,
-)
+from tfstyle.networks.layers import ConditionalInstanceNormalization
+from tfstyle.networks.operations import convolution_to_rgb, repeated_convolution
 from tfstyle.networks.style_net import (
     StyleNet,
     load_network,
@@ -109,8 +106,10 @@ def test_call_gives_styles_that_differ_and_blends_between_them(network):
 def test_field_holds_all_that_a_pixel_depends_on(blocks):
     network = small_network(blocks=blocks, width=2)
     images, side = noise(1, 128, 128, 3), 128
-    # Without normalisation, which looks at the whole picture.
-    run = tf.function(lambda x: network.run(x, lambda i, features: features + 0.1))
+    # With given moments: a picture's own depend on all of its pixels.
+    run = tf.function(
+        lambda x: network.with_moments(x, network.blend("a"), lambda i, _: (-0.1, 0.25))
+    )
     before = run(images).numpy()
     for y in (62, 63, 64, 65):
         changed = images.copy()
@@ -207,15 +206,12 @@ def test_convolution_to_rgb_is_a_plain_convolution(network, size):
     np.testing.assert_allclose(found, network.last(padded), atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(8, 10), (7, 9)])
-def test_enlarged_convolution_is_a_plain_convolution_of_repeated_values(network, size):
+def test_repeated_convolution_is_a_plain_convolution_of_repeated_values(network):
     x = noise(1, 4, 5, network.convolutions[-2].kernel.shape[2])
     large = x.repeat(2, axis=1).repeat(2, axis=2)
     padded = np.pad(large, [[0, 0], [1, 1], [1, 1], [0, 0]], "symmetric")
-    wanted = network.convolutions[-2](padded)[:, : size[0], : size[1]]
-    kernel = network.convolutions[-2].kernel
-    found = enlarged_convolution(x, kernel, tf.constant(size))
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    found = repeated_convolution(x, network.convolutions[-2].kernel)
+    np.testing.assert_allclose(found, network.convolutions[-2](padded), atol=1e-5)
 
 
 def test_bundled_styles_are_those_of_their_record():

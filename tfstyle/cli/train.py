@@ -70,8 +70,8 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "from",
-                "The network for any style to begin with: 'any', or what an earlier "
-                "training made.",
+                "The network for any style to begin with: 'any', which comes with "
+                "tfstyle, or what an earlier training made.",
                 NETWORK,
             ),
             argument(

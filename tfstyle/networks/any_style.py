@@ -1,16 +1,15 @@
 """A feed-forward network for any style: it takes a photograph and a painting.
 
-A frozen encoder, the first layers of a VGG-19 of few channels, gives features of both.
-At three depths, the photograph's features are given the painting's mean and covariance
-(whitening and colouring, Li et al. 2017, "Universal Style Transfer via Feature
-Transforms"), and a slim decoder draws a picture from the three. How the decoder draws
-depends on the painting too: a small network turns its statistics into a factor and an
-offset for each channel of the decoder, like the modulator of MicroAST (Wang et al.
-2023).
+MicroAST (Wang et al. 2023, "MicroAST: Towards Super-Fast Ultra-Resolution Arbitrary
+Style Transfer"). Two small encoders give features of the photograph and of the painting
+at a quarter of the size. Twice, the photograph's features are given the painting's mean
+and deviation (Huang and Belongie 2017, equation 8), and go through a residual block
+whose convolutions are scaled by numbers that depend on the painting. A slim decoder
+draws the picture.
 
-A painting is known by its code only: means, square roots of covariances, factors and
-offsets. A code is computed once and serves every photograph, and the mean of codes is
-a style between styles.
+A painting is known by its code only: means, deviations and scales, 512 numbers. A code
+is computed once and serves every photograph, and the mean of codes is a style between
+styles.
 """
 
 from __future__ import annotations
@@ -23,57 +22,78 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
-from tfstyle.backbones import vgg
-from tfstyle.backbones.base import preprocess
 from tfstyle.errors import UsageError
 from tfstyle.images import load_image, resize_image
 from tfstyle.images.masks import assign_styles, read_mask
-from tfstyle.networks import any_layers as layers
-from tfstyle.networks.any_apply import STRIDE, AnyPasses
-from tfstyle.networks.apply import Painter, apply_network, stylized
+from tfstyle.images.tiles import Field, Grid
+from tfstyle.networks.apply import (
+    MomentsOf,
+    Painter,
+    Passes,
+    apply_network,
+    stylized,
+)
 from tfstyle.networks.blends import MOST_SCALE
 from tfstyle.networks.network_files import write_preset
+from tfstyle.networks.operations import (
+    convolution_to_rgb,
+    enlarged_convolution,
+    mirrored,
+    mirrored_indices,
+    moments,
+)
 from tfstyle.stylizer.pictures import scale_of_each, weighted_sources
-
-TAPS = {"block2_conv1": 48, "block3_conv1": 96, "block4_conv1": 128}
-"""The layers whose features get the painting's statistics, with their channels."""
 
 STYLE_SIZE = 256
 """Longest side in pixels at which a painting is looked at."""
 
-_DESCRIBED = {"block1_conv1": 16, **TAPS}
-_ENCODER = dict(
-    zip(
-        vgg.convolutions((2, 2, 4, 1)),
-        (16, 32, 48, 48, 96, 64, 64, 64, 128),
-        strict=True,
-    )
-)
-_DEEP, _MIDDLE, _FINE, _LAST, _HIDDEN = 96, 64, 32, 16, 128
-# Name: size of the kernel, channels in and out.
-_DECODER = {
-    "deep": (3, TAPS["block4_conv1"], _DEEP),
-    **{f"deep_{i}": (3, _DEEP, _DEEP) for i in range(4)},
-    "deep_to_middle": (1, _DEEP, _MIDDLE),
-    "middle": (1, TAPS["block3_conv1"], _MIDDLE),
-    **{f"middle_{i}": (3, _MIDDLE, _MIDDLE) for i in range(4)},
-    "middle_to_fine": (3, _MIDDLE, _FINE),
-    "fine": (1, TAPS["block2_conv1"], _FINE),
-    **{f"fine_{i}": (3, _FINE, _FINE) for i in range(2)},
-    "fine_to_last": (3, _FINE, _LAST),
-    "rgb": (5, _LAST, 3),
+STRIDE = 4
+"""Pixels between the positions of the deepest features."""
+
+_CHANNELS = 64
+_DEPTHS = ("shallow", "deep")
+_EPSILON = 1e-5  # added to variances
+
+# Name: size of the kernel, stride, channels in and out.
+_ENCODER = {
+    "first": (9, 1, 3, 16),
+    "half": (3, 2, 16, 32),
+    "half_mixed": (1, 1, 32, 32),
+    "quarter": (3, 2, 32, _CHANNELS),
+    "quarter_mixed": (1, 1, _CHANNELS, _CHANNELS),
 }
-_PLAIN = ("deep_to_middle", "middle", "fine", "rgb")  # not modulated
-_MODULATED = {name: out for name, (_, _, out) in _DECODER.items() if name not in _PLAIN}
+_BLOCKS = {
+    f"{depth}_{i}": (3, 1, _CHANNELS, _CHANNELS) for depth in _DEPTHS for i in (1, 2)
+}
+_SCALES = {
+    f"{kind}_{depth}": (3, 1, _CHANNELS, _CHANNELS)
+    for kind in ("factor", "bypass")
+    for depth in _DEPTHS
+}
+_DECODER = {
+    "half": (3, 1, _CHANNELS, 32),
+    "half_mixed": (1, 1, 32, 32),
+    "whole": (3, 1, 32, 16),
+    "whole_mixed": (1, 1, 16, 16),
+    "rgb": (9, 1, 16, 3),
+}
+LAYERS = {
+    f"{part}_{name}": shape
+    for part, shapes in {
+        "content": {**_ENCODER, **_BLOCKS},
+        "style": {**_ENCODER, **_BLOCKS, **_SCALES},
+        "decoder": {**_BLOCKS, **_DECODER},
+    }.items()
+    for name, shape in shapes.items()
+}
+"""The convolutions: size of the kernel, stride, channels in and out."""
 
 Code = Mapping[str, Any]
-"""What the network knows of a painting: ``mean_LAYER`` ``[N, C]``, ``root_LAYER``
-``[N, C, C]``, and ``modulation`` ``[N, K]``."""
-
-Moments = Mapping[str, tuple[Any, Any]]
-"""Mean ``[N, C]`` and covariance ``[N, C, C]`` by layer."""
+"""What the network knows of a painting, ``[N, 64]`` each: ``mean_DEPTH``,
+``deviation_DEPTH``, ``factor_DEPTH`` and ``bypass_DEPTH`` at two depths."""
 
 
 @keras.saving.register_keras_serializable("tfstyle")
@@ -86,10 +106,7 @@ class AnyStyleNet(keras.Model):
     """
 
     def __init__(self, *, seed: int | None = None, **kwargs: Any):
-        """Builds the network, with random weights and an encoder of zeros.
-
-        A training takes the encoder of the network that comes with tfstyle, see
-        ``take_encoder``.
+        """Builds the network with random weights.
 
         Args:
           seed: Seed of the random weights; None for Keras's own.
@@ -97,71 +114,22 @@ class AnyStyleNet(keras.Model):
         """
         super().__init__(autocast=False, **kwargs)
         seeds = keras.random.SeedGenerator(seed)
-        self.encoder, channels = {}, 3
-        for name, filters in _ENCODER.items():
-            layer = self._convolution(name, 3, channels, filters, "zeros")
-            layer.trainable = False
-            self.encoder[name], channels = layer, filters
-        self.decoder = {
-            name: self._convolution(name, *shape, _initializer(name, seeds))
-            for name, shape in _DECODER.items()
-        }
-        self.hidden = keras.layers.Dense(
-            _HIDDEN,
-            "relu",
-            kernel_initializer=keras.initializers.GlorotUniform(seeds),
-            dtype="float32",
-            name="hidden",
-        )
-        self.hidden.build((None, 2 * sum(_DESCRIBED.values())))
-        self.modulation = keras.layers.Dense(
-            2 * sum(_MODULATED.values()),
-            kernel_initializer="zeros",
-            dtype="float32",
-            name="modulation",
-        )
-        self.modulation.build((None, _HIDDEN))
+        self.convolutions = {}
+        for name, (size, stride, channels, filters) in LAYERS.items():
+            layer = keras.layers.Conv2D(
+                filters,
+                size,
+                stride,
+                kernel_initializer=keras.initializers.HeNormal(seeds),
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            layer.build((None, None, None, channels))
+            self.convolutions[name] = layer
         self.built = True
-
-    def _convolution(
-        self, name: str, size: int, channels: int, filters: int, initializer: Any
-    ) -> keras.layers.Conv2D:
-        layer = keras.layers.Conv2D(
-            filters,
-            size,
-            kernel_initializer=initializer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        layer.build((None, None, None, channels))
-        return layer
 
     def build(self, shape: Any = None) -> None:
         """Does nothing: the weights exist from the beginning, for every size."""
-
-    def take_encoder(self, other: AnyStyleNet) -> None:
-        """Copies the frozen layers of another network."""
-        for name, layer in self.encoder.items():
-            layer.set_weights(other.encoder[name].get_weights())
-
-    def features(self, images: Any) -> dict[str, Any]:
-        """Features of the layers that the network works with.
-
-        Args:
-          images: ``[N, H, W, 3]``, RGB in [0, 1].
-
-        Returns:
-          ``[N, h, w, C]`` by layer.
-        """
-        x = ops.cast(preprocess(images, "torch"), self.compute_dtype)
-        found = {}
-        for name, layer in self.encoder.items():
-            if name.endswith("conv1") and name != "block1_conv1":
-                x = ops.max_pool(x, 2, 2)
-            x = ops.relu(layer(layers.mirrored(x, 1)))
-            if name in _DESCRIBED:
-                found[name] = x
-        return found
 
     def code(self, styles: Any) -> dict[str, Any]:
         """What the network knows of paintings.
@@ -172,21 +140,18 @@ class AnyStyleNet(keras.Model):
         Returns:
           The code of each, see ``Code``.
         """
-        features = self.features(_continued(styles))
-        code, described = {}, []
-        for name in _DESCRIBED:
-            mean, covariance = layers.moments(features[name])
-            variance = layers.diagonal(covariance)
-            energy = ops.mean(variance + mean * mean, -1, keepdims=True) + 1e-6
-            described += [
-                mean / ops.sqrt(energy),
-                ops.log(variance / energy + 1e-3) / 3,
-            ]
-            if name in TAPS:
-                code[f"mean_{name}"] = mean
-                code[f"root_{name}"] = layers.roots(covariance)[0]
-        hidden = self.hidden(ops.concatenate(described, -1))
-        return {**code, "modulation": self.modulation(hidden)}
+        code = {}
+        for depth, x in self._encoded("style", styles).items():
+            mean, variance = moments(x)
+            found = {
+                "mean": mean,
+                "deviation": ops.sqrt(variance + _EPSILON),
+                "factor": moments(self._convolved(f"style_factor_{depth}", x))[0],
+                "bypass": moments(self._convolved(f"style_bypass_{depth}", x))[0],
+            }
+            for name, value in found.items():
+                code[f"{name}_{depth}"] = ops.squeeze(value, (1, 2))
+        return code
 
     def call(self, images: Any, code: Code) -> Any:
         """Stylizes pictures.
@@ -198,59 +163,62 @@ class AnyStyleNet(keras.Model):
         Returns:
           Float32, of the same shape, RGB in [0, 1].
         """
-        height, width = ops.shape(images)[1:3]
-        features = self.features(_continued(images))
-        found = {name: layers.moments(features[name]) for name in TAPS}
-        return self.decode(features, found, code)[:, :height, :width]
+        return self.with_moments(images, code, lambda i, x: moments(x))
 
-    def decode(self, features: Mapping[str, Any], moments: Moments, code: Code) -> Any:
-        """Draws pictures from features.
+    def with_moments(self, images: Any, code: Code, moments_of: MomentsOf) -> Any:
+        """``call`` with other moments of features than each picture's own.
 
         Args:
-          features: Of pictures, or of a tile of one, from ``features``.
-          moments: Of the whole pictures, by layer of ``TAPS``.
-          code: From ``code``.
+          images: Same as in ``call``.
+          code: Same as in ``call``.
+          moments_of: ``moments_of(i, x)`` gives mean and variance, ``[N, 1, 1, C]``,
+            of what the i-th of two transfers takes.
 
         Returns:
-          ``[N, H, W, 3]`` float32 in [0, 1].
+          Same as in ``call``.
         """
-        x = {
-            name: _transferred(features[name], moments[name], code, name)
-            for name in TAPS
-        }
-        modulation, at = {}, 0
-        both = ops.cast(code["modulation"], self.compute_dtype)[:, None, None]
-        for name, channels in _MODULATED.items():
-            modulation[name] = (
-                1 + both[..., at : at + channels],
-                both[..., at + channels : at + 2 * channels],
-            )
-            at += 2 * channels
+        known = {name: value[:, None, None] for name, value in code.items()}
+        x = self._encoded("content", images)["deep"]
+        for i, depth in enumerate(reversed(_DEPTHS)):
+            mean, variance = moments_of(i, x)
+            factor = known[f"deviation_{depth}"] / ops.sqrt(variance + _EPSILON)
+            offset = known[f"mean_{depth}"] - mean * factor
+            x = x * ops.cast(factor, x.dtype) + ops.cast(offset, x.dtype)
+            scales = known[f"factor_{depth}"], known[f"bypass_{depth}"]
+            x = self._block(f"decoder_{depth}", x, *scales)
+        for name in ("decoder_half", "decoder_whole"):
+            layer = self.convolutions[name]
+            x = enlarged_convolution(x, layer.kernel) + ops.cast(layer.bias, x.dtype)
+            x = ops.relu(self._convolved(f"{name}_mixed", ops.relu(x)))
+        height, width = ops.shape(images)[1:3]
+        layer = self.convolutions["decoder_rgb"]
+        x = convolution_to_rgb(x, layer.kernel, layer.bias)[:, :height, :width]
+        x = ops.cast(x, "float32")
+        # Gradients pass where values are cut, so that a training can bring them back.
+        return ops.clip(ops.stop_gradient(x), 0, 1) + (x - ops.stop_gradient(x))
 
-        def convolved(name: str, x: Any, enlarge: bool = False) -> Any:
-            layer = self.decoder[name]
-            if enlarge:
-                x = layers.enlarged_convolution(
-                    x, ops.cast(layer.kernel, x.dtype), ops.cast(layer.bias, x.dtype)
-                )
-            else:
-                x = layer(layers.mirrored(x, layer.kernel_size[0] // 2))
-            factor, offset = modulation.get(name, (1, 0))
-            return x * factor + offset
+    def _encoded(self, part: str, images: Any) -> dict[str, Any]:
+        """Features of pictures by depth, from an encoder."""
+        height, width = ops.shape(images)[1:3]
+        x = ops.take(images, mirrored_indices(height, STRIDE), 1)
+        x = ops.take(x, mirrored_indices(width, STRIDE), 2)
+        x = ops.cast(x, self.compute_dtype)
+        for name in _ENCODER:
+            x = ops.relu(self._convolved(f"{part}_{name}", x))
+        found = {}
+        for depth in _DEPTHS:
+            found[depth] = x = self._block(f"{part}_{depth}", x)
+        return found
 
-        def residual(prefix: str, blocks: int, x: Any) -> Any:
-            for i in range(0, 2 * blocks, 2):
-                inner = ops.relu(convolved(f"{prefix}_{i}", x))
-                x += convolved(f"{prefix}_{i + 1}", inner)
-            return x
+    def _convolved(self, name: str, x: Any) -> Any:
+        layer = self.convolutions[name]
+        return layer(mirrored(x, layer.kernel_size[0] // 2))
 
-        y = ops.relu(convolved("deep", x["block4_conv1"]))
-        y = convolved("deep_to_middle", residual("deep", 2, y))
-        y = layers.enlarged(y) + convolved("middle", x["block3_conv1"])
-        y = convolved("middle_to_fine", residual("middle", 2, y), enlarge=True)
-        y = ops.relu(y + convolved("fine", x["block2_conv1"]))
-        y = ops.relu(convolved("fine_to_last", residual("fine", 1, y), enlarge=True))
-        return ops.sigmoid(ops.cast(convolved("rgb", y), "float32"))
+    def _block(self, name: str, x: Any, factor: Any = 1.0, bypass: Any = 0.0) -> Any:
+        """A residual block of convolutions ``factor * convolved(x) + bypass * x``."""
+        factor, bypass = ops.cast(factor, x.dtype), ops.cast(bypass, x.dtype)
+        inner = ops.relu(factor * self._convolved(f"{name}_1", x) + bypass * x)
+        return x + factor * self._convolved(f"{name}_2", inner) + bypass * inner
 
     def save_to_preset(self, folder: str | os.PathLike[str]) -> None:
         """Writes the network, in float32, as a folder that ``from_preset`` reads.
@@ -414,32 +382,46 @@ def _scales(given: float | Sequence[float], styles: int) -> tuple[float, ...]:
     return scales
 
 
-def _continued(images: Any) -> Any:
-    """Pictures continued by their mirror images to whole positions of each layer."""
-    height, width = ops.shape(images)[1:3]
-    images = ops.take(images, layers.mirrored_indices(height, STRIDE), 1)
-    return ops.take(images, layers.mirrored_indices(width, STRIDE), 2)
+class AnyPasses(Passes):
+    """What applies an ``AnyStyleNet``; see ``Passes``.
 
+    Attributes:
+      code: ``code(picture)``: what the network knows of a painting.
+    """
 
-def _transferred(features: Any, moments: tuple[Any, Any], code: Code, name: str) -> Any:
-    """Features with the mean and, nearly, the covariance of a painting's."""
-    (mean, covariance), dtype = moments, features.dtype
-    change = ops.matmul(layers.roots(covariance)[1], code[f"root_{name}"])
-    offset = code[f"mean_{name}"][:, None] - ops.matmul(mean[:, None], change)
-    batch, height, width = ops.shape(features)[:3]
-    channels = features.shape[-1]
-    rows = ops.reshape(features, (batch, height * width, channels))
-    rows = ops.matmul(rows, ops.cast(change, dtype)) + ops.cast(offset, dtype)
-    return ops.reshape(rows, (batch, height, width, channels))
+    def __init__(self, network: AnyStyleNet):
+        """Traces nothing yet."""
+        names = network.code(np.zeros([1, 8, 8, 3], "float32"))
+        super().__init__(
+            network,
+            {name: tf.TensorSpec([1, _CHANNELS]) for name in names},
+            # The encoder sees 23 pixels far; at a quarter of the size, the decoder's
+            # convolutions see 5, at half of the size 1, and at the whole 4.
+            Field(STRIDE, 52, 52),
+            strides=(STRIDE, STRIDE),
+            # Three features of the first convolution's shape, with their borders.
+            bytes_per_pixel=56.0 * tf.as_dtype(network.compute_dtype).size,
+            # Lets a picture of any size be made in 3 GB.
+            most_pixels=6e6,
+        )
+        picture = tf.TensorSpec([1, None, None, 3])
+        self.code = tf.function(
+            network.code, input_signature=[picture], autograph=False
+        )
 
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """See ``Passes``."""
+        height, width = (len(mirrored_indices(side, STRIDE)) for side in size)
+        return height, width
 
-def _initializer(name: str, seeds: Any) -> Any:
-    """Blocks begin near the identity, and pictures near grey."""
-    if name == "rgb":
-        return keras.initializers.VarianceScaling(0.1, seed=seeds)
-    if name[-1] in "13":
-        return keras.initializers.VarianceScaling(0.2, seed=seeds)
-    return keras.initializers.HeNormal(seeds)
+    def by_tiles(self, picture: np.ndarray, style: Any, grid: Grid) -> np.ndarray:
+        """See ``Passes``."""
+        height, width = picture.shape[1:3]
+        rows, columns = (
+            np.asarray(mirrored_indices(side, STRIDE)) for side in (height, width)
+        )
+        whole = super().by_tiles(picture[:, rows][:, :, columns], style, grid)
+        return whole[:, :height, :width]
 
 
 def mixed(codes: Sequence[Code], shares: Sequence[float]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -14,11 +14,9 @@ from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
 from tfstyle.images.masks import protected, read_protection
 from tfstyle.images.tiles import Field, Grid, Span, choose_grid
+from tfstyle.networks.operations import moments
 from tfstyle.options import APPLY_COLORS
 from tfstyle.stylizer.memory import RUNTIME, memory_limit
-
-if TYPE_CHECKING:
-    from tfstyle.networks.style_net import StyleNet
 
 Painter: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Gives pictures ``[N, H, W, 3]``, float32 in [0, 1], a style."""
@@ -28,132 +26,125 @@ _COPIES = 3  # of the picture: input, result, and one to be written
 Moments: TypeAlias = tuple[tuple[tf.Tensor, tf.Tensor], ...]
 """Mean and variance of what each normalisation takes, from the first one on."""
 
+MomentsOf: TypeAlias = Callable[[int, Any], tuple[Any, Any]]
+"""Gives mean and variance ``[N, 1, 1, C]`` of what the i-th normalisation takes."""
 
-class NetworkPasses(Protocol):
-    """What applies a network to a picture ``[1, H, W, 3]``.
 
-    Attributes:
-      field: How far the network sees around a pixel, in multiples of its stride.
-      bytes_per_pixel: The most that a pass takes, per pixel of the picture.
-      most_pixels: Larger pictures are computed by tiles, however much memory there is.
-      least_side: The shortest side of a picture in pixels.
-    """
+class Network(Protocol):
+    """A network that normalises features by their mean and variance on its way."""
 
-    field: Field
-    bytes_per_pixel: float
-    most_pixels: float
-    least_side: int
-
-    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of what is computed for a picture of a size."""
+    def __call__(self, images: Any, style: Any) -> Any:
+        """Gives pictures ``[N, H, W, 3]`` a style."""
         ...
 
-    def whole(self, picture: Any, blend: Any) -> tf.Tensor:
-        """The network's result."""
-        ...
-
-    def by_tiles(self, picture: np.ndarray, blend: Any, grid: Grid) -> np.ndarray:
-        """Equals ``whole``, except for rounding; the grid is of ``working_size``."""
+    def with_moments(self, images: Any, style: Any, moments_of: MomentsOf) -> Any:
+        """The same, where ``moments_of(i, x)`` gives the moments at the i-th place."""
         ...
 
 
 class Passes:
-    """What applies a ``StyleNet``; each function is traced once a shape.
+    """What applies a network to a picture ``[1, H, W, 3]``; traced when first needed.
 
     Attributes:
-      field: See ``NetworkPasses``.
-      bytes_per_pixel: See ``NetworkPasses``.
-      most_pixels: Infinite, because tiles take a pass for each normalisation.
-      least_side: Less cannot be reflected at each convolution.
+      field: How far the network sees around a pixel, in multiples of its stride.
       strides: The stride of the features that each normalisation takes.
-      whole: ``whole(picture, blend)``: the network, for a picture of any size.
-      tile: ``tile(crop, blend, moments)``: the network with given moments of every
+      bytes_per_pixel: The most that a pass takes, per pixel of the picture.
+      least_side: The shortest side of a picture in pixels.
+      most_pixels: Larger pictures are computed by tiles, however much memory there is.
+      whole: ``whole(picture, style)``: the network, for a picture of any size.
+      tile: ``tile(crop, style, moments)``: the network with given moments of every
         normalisation.
-      tile_moments: ``tile_moments(crop, blend, begin, end, known)``: the moments of
+      tile_moments: ``tile_moments(crop, style, begin, end, known)``: the moments of
         the next normalisation after those that are known, over the features from
         ``begin`` to ``end``. Traced for each number of known moments.
     """
 
-    most_pixels = math.inf
-    least_side = 6
+    def __init__(
+        self,
+        network: Network,
+        style: Any,
+        field: Field,
+        strides: Sequence[int],
+        bytes_per_pixel: float,
+        least_side: int = 1,
+        most_pixels: float = math.inf,
+    ):
+        """Traces nothing yet.
 
-    def __init__(self, network: StyleNet):
-        """Traces nothing yet."""
-        self._network = network
-        # Two borders of 4; 1, 2, 2 and 1 of the convolutions beside the blocks; up to 7
-        # where an enlargement rounds.
-        reach = 17 + 8 * network.blocks
-        self.field = Field(stride=4, before=reach, after=reach)
-        self.strides = (1, 2, *[4] * (1 + 2 * network.blocks), 2, 1)
-        # Two or three tensors of the first convolution's shape are held at a time.
-        size = tf.as_dtype(network.compute_dtype).size
-        self.bytes_per_pixel = 2.75 * network.width * size
+        Args:
+          network: The network.
+          style: Describes what the network takes as style: a spec, or several by name.
+          field: See the attribute.
+          strides: See the attribute.
+          bytes_per_pixel: See the attribute.
+          least_side: See the attribute.
+          most_pixels: See the attribute.
+        """
+        self.field, self.strides = field, tuple(strides)
+        self.bytes_per_pixel, self.least_side = bytes_per_pixel, least_side
+        self.most_pixels, self._style = most_pixels, style
 
-        def tile(crop: tf.Tensor, blend: tf.Tensor, moments: Moments) -> tf.Tensor:
-            return network.run(
-                crop, lambda i, x: network.norms[i].normalized(x, blend, *moments[i])
-            )
+        def tile(crop: tf.Tensor, style: Any, of_all: Moments) -> tf.Tensor:
+            return network.with_moments(crop, style, lambda i, x: of_all[i])
 
         def tile_moments(
             crop: tf.Tensor,
-            blend: tf.Tensor,
+            style: Any,
             begin: tf.Tensor,
             end: tf.Tensor,
             known: Moments,
         ) -> tuple[tf.Tensor, tf.Tensor]:
             found = []
 
-            def normalize(i: int, x: tf.Tensor) -> tf.Tensor:
-                if i == len(known):
-                    core = x[:, begin[0] : end[0], begin[1] : end[1]]
-                    found.append(network.norms[i].moments(core))
-                if i >= len(known):
-                    return x  # nothing asks for what comes after
-                return network.norms[i].normalized(x, blend, *known[i])
+            def moments_of(i: int, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                if i < len(known):
+                    return known[i]
+                found.append(moments(x[:, begin[0] : end[0], begin[1] : end[1]]))
+                return found[-1]
 
-            network.run(crop, normalize)
-            return found[0]
+            network.with_moments(crop, style, moments_of)
+            return found[0]  # nothing asks for what comes after
 
-        specs = (
-            tf.TensorSpec([1, None, None, 3]),
-            tf.TensorSpec([1, len(network.style_names)]),
+        self.whole = tf.function(
+            lambda picture, style: network(picture, style),
+            input_signature=(tf.TensorSpec([1, None, None, 3]), style),
+            autograph=False,
         )
-        self.whole = tf.function(network.call, input_signature=specs, autograph=False)
         self.tile = tf.function(tile, autograph=False)
         self.tile_moments = tf.function(tile_moments, autograph=False)
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """See ``NetworkPasses``."""
+        """Height and width of what is computed for a picture of a size."""
         return size
 
-    def by_tiles(self, picture: np.ndarray, blend: Any, grid: Grid) -> np.ndarray:
-        """Equals the whole picture's result, except for rounding.
+    def by_tiles(self, picture: np.ndarray, style: Any, grid: Grid) -> np.ndarray:
+        """Equals ``whole``, except for rounding; the grid is of ``working_size``.
 
         Each normalisation needs the mean and the variance of the whole picture, which
         depend on those of earlier ones. So each takes a pass of its own over all tiles.
         """
-        blend = tf.convert_to_tensor(blend, tf.float32)
+        style = tf.nest.map_structure(
+            lambda spec, value: tf.convert_to_tensor(value, spec.dtype),
+            self._style,
+            style,
+        )
         known: Moments = ()
-        for stage in range(len(self._network.norms)):
-            known += (self._moments(picture, blend, grid, stage, known),)
-        return assembled(picture, grid, lambda crop: self.tile(crop, blend, known))
+        for stride in self.strides:
+            known += (self._moments(picture, style, grid, stride, known),)
+        return assembled(picture, grid, lambda crop: self.tile(crop, style, known))
 
     def _moments(
-        self,
-        picture: np.ndarray,
-        blend: tf.Tensor,
-        grid: Grid,
-        stage: int,
-        known: Moments,
+        self, picture: np.ndarray, style: Any, grid: Grid, stride: int, known: Moments
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of what a normalisation takes, over all tiles."""
         sizes, means, variances = [], [], []
         for row, column in grid:
-            begin, end = core_features((row, column), self.strides[stage])
+            places = core_features((row, column), stride)
             crop = cropped(picture, grid, row, column)
-            places = tf.constant(begin), tf.constant(end)
-            mean, variance = self.tile_moments(crop, blend, *places, known)
-            sizes.append(math.prod(end - begin))
+            mean, variance = self.tile_moments(
+                crop, style, *map(tf.constant, places), known
+            )
+            sizes.append(math.prod(places[1] - places[0]))
             means.append(mean.numpy().astype("float64"))
             variances.append(variance.numpy().astype("float64"))
         shares = np.array(sizes)[:, None, None, None, None] / sum(sizes)
@@ -182,7 +173,7 @@ def apply_network(
     Raises:
       UsageError: If the pictures are too small, or there is not enough memory.
     """
-    passes: NetworkPasses = network.passes
+    passes: Passes = network.passes
     size = pictures.shape[1:3]
     if min(size) < passes.least_side:
         raise UsageError(

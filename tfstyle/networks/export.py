@@ -31,6 +31,7 @@ from tfstyle.networks.formats import (
     write_onnx,
     write_saved_model,
 )
+from tfstyle.networks.operations import moments
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS
 
@@ -157,14 +158,9 @@ class _ServedNetwork(tf.Module):
 
 def _portable(network: StyleNet) -> Callable[..., tf.Tensor]:
     """The network of operations that every runtime has."""
-
-    def run(images: tf.Tensor, blend: tf.Tensor | np.ndarray) -> tf.Tensor:
-        norms, blend = network.norms, tf.convert_to_tensor(blend)
-        return network.run(
-            images, lambda i, x: norms[i].normalized(x, blend, *norms[i].moments(x))
-        )
-
-    return run
+    return lambda images, blend: network.with_moments(
+        images, tf.convert_to_tensor(blend), lambda i, x: moments(x)
+    )
 
 
 def _write_keras(

@@ -24,18 +24,25 @@ import tensorflow as tf
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.images import load_image
+from tfstyle.images.tiles import Field
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.losses.perceptual import PerceptualLoss
 from tfstyle.networks.any_style import AnyStyleNet
-from tfstyle.networks.apply import Painter, Passes, apply_network, stylized
-from tfstyle.networks.blends import ANY, BUNDLED, blend_weights, network_path
-from tfstyle.networks.layers import (
-    ConditionalInstanceNormalization,
-    convolution_to_rgb,
-    enlarged_convolution,
-    mirrored,
+from tfstyle.networks.apply import (
+    MomentsOf,
+    Painter,
+    Passes,
+    apply_network,
+    stylized,
 )
+from tfstyle.networks.blends import ANY, BUNDLED, blend_weights, network_path
+from tfstyle.networks.layers import ConditionalInstanceNormalization
 from tfstyle.networks.network_files import checked_shape, read_network, write_preset
+from tfstyle.networks.operations import (
+    convolution_to_rgb,
+    mirrored,
+    repeated_convolution,
+)
 from tfstyle.networks.training_loss import TrainingLoss
 from tfstyle.options import TrainingOptions
 
@@ -247,18 +254,29 @@ class StyleNet(keras.Model):
         """
         if blend is None:
             blend = tf.one_hot([0], len(self.style_names))
-        return self.run(images, lambda i, x: self.norms[i](x, blend))
+        return self._run(images, lambda i, x: self.norms[i](x, blend))
 
-    def run(self, images: tf.Tensor, normalize: Normalize) -> tf.Tensor:
-        """``call`` with another normalisation than by each picture's own statistics.
+    def with_moments(
+        self, images: tf.Tensor, blend: Any, moments_of: MomentsOf
+    ) -> tf.Tensor:
+        """``call`` with other moments than each picture's own, or in plain operations.
 
         Args:
           images: Same as in ``call``.
-          normalize: ``normalize(i, x)`` takes the place of the i-th normalisation.
+          blend: Same as in ``call``.
+          moments_of: ``moments_of(i, x)`` gives mean and variance, ``[N, 1, 1, C]``,
+            of what the i-th normalisation takes.
 
         Returns:
           Same as in ``call``.
         """
+        return self._run(
+            images,
+            lambda i, x: self.norms[i].normalized(x, blend, *moments_of(i, x)),
+        )
+
+    def _run(self, images: tf.Tensor, normalize: Normalize) -> tf.Tensor:
+        """``normalize(i, x)`` takes the place of the i-th normalisation."""
         stages = iter(range(len(self.convolutions)))
 
         def stage(x: tf.Tensor, activation: Callable = tf.nn.relu) -> tf.Tensor:
@@ -274,7 +292,9 @@ class StyleNet(keras.Model):
         for _ in range(self.blocks):
             x += stage(stage(x), activation=tf.identity)
         for i in stages:
-            x = enlarged_convolution(x, self.convolutions[i].kernel, sizes.pop())
+            height, width = tf.unstack(sizes.pop())
+            x = repeated_convolution(x, self.convolutions[i].kernel)
+            x = x[:, :height, :width]
             x = tf.nn.relu(normalize(i, x))
         x = convolution_to_rgb(x, self.last.kernel, self.last.bias)
         return tf.sigmoid(tf.cast(x, tf.float32))
@@ -375,7 +395,18 @@ class StyleNet(keras.Model):
     @functools.cached_property
     def passes(self) -> Passes:
         """What applies the network to pictures of any size."""
-        return Passes(self)
+        # Two borders of 4; 1, 2, 2 and 1 of the convolutions beside the blocks; up to 7
+        # where an enlargement rounds.
+        reach, blocks = 17 + 8 * self.blocks, [4] * (2 * self.blocks)
+        return Passes(
+            self,
+            tf.TensorSpec([1, len(self.style_names)]),
+            Field(stride=4, before=reach, after=reach),
+            strides=(1, 2, 4, *blocks, 2, 1),
+            # Two or three tensors of the first convolution's shape at a time.
+            bytes_per_pixel=2.75 * self.width * tf.as_dtype(self.compute_dtype).size,
+            least_side=6,  # less cannot be reflected at each convolution
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__`` that ``.keras`` files and presets keep."""

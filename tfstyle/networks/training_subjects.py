@@ -142,7 +142,7 @@ class AnyStyle:
 
         Args:
           styles: A folder of paintings, searched to any depth, or a list of pictures.
-          start: What ``load_network`` reads; None for random weights.
+          start: What ``load_network`` reads; None for what comes with tfstyle.
           options: The options of the training.
           warn: Called once for each painting that cannot be read.
         """
@@ -172,10 +172,7 @@ class AnyStyle:
                 f"start={self._start}: is no network for any style; give 'any', or "
                 "one that tfstyle train made with style_folder"
             )
-        if self._start is None:
-            network.take_encoder(known)
-        else:
-            network.set_weights(known.get_weights())
+        network.set_weights(known.get_weights())
         return network
 
     def example(self, number: int, photo: np.ndarray) -> tuple[np.ndarray, Any]:
