@@ -38,8 +38,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 30.0
 class Stylizer:
     """Stylizes pictures with one set of options, as often as it is called.
 
-    The network is built and its weights are read at the first call. Later calls with
-    pictures of a size that it has seen trace no graph.
+    The network is built and its weights are read at the first call. Later calls, with
+    pictures of any size, trace no graph, unless the picture is computed by tiles.
 
     Example:
       >>> stylizer = tfstyle.Stylizer(size=768, style_weight=2.0)
