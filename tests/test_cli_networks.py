@@ -212,6 +212,21 @@ def test_apply_keeps_a_folder_of_results_to_its_settings(run, refused, folder, m
     assert run(*apply)[0] == 0
 
 
+def test_apply_keeps_a_folder_of_results_to_its_preset_folder(
+    run, refused, folder, model
+):
+    network = StyleNet.from_preset("model.keras")
+    network.save_to_preset("own")
+    Path("in").mkdir()
+    save_image(load_image("content.png"), "in/a.png")
+    apply = ("apply", "--model=own", "--content=in", "--output=out")
+    assert run(*apply)[0] == 0
+    network.last.bias.assign([0.0, 0.0, 0.0])
+    network.save_to_preset("own")
+    code, line = refused(*apply)
+    assert code == 2 and "out: was begun with other settings: model" in line
+
+
 def test_apply_goes_on_after_a_name_that_did_not_exist(run, folder, model):
     Path("in").mkdir()
     for name in ("in/a.png", "in/b.png"):

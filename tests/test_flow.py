@@ -110,11 +110,12 @@ def test_find_motion_does_not_trust_a_flash_or_a_cut():
 
 def test_flicker_is_the_root_of_the_mean_square():
     picture = texture(HEIGHT, WIDTH)
-    grey = np.full_like(picture, 0.5)
-    assert flow.flicker([picture] * 3, [grey] * 3) == 0
+    still, grey = flow.find_motion(picture, picture), np.full_like(picture, 0.5)
+    assert flow.frame_flicker(grey, grey, still) == 0
     lighter = grey + np.array([0.1, 0, 0], "float32")
-    found = flow.flicker([picture] * 3, iter([grey, lighter, lighter]))
-    assert found == pytest.approx(0.1 / math.sqrt(3) / 2, abs=1e-6)
+    found = flow.frame_flicker(lighter, grey, still)
+    assert found == pytest.approx(0.1 / math.sqrt(3), abs=1e-6)
+    assert flow.mean_flicker(iter([0.0, found])) == pytest.approx(found / 2)
 
 
 def test_flicker_leaves_out_what_is_not_consistent(scene):

@@ -19,7 +19,7 @@ from tfstyle.errors import ImageError, TfstyleError, UsageError
 from tfstyle.extras import import_extra
 from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.images.folder import picture_files
-from tfstyle.networks.blends import TRAINED
+from tfstyle.networks.blends import files_of_network
 from tfstyle.options.identity import SETTINGS, check_results, settings_text
 from tfstyle.options.provenance import PICTURES, Origin, origin_of
 from tfstyle.stylizer.pictures import weighted_sources
@@ -300,10 +300,11 @@ def result_folder(
 
 
 def _content(path: str) -> str:
-    """The SHA-256 of a file that an option names; a text that names none, as it is."""
-    file = pathlib.Path(path)
-    file = file / TRAINED if file.is_dir() else file
-    return files.sha256(file) if file.is_file() else path
+    """The SHA-256 of what an option names; a text that names no file, as it is."""
+    found = files_of_network(path) if pathlib.Path(path).exists() else []
+    if not found or not all(file.is_file() for file in found):
+        return path
+    return "".join(map(files.sha256, found))
 
 
 def save_or_rescue(picture: np.ndarray, file: str, metadata: Mapping[str, str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -141,23 +140,6 @@ def _trust(frame: np.ndarray, warped: np.ndarray, consistent: np.ndarray) -> np.
     soft = cv2.GaussianBlur(core, (5, 5), 0)
     differs = cv2.GaussianBlur(np.abs(frame - warped)[0].max(-1), (0, 0), 1.5)
     return (soft * np.exp(-np.square(differs / _SAME)))[None, ..., None]
-
-
-def flicker(frames: Iterable[np.ndarray], stylized: Iterable[np.ndarray]) -> float:
-    """Measures how much a stylized film changes beyond the motion of the film itself.
-
-    Args:
-      frames: The film's frames, each float32 ``[1, H, W, 3]`` in [0, 1].
-      stylized: As many stylized frames of the same shape.
-
-    Returns:
-      The mean of ``frame_flicker`` over all pairs of neighbours, in [0, 1].
-    """
-    pairs = itertools.pairwise(zip(frames, stylized, strict=True))
-    return mean_flicker(
-        frame_flicker(after, before, find_motion(frame, previous))
-        for (previous, before), (frame, after) in pairs
-    )
 
 
 def frame_flicker(picture: np.ndarray, previous: np.ndarray, motion: Motion) -> float:
