@@ -47,7 +47,7 @@ from tfstyle.networks.operations import (
 )
 from tfstyle.stylizer.pictures import scale_of_each, weighted_sources
 
-STYLE_SIZE = 256
+STYLE_SIZE = 384
 """Longest side in pixels at which a painting is looked at."""
 
 STRIDE = 4
