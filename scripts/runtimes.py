@@ -5,24 +5,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import microast
 import numpy as np
-import tensorflow as tf
 
 from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.apply import apply_network
 from tfstyle.networks.export import export_network
-from tfstyle.networks.formats import (
-    Run,
-    call_onnx,
-    run_litert,
-    run_onnx,
-    run_saved_model,
-)
+from tfstyle.networks.formats import Call, call_litert, call_onnx, call_saved_model
 from tfstyle.networks.layers import ConditionalInstanceNormalization
 from tfstyle.networks.style_net import StyleNet
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Stylizes a picture ``[1, H, W, 3]``."""
 
 
 def runtimes(network: StyleNet, folder: pathlib.Path) -> dict[str, Run]:
@@ -42,15 +39,17 @@ def runtimes(network: StyleNet, folder: pathlib.Path) -> dict[str, Run]:
         ),
     }
     export_network(network, folder / "saved_model")
-    found["SavedModel"] = run_saved_model(folder / "saved_model" / "1")
+    saved = call_saved_model(folder / "saved_model" / "1")["serving_default"]
+    found["SavedModel"] = _of_pictures(saved)
     if has("ai_edge_litert"):
         for precision in ("float32", "int8"):
             path = folder / f"{precision}.tflite"
             export_network(network, path, "litert", precision=precision)
-            found[f"LiteRT {precision}"] = run_litert(path, os.cpu_count())
+            litert = call_litert(path, os.cpu_count())
+            found[f"LiteRT {precision}"] = _of_pictures(litert)
     if has("onnxruntime") and has("tf2onnx"):
         export_network(network, folder / "network.onnx", "onnx")
-        found["ONNX Runtime"] = run_onnx(folder / "network.onnx")
+        found["ONNX Runtime"] = _of_pictures(call_onnx(folder / "network.onnx"))
     if has("torch"):
         found["PyTorch eager"] = TorchStyleNet(network)
     return found
@@ -74,20 +73,20 @@ def any_style_runtimes(
         "tfstyle apply": lambda picture: network.painter(style)(picture),
     }
     export_network(network, folder / "saved_model")
-    saved = tf.saved_model.load(str(folder / "saved_model" / "1"))
-    found["SavedModel"] = lambda picture: saved(
-        tf.constant(picture), tf.constant(style)
-    )[0].numpy()
+    saved = call_saved_model(folder / "saved_model" / "1")["serving_default"]
+    found["SavedModel"] = _of_pictures(saved, "content", style=style)
     if has("onnxruntime") and has("tf2onnx"):
         export_network(network, folder / "network.onnx", "onnx")
         onnx = call_onnx(folder / "network.onnx")
-        found["ONNX Runtime"] = lambda picture: onnx(content=picture, style=style)[
-            "stylized"
-        ]
+        found["ONNX Runtime"] = _of_pictures(onnx, "content", style=style)
     if has("torch") and microast.WEIGHTS.is_file():
         torch = microast.InTorch(microast.WEIGHTS)
         found["MicroAST, PyTorch eager"] = lambda picture: torch(picture, style)
     return found
+
+
+def _of_pictures(call: Call, name: str = "images", **others: np.ndarray) -> Run:
+    return lambda picture: call(**{name: picture}, **others)["stylized"]
 
 
 def has(module: str) -> bool:

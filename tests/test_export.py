@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import tfstyle
 from tfstyle.errors import TfstyleError, UsageError
-from tfstyle.networks import export
+from tfstyle.networks import formats
 from tfstyle.networks.export import export_network
 from tfstyle.networks.export_optimizer import export_optimizer
 from tfstyle.networks.style_net import load_network
@@ -158,7 +158,7 @@ np.save(sys.argv[3], result)
 
 
 def test_export_network_writes_nothing_that_differs(network, tmp_path, monkeypatch):
-    monkeypatch.setitem(export.TOLERANCES, "float32", -1.0)
+    monkeypatch.setitem(formats.TOLERANCES, "float32", -1.0)
     (tmp_path / "m.keras").write_bytes(b"an earlier one")
     for format, name in (("savedmodel", "m"), ("keras", "m.keras")):
         with pytest.raises(TfstyleError, match=r"differ from the network's by 0\.0000"):
@@ -166,6 +166,17 @@ def test_export_network_writes_nothing_that_differs(network, tmp_path, monkeypat
     assert not list((tmp_path / "m").iterdir())
     assert (tmp_path / "m.keras").read_bytes() == b"an earlier one"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_check_refuses_results_that_are_no_numbers(broken):
+    examples = [{"x": np.float32([i])} for i in range(2)]
+    part = formats.Part(lambda x: {"y": x}, examples)
+    assert formats.check(lambda x: {"y": x}, part, "float32") == 0
+    with pytest.raises(TfstyleError, match=r"differ from the network's by nan"):
+        formats.check(
+            lambda x: {"y": np.where(x == broken, np.nan, x)}, part, "float32"
+        )
 
 
 def test_export_network_refuses(network, tmp_path):

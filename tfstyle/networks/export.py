@@ -5,9 +5,11 @@ Every export is read back and compared with the Keras network when it is made.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,25 +17,20 @@ import tensorflow as tf
 from tfstyle.errors import UsageError
 from tfstyle.files import replaced
 from tfstyle.networks.any_style import AnyStyleNet
-from tfstyle.networks.export_any import export_any_style
+from tfstyle.networks.export_any import ServedAnyStyle, any_style_parts
 from tfstyle.networks.formats import (
-    CHECKED_SIZES,
-    TOLERANCES,
-    Run,
-    checked_picture,
+    Part,
+    call_saved_model,
+    check,
+    checked_pictures,
     graph,
-    largest_difference,
-    run_litert,
-    run_onnx,
-    run_saved_model,
-    within,
-    write_litert,
-    write_onnx,
+    of_arrays,
+    write,
     write_saved_model,
 )
 from tfstyle.networks.operations import moments
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
-from tfstyle.options import EXPORT_FORMATS, EXPORT_PRECISIONS
+from tfstyle.options import EXPORT_FORMATS, EXPORT_PARTS, EXPORT_PRECISIONS
 
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
 
@@ -92,32 +89,55 @@ def export_network(
         )
     if precision != "float32" and format != "litert":
         raise UsageError(f"precision={precision}: {format} is written in float32 only")
+    parts_of: Callable[[Any], dict[str, Part]] = any_style_parts
+    served: Callable[[Any, int | None], Any] = ServedAnyStyle
     if isinstance(network, AnyStyleNet):
         if style_name is not None:
             raise UsageError(
                 "style_name: a network for any style has none; its exports take a "
                 "picture"
             )
-        return export_any_style(network, path, format, part, precision)
-    if part != "whole":
-        raise UsageError(f"part={part!r}: only a network for any style has parts")
-    blend = network.blend(style_name).numpy()  # a constant of the graph, not a capture
+        if part not in EXPORT_PARTS:
+            raise UsageError(f"part={part!r}: choose one of {', '.join(EXPORT_PARTS)}")
+        if part != "whole" and format in ("savedmodel", "keras"):
+            raise UsageError(
+                f"part={part!r}: {format} has the whole network; leave it out"
+            )
+    else:
+        if part != "whole":
+            raise UsageError(f"part={part!r}: only a network for any style has parts")
+        blend = network.blend(style_name).numpy()  # constant in the graph, no capture
+        parts_of = functools.partial(_parts, blend=blend)
+        served = functools.partial(_ServedNetwork, blend=blend)
+    parts, name = parts_of(network), "serving_default" if part == "whole" else part
+    module = served(network, 1 if format == "litert" else None)
     if format == "savedmodel":
-        served = _ServedNetwork(network, blend)
-        return write_saved_model(
-            served,
-            served.endpoints,
-            pathlib.Path(path),
-            lambda folder: _check(network, blend, run_saved_model(folder), precision),
-        )
-    write = {"keras": _write_keras, "litert": _write_litert, "onnx": _write_onnx}
+
+        def check_all(saved: pathlib.Path) -> float:
+            calls = call_saved_model(saved)
+            return max(check(calls[name], parts[name], precision) for name in parts)
+
+        folder = pathlib.Path(path)
+        return write_saved_model(module, module.endpoints, folder, check_all)
     with replaced(path) as temporary:
-        run = write[format](network, blend, temporary, precision)
-        return _check(network, blend, run, precision)
+        if format == "keras":
+            save_network(network, temporary)
+            call = of_arrays(parts_of(load_network(temporary))[name].function)
+        else:
+            traced = module.endpoints[name]
+            call = write(network, traced, temporary, format, precision)
+        return check(call, parts[name], precision)
+
+
+def _parts(network: StyleNet, blend: np.ndarray) -> dict[str, Part]:
+    """The network as its only part, by the name of its signature."""
+    examples = [{"images": picture} for picture, _ in checked_pictures()]
+    whole = Part(lambda images: {"stylized": network(images, blend)}, examples)
+    return {"serving_default": whole}
 
 
 class _ServedNetwork(tf.Module):
-    """A network's SavedModel.
+    """A network's SavedModel, whose signatures other formats get one at a time.
 
     Attributes:
       endpoints: Its signatures by name.
@@ -125,17 +145,23 @@ class _ServedNetwork(tf.Module):
         ``keras.layers.TFSMLayer`` looks for.
     """
 
-    def __init__(self, network: StyleNet, blend: np.ndarray):
+    def __init__(self, network: StyleNet, batch: int | None, blend: np.ndarray):
         super().__init__()
         self.weights = [weight.value for weight in network.weights]
-        run = _portable(network)
-        levels = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
+        pictures, levels = (
+            tf.TensorSpec([batch, None, None, 3], dtype, "images")
+            for dtype in (tf.float32, tf.uint8)
+        )
         styles = tf.TensorSpec(
-            [None, len(network.style_names)], tf.float32, name="styles"
+            [batch, len(network.style_names)], tf.float32, name="styles"
         )
 
+        def run(images: tf.Tensor, blend: tf.Tensor) -> tf.Tensor:
+            # The moments are of operations that every runtime has.
+            return network.with_moments(images, blend, lambda i, x: moments(x))
+
         def stylize(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"stylized": self.serve(images)}
+            return {"stylized": run(images, tf.constant(blend))}
 
         def stylize_uint8(images: tf.Tensor) -> dict[str, tf.Tensor]:
             result = self.serve(tf.cast(images, tf.float32) / 255)
@@ -144,57 +170,14 @@ class _ServedNetwork(tf.Module):
         def stylize_blend(images: tf.Tensor, styles: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"stylized": run(images, styles)}
 
-        self.serve = graph(lambda images: run(images, blend), _IMAGES)
+        plain = graph(stylize, pictures)
+        self.serve = graph(lambda images: plain(images)["stylized"], pictures)
         self.endpoints = {
-            "serving_default": graph(stylize, _IMAGES),
+            "serving_default": plain,
             "uint8": graph(stylize_uint8, levels),
-            "blend": graph(stylize_blend, _IMAGES, styles),
+            "blend": graph(stylize_blend, pictures, styles),
         }
 
     @tf.function(input_signature=[_IMAGES], autograph=False)
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         return self.serve(images)
-
-
-def _portable(network: StyleNet) -> Callable[..., tf.Tensor]:
-    """The network of operations that every runtime has."""
-    return lambda images, blend: network.with_moments(
-        images, tf.convert_to_tensor(blend), lambda i, x: moments(x)
-    )
-
-
-def _write_keras(
-    network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
-) -> Run:
-    save_network(network, path)
-    loaded = load_network(path)
-    return lambda images: loaded(images, blend).numpy()
-
-
-def _write_litert(
-    network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
-) -> Run:
-    run = _portable(network)
-    picture = tf.TensorSpec([1, None, None, 3], tf.float32, "images")
-    traced = graph(lambda images: {"stylized": run(images, blend)}, picture)
-    write_litert(network, traced, path, precision)
-    return run_litert(path)
-
-
-def _write_onnx(
-    network: StyleNet, blend: np.ndarray, path: pathlib.Path, precision: str
-) -> Run:
-    run = _portable(network)
-    traced = graph(lambda images: {"stylized": run(images, blend)}, _IMAGES)
-    write_onnx(traced, path)
-    return run_onnx(path)
-
-
-def _check(network: StyleNet, blend: np.ndarray, run: Run, precision: str) -> float:
-    """The largest difference on smooth and noisy pictures of several sizes."""
-    random, difference = np.random.default_rng(0), 0.0
-    for height, width in CHECKED_SIZES:
-        picture = checked_picture(random, height, width)
-        wanted = network(picture, blend).numpy()
-        difference = max(difference, largest_difference(run(picture), wanted))
-    return within(difference, TOLERANCES[precision])

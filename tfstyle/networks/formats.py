@@ -10,8 +10,8 @@ import logging
 import pathlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -23,14 +23,18 @@ from tfstyle.extras import import_extra
 TOLERANCES = {"float32": 1 / 255, "float16": 4 / 255, "int8": 48 / 255}
 """The largest difference from the Keras network's values, by precision of weights."""
 
-CHECKED_SIZES = ((37, 53), (64, 48))
-"""Heights and widths of the pictures on which exports are compared."""
-
-Run = Callable[[np.ndarray], np.ndarray]
-"""Gives pictures ``[N, H, W, 3]`` the style that is built in."""
-
 Call = Callable[..., dict[str, np.ndarray]]
 """Takes arrays by name, and gives arrays by name."""
+
+
+class Part(NamedTuple):
+    """What a network computes, whole or in part, and inputs to compare it on."""
+
+    function: Callable[..., dict[str, tf.Tensor]]
+    """Takes tensors by name, and gives tensors by name."""
+
+    examples: Sequence[dict[str, np.ndarray]]
+    """Inputs of the function, in the order of its arguments."""
 
 
 def write_saved_model(
@@ -70,24 +74,45 @@ def write_saved_model(
     return difference
 
 
-def checked_picture(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A smooth and noisy picture ``[1, H, W, 3]``, on which exports are compared."""
-    noise = random.uniform(size=[1, height, width, 3])
-    ramp = np.linspace(0, 1, width)[:, None]
-    return (0.3 * noise + 0.7 * ramp).astype("float32")
+def checked_pictures() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of smooth and noisy pictures ``[1, H, W, 3]``, to compare exports on."""
+    random = np.random.default_rng(0)
+
+    def picture(height: int, width: int) -> np.ndarray:
+        noise = random.uniform(size=[1, height, width, 3])
+        ramp = np.linspace(0, 1, width)[:, None]
+        return (0.3 * noise + 0.7 * ramp).astype("float32")
+
+    return [(picture(h, w), picture(w, h)) for h, w in ((37, 53), (64, 48))]
 
 
-def largest_difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference of what an export gives from what it should.
+def check(call: Call, part: Part, precision: str) -> float:
+    """Refuses an export whose results differ from the network's by too much.
+
+    Args:
+      call: The export.
+      part: What it should compute.
+      precision: Of its weights.
+
+    Returns:
+      The largest difference, of values near 1.
 
     Raises:
-      TfstyleError: If the shapes differ.
+      TfstyleError: If shapes differ, or a value by more than ``TOLERANCES`` has.
     """
-    if found.shape != wanted.shape:
-        raise TfstyleError(
-            f"the exported network makes {found.shape} of {wanted.shape}"
-        )
-    return float(np.abs(found - wanted).max())
+    wanted, differences = of_arrays(part.function), []
+    for inputs in part.examples:
+        results = call(**inputs)
+        for name, value in wanted(**inputs).items():
+            found = results[name]
+            if found.shape != value.shape:
+                raise TfstyleError(
+                    f"the exported network makes {found.shape} of {value.shape}"
+                )
+            largest = max(1, np.abs(value).max())
+            differences.append(np.abs(found - value).max() / largest)
+    # Python's `max` would lose NaN.
+    return within(float(np.max(differences)), TOLERANCES[precision])
 
 
 def within(difference: float, tolerance: float) -> float:
@@ -109,16 +134,33 @@ def graph(function: Callable, *specs: tf.TensorSpec) -> Any:
     return tf.function(function, input_signature=specs, autograph=False)
 
 
-def run_saved_model(path: pathlib.Path) -> Run:
-    """One version of a SavedModel, such as ``path/1``, as a function of pictures."""
-    loaded = tf.saved_model.load(str(path))
-    return lambda images: loaded(tf.constant(images)).numpy()
+def graph_like(
+    function: Callable, inputs: Mapping[str, np.ndarray], batch: int | None
+) -> Any:
+    """A ``graph`` of inputs like an example's, but of any height and width."""
+    specs = [
+        tf.TensorSpec([batch, *[None] * (value.ndim - 2), value.shape[-1]], name=name)
+        for name, value in inputs.items()
+    ]
+    return graph(
+        lambda *tensors: function(**dict(zip(inputs, tensors, strict=True))), *specs
+    )
 
 
-def run_litert(path: pathlib.Path, threads: int | None = None) -> Run:
-    """A ``.tflite`` file as a function of pictures; each new size is prepared once."""
-    run = call_litert(path, threads)
-    return lambda images: run(images=images)["stylized"]
+def of_arrays(function: Callable[..., dict[str, tf.Tensor]]) -> Call:
+    """The same function of arrays, by name."""
+
+    def call(**inputs: np.ndarray) -> dict[str, np.ndarray]:
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
+        return {name: value.numpy() for name, value in function(**tensors).items()}
+
+    return call
+
+
+def call_saved_model(path: pathlib.Path) -> dict[str, Call]:
+    """The signatures of one version of a SavedModel, such as ``path/1``, by name."""
+    signatures = tf.saved_model.load(str(path)).signatures
+    return {name: of_arrays(function) for name, function in signatures.items()}
 
 
 def call_litert(path: pathlib.Path, threads: int | None = None) -> Call:
@@ -147,12 +189,6 @@ def call_litert(path: pathlib.Path, threads: int | None = None) -> Call:
     return run
 
 
-def run_onnx(path: pathlib.Path) -> Run:
-    """An ``.onnx`` file as a function of pictures."""
-    run = call_onnx(path)
-    return lambda images: run(images=images)["stylized"]
-
-
 def call_onnx(path: pathlib.Path) -> Call:
     """An ``.onnx`` file as a function of its inputs, by name."""
     runtime = import_extra("onnxruntime", "export")
@@ -161,7 +197,18 @@ def call_onnx(path: pathlib.Path) -> Call:
     return lambda **inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def write_litert(
+def write(
+    network: keras.Model, traced: Any, path: pathlib.Path, format: str, precision: str
+) -> Call:
+    """Writes a ``graph`` of a network as ``litert`` or ``onnx``, and reads it back."""
+    if format == "litert":
+        _write_litert(network, traced, path, precision)
+        return call_litert(path)
+    _write_onnx(traced, path)
+    return call_onnx(path)
+
+
+def _write_litert(
     network: keras.Model, traced: Any, path: pathlib.Path, precision: str
 ) -> None:
     """Writes a traced function of a network as ``.tflite``."""
@@ -178,7 +225,7 @@ def write_litert(
         path.write_bytes(converter.convert())
 
 
-def write_onnx(traced: Any, path: pathlib.Path) -> None:
+def _write_onnx(traced: Any, path: pathlib.Path) -> None:
     """Writes a traced function of tensors as ``.onnx``."""
     tf2onnx = import_extra("tf2onnx", "export")
     with _quiet_converter():
