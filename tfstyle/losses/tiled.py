@@ -1,10 +1,10 @@
 """Loss and gradient of a picture of any size, tile by tile, in bounded memory.
 
-Everything that the loss needs to know of a picture is a sum over positions
-(``LossSums``), so the sums of tiles add up to those of the picture, and so do their
-gradients. The features of a tile's halo are left out of the sums. The picture's own
-border is padded by the network, as always. Hence loss and gradient equal those of the
-whole picture, seams and borders included, except for rounding.
+Everything that the loss needs to know of a picture is a sum over positions, so the sums
+of tiles add up to those of the picture, and so do their gradients. The features of a
+tile's halo are left out of the sums. The picture's own border is padded by the network,
+as always. Hence loss and gradient equal those of the whole picture, seams and borders
+included, except for rounding.
 
 A first pass adds up the statistics of the style layers. A second pass propagates the
 derivative by them back through each tile.
@@ -98,7 +98,7 @@ class TiledLoss:
         Returns:
           ``[1, rows, columns, D]``: all style layers, one after the other.
         """
-        strides, shapes = self.loss.sums.strides, self.extract.shapes(*grid.size)
+        strides, shapes = self.loss.strides, self.extract.shapes(*grid.size)
         channels = sum(shapes[layer][-1] for layer in strides)
         sides = [math.ceil(side // CELL / step) for side in grid.size]
 
@@ -133,7 +133,7 @@ class TiledLoss:
         Returns:
           Int32 ``[N, h, w, 1]``.
         """
-        strides = self.loss.sums.strides
+        strides = self.loss.strides
         shape = [query.shape[0], *(side // CELL for side in grid.size)]
 
         def columns_of(tile: _Tile) -> tf.Tensor:
@@ -172,15 +172,14 @@ class TiledLoss:
         Returns:
           The total, its gradient by ``value`` and the terms.
         """
-        sums = self.loss.sums
-        batch = tf.shape(value)[:1]
+        loss, batch = self.loss, tf.shape(value)[:1]
         statistics = self._statistics(value, grid, picture_of, targets)
-        nothing = [tf.zeros(batch, self._dtype) for _ in sums.local_names]
+        nothing = [tf.zeros(batch, self._dtype) for _ in loss.local_names]
         with tf.GradientTape() as tape:
             tape.watch(statistics)
             # The slope by the statistics does not depend on the local terms.
-            total, _ = sums.total(
-                statistics, dict(zip(sums.local_names, nothing, strict=True)), targets
+            total, _ = loss.total(
+                statistics, dict(zip(loss.local_names, nothing, strict=True)), targets
             )
         slopes = tape.gradient(total, statistics)
         positions = self._positions(grid)
@@ -194,8 +193,8 @@ class TiledLoss:
                     tape.watch(crop)
                     features = tile.cores(self.extract(picture_of(crop)))
                     here = self._targets_of(tile, targets)
-                    local = sums.local(features, here, *tile.framed_core(crop))
-                    own = sums.statistics(features, here, positions)
+                    local = loss.local(features, here, *tile.framed_core(crop))
+                    own = loss.statistics(features, here, positions)
                     slope = [share * tf.reduce_sum(term) for term in local.values()]
                     slope += [
                         tf.reduce_sum(slopes[layer] * gram)
@@ -204,7 +203,7 @@ class TiledLoss:
                     slope = tf.add_n(slope)
                 return (
                     tape.gradient(slope, crop),
-                    [local[name] for name in sums.local_names],
+                    [local[name] for name in loss.local_names],
                 )
 
             change, terms = call_in_own_graph(of_crop, tile.crop(value))
@@ -213,8 +212,8 @@ class TiledLoss:
 
         start = [empty(tf.shape(value), value.dtype), *nothing]
         gradient, *added = self._over_tiles(grid, of_tile, start)
-        local = dict(zip(sums.local_names, added, strict=True))
-        total, terms = sums.total(statistics, local, targets)
+        local = dict(zip(loss.local_names, added, strict=True))
+        total, terms = loss.total(statistics, local, targets)
         return total, gradient, terms
 
     def _statistics(
@@ -224,8 +223,8 @@ class TiledLoss:
         picture_of: Callable[[tf.Tensor], tf.Tensor],
         targets: Targets,
     ) -> dict[str, tf.Tensor]:
-        """``LossSums.statistics`` of a whole picture."""
-        layers = self.loss.sums.style_layers
+        """``PerceptualLoss.statistics`` of a whole picture."""
+        layers = list(self.loss.style_layers)
         if not layers:
             return {}
         positions = self._positions(grid)
@@ -233,7 +232,7 @@ class TiledLoss:
         def of_tile(tile: _Tile, *added: tf.Tensor) -> list[tf.Tensor]:
             features = tile.cores(self.extract(picture_of(tile.crop(value))))
             here = targets._replace(guides=tile.read_all(targets.guides))
-            statistics = self.loss.sums.statistics(features, here, positions)
+            statistics = self.loss.statistics(features, here, positions)
             return [
                 a + statistics[layer] for a, layer in zip(added, layers, strict=True)
             ]
