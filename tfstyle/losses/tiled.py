@@ -69,9 +69,32 @@ class TiledLoss:
         Where features are not kept, the content picture itself stands under ``IMAGE``
         in their place.
         """
-        if not self.loss.content_layers:
+        layers = list(self.loss.content_layers)
+        if not layers:
             return {}, {}
-        kept, norms = self._content_features(content, grid)
+        kept_layers = layers if self._keep_content else []
+        shapes, dtypes = self.extract.shapes(*grid.size), self.extract.dtypes
+        batch, count = tf.shape(content)[0], len(layers)
+
+        def of_tile(tile: _Tile, *state: tf.Tensor) -> list[tf.Tensor]:
+            features = tile.cores(self.extract(tile.crop(content)))
+            norms = [
+                norm + sum_of_squares(features[layer])
+                for norm, layer in zip(state[:count], layers, strict=True)
+            ]
+            kept = [
+                tile.write(whole, layer, features[layer])
+                for whole, layer in zip(state[count:], kept_layers, strict=True)
+            ]
+            return [*norms, *kept]
+
+        nothing = [tf.zeros([batch], self._dtype) for _ in layers]
+        nothing += [
+            empty([batch, *shapes[layer]], dtypes[layer]) for layer in kept_layers
+        ]
+        state = self._over_tiles(grid, of_tile, nothing)
+        kept = dict(zip(kept_layers, state[count:], strict=True))
+        norms = dict(zip(layers, state[:count], strict=True))
         return kept if self._keep_content else {IMAGE: content}, norms
 
     def style_statistics(
@@ -247,39 +270,6 @@ class TiledLoss:
         ]
         added = self._over_tiles(grid, of_tile, nothing)
         return dict(zip(layers, added, strict=True))
-
-    def _content_features(
-        self, content: tf.Tensor, grid: Grid
-    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        """The content layers' features, if they are kept, and their norms."""
-        layers, batch = list(self.loss.content_layers), tf.shape(content)[0]
-        shapes = self.extract.shapes(*grid.size)
-
-        def of_tile(tile: _Tile, *state: tf.Tensor) -> list[tf.Tensor]:
-            sums, kept = state[: len(layers)], state[len(layers) :]
-            features = tile.cores(self.extract(tile.crop(content)))
-            norms = [
-                n + sum_of_squares(features[layer])
-                for n, layer in zip(sums, layers, strict=True)
-            ]
-            written = [
-                tile.write(whole, layer, features[layer])
-                for whole, layer in zip(kept, layers if kept else [], strict=True)
-            ]
-            return [*norms, *written]
-
-        nothing = [tf.zeros([batch], self._dtype) for _ in layers]
-        if self._keep_content:
-            dtypes = self.extract.dtypes
-            nothing += [
-                empty([batch, *shapes[layer]], dtypes[layer]) for layer in layers
-            ]
-        state = self._over_tiles(grid, of_tile, nothing)
-        norms, kept = state[: len(layers)], state[len(layers) :]
-        return (
-            dict(zip(layers, kept, strict=False)),
-            dict(zip(layers, norms, strict=True)),
-        )
 
     def _targets_of(self, tile: _Tile, targets: Targets) -> Targets:
         """The part of the targets that belongs to the positions of a core."""
