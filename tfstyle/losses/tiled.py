@@ -121,8 +121,8 @@ class TiledLoss:
         Returns:
           ``[1, rows, columns, D]``: all style layers, one after the other.
         """
-        strides, shapes = self.loss.strides, self.extract.shapes(*grid.size)
-        channels = sum(shapes[layer][-1] for layer in strides)
+        strides = self.loss.strides
+        channels = sum(self.extract.channels[layer] for layer in strides)
         sides = [math.ceil(side // CELL / step) for side in grid.size]
 
         def of_tile(tile: _Tile, table: tf.Tensor) -> list[tf.Tensor]:
@@ -260,8 +260,8 @@ class TiledLoss:
                 a + statistics[layer] for a, layer in zip(added, layers, strict=True)
             ]
 
-        shapes, batch = self.extract.shapes(*grid.size), tf.shape(value)[0]
-        channels = [shapes[layer][-1] for layer in layers]
+        batch = tf.shape(value)[0]
+        channels = [self.extract.channels[layer] for layer in layers]
         guides = targets.guides
         regions = guides[layers[0]].shape[-1] if guides else 1
         more = int(self.loss.style_loss != "gram")  # a column of means

@@ -305,8 +305,8 @@ class Problem:
                 pictures.styles, sizes, cut.styles, steps, strict=True
             )
         ]
-        shapes = self.engine.features.shapes(512, 512)
-        channels = {layer: shapes[layer][-1] for layer in self.loss.style_layers}
+        of_layer = self.engine.features.channels
+        channels = {layer: of_layer[layer] for layer in self.loss.style_layers}
         return search_table(tables, steps, sizes, channels, pictures)
 
     def _cell_guide(self, size: Size) -> np.ndarray | None:
