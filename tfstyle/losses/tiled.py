@@ -42,11 +42,10 @@ class TiledLoss:
     Attributes:
       loss: The loss, over a ``FeatureExtractor``.
       extract: The ``FeatureExtractor``.
-      halo: What must lie around a tile's core, and the coarsest stride.
     """
 
     def __init__(self, loss: PerceptualLoss, *, keep_content: bool = True):
-        """Finds out how far the network sees.
+        """Takes the loss.
 
         Args:
           loss: Over a ``FeatureExtractor``.
@@ -57,7 +56,6 @@ class TiledLoss:
         assert isinstance(loss.features, FeatureExtractor)
         self.loss = loss
         self.extract = loss.features
-        self.halo = halo_of(loss)
         self._keep_content = keep_content
         self._dtype = sum_dtype(self.extract.dtype)
 
