@@ -24,7 +24,7 @@ from tfstyle.losses import (
     total_variation,
     wasserstein_loss,
 )
-from tfstyle.losses.perceptual import LossSums, guide_areas
+from tfstyle.losses.perceptual import guide_areas
 from tfstyle.options.options import Normalization
 
 pytestmark = pytest.mark.fast
@@ -568,8 +568,8 @@ def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalizat
         consistency=np.abs(random((2, 12, 9, 1), 4)),
     )
     features = tiny_features(tf.constant(images))
-    grams = loss.sums.statistics(features, targets)
-    local = loss.sums.local(features, targets, images)
+    grams = loss.statistics(features, targets)
+    local = loss.local(features, targets, images)
     positions = {layer: float(np.prod(f.shape[1:3])) for layer, f in features.items()}
 
     def part(y, y_end, x, x_end):
@@ -594,8 +594,8 @@ def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalizat
         picture = images[:, y : y_end + 1, x : x_end + 1]  # one row and column beyond
         core = (y_end - y, x_end - x)
         return (
-            loss.sums.statistics(own, here, positions),
-            loss.sums.local(own, here, picture, core),
+            loss.statistics(own, here, positions),
+            loss.local(own, here, picture, core),
         )
 
     for parts in (
@@ -613,7 +613,7 @@ def test_sums_of_parts_add_up_to_the_loss_of_the_whole(tiny_features, normalizat
                 np.testing.assert_allclose(
                     parts_of_it[name], value, rtol=1e-4, atol=1e-5, err_msg=name
                 )
-        total, terms = loss.sums.total(added_grams, added, targets)
+        total, terms = loss.total(added_grams, added, targets)
         expected, expected_terms = loss(images, targets)
         assert tuple(terms) == loss.term_names
         np.testing.assert_allclose(total, expected, rtol=1e-5)
@@ -640,10 +640,10 @@ def test_the_total_looks_at_scales_not_at_features(tiny_features):
     images, content, style = (random((1, 12, 9, 3), seed) for seed in range(3))
     targets = loss.targets(content, style)
     features = tiny_features(tf.constant(images))
-    grams = loss.sums.statistics(features, targets)
-    local = loss.sums.local(features, targets, images)
+    grams = loss.statistics(features, targets)
+    local = loss.local(features, targets, images)
     without = Targets({}, targets.statistics, targets.scales)
-    total, _ = loss.sums.total(grams, local, without)
+    total, _ = loss.total(grams, local, without)
     np.testing.assert_allclose(total, loss(images, targets)[0], rtol=1e-6)
 
 
@@ -956,10 +956,16 @@ def test_perceptual_loss_calls_the_published_functions_of_styles(
     assert len(calls) == 2 + 2
 
 
-def test_loss_sums_names_local_terms_in_order():
-    sums = LossSums(("c",), ("s", "t"), total_variation=True, temporal=True)
-    assert sums.term_names == (
+def test_perceptual_loss_names_terms_and_local_terms_in_order():
+    loss = PerceptualLoss(
+        lambda images: {},
+        content_layers={"c": 1.0},
+        style_layers={"s": 1.0, "t": 1.0},
+        tv_weight=1.0,
+        temporal_weight=1.0,
+    )
+    assert loss.term_names == (
         *("content/c", "style/s", "style/t"),
         *("total_variation", "temporal"),
     )
-    assert sums.local_names == ("content/c", "total_variation", "temporal")
+    assert loss.local_names == ("content/c", "total_variation", "temporal")

@@ -10,7 +10,7 @@ from tfstyle.images.tiles import Grid, cut
 from tfstyle.losses import neighbors as losses
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.losses.neighbors import Neighbors, References
-from tfstyle.losses.tiled import TiledLoss
+from tfstyle.losses.tiled import TiledLoss, halo_of
 from tfstyle.optimizers import loop
 from tfstyle.options import Options
 from tfstyle.stylizer.neighbors import compare_with, sample_steps
@@ -150,7 +150,8 @@ def tiled(tiny_backbone):
 
 
 def grid_of(tiled, size, tiles):
-    return Grid(*(cut(n, k, tiled.halo) for n, k in zip(size, tiles, strict=True)))
+    halo = halo_of(tiled.loss)
+    return Grid(*(cut(n, k, halo) for n, k in zip(size, tiles, strict=True)))
 
 
 @pytest.mark.fast

@@ -15,7 +15,7 @@ from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.images import load_image
 from tfstyle.images.tiles import Grid, choose_grid, cut
 from tfstyle.losses import PerceptualLoss, functions, perceptual
-from tfstyle.losses.tiled import TiledLoss
+from tfstyle.losses.tiled import TiledLoss, halo_of
 from tfstyle.optimizers.adam import Adam
 from tfstyle.optimizers.loop import Loop, differentiated
 from tfstyle.options.options import Normalization
@@ -138,7 +138,8 @@ def normalized(value):
 
 
 def grid_of(tiled, size, tiles):
-    return Grid(*(cut(n, k, tiled.halo) for n, k in zip(size, tiles, strict=True)))
+    halo = halo_of(tiled.loss)
+    return Grid(*(cut(n, k, halo) for n, k in zip(size, tiles, strict=True)))
 
 
 def tiled_targets(tiled, content, style, grid, style_grid, **more):
@@ -177,7 +178,7 @@ def whole_and_tiled(loss, value, content, style, tiles, keep=True, of=lambda x: 
     tiled = TiledLoss(loss, keep_content=keep)
     size, style_size = value.shape[1:3], style.shape[1:3]
     grid = grid_of(tiled, size, tiles)
-    style_grid = choose_grid(style_size, tiled.halo, 0.7 * np.prod(style_size))
+    style_grid = choose_grid(style_size, halo_of(loss), 0.7 * np.prod(style_size))
     assert len(grid) == np.prod(tiles) and len(style_grid) > 1
     targets = tiled_targets(tiled, content, style, grid, style_grid)
     return whole, evaluate_tiled(tiled, value, targets, grid, of)
@@ -568,7 +569,9 @@ def test_value_and_gradient_in_bfloat16_and_with_xla(
 def test_a_pool_and_its_gradient_are_in_one_graph_without_a_loop(tiny_backbone):
     tiled = TiledLoss(make_tiny_loss(tiny_backbone))
     value, style = random(1, 41, 46, 3, dtype="float32"), random(1, 50, 39, 3)
-    grids = [choose_grid(x.shape[1:3], tiled.halo, 1000) for x in (value, style)]
+    grids = [
+        choose_grid(x.shape[1:3], halo_of(tiled.loss), 1000) for x in (value, style)
+    ]
     assert min(map(len, grids)) > 1
     targets = tiled_targets(tiled, value, tf.cast(style, tf.float32), *grids)
 
@@ -604,7 +607,7 @@ def test_value_and_gradient_of_12_megapixels_in_the_loop():
     shapes = tiled.extract.shapes(height, width)
     content = {layer: tf.zeros([1, *shapes[layer]]) for layer in loss.content_layers}
     targets = few._replace(content=content)
-    grid = choose_grid((height, width), tiled.halo, 320**2)
+    grid = choose_grid((height, width), halo_of(loss), 320**2)
     grid, rows = FirstTiles(grid.rows, grid.columns), []
     variable = tf.Variable(tf.zeros([1, height, width, 3]))
     loop = Loop(

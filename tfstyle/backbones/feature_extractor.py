@@ -163,6 +163,12 @@ class FeatureExtractor:
         )
 
     @functools.cached_property
+    def channels(self) -> dict[str, int]:
+        """The channels of each layer, under the names that the caller gave."""
+        outputs = self.model.output
+        return {layer: outputs[tap].shape[-1] for layer, tap in self._taps.items()}
+
+    @functools.cached_property
     def dtypes(self) -> dict[str, tf.DType]:
         """The dtype of each layer's features, under the names that the caller gave."""
         outputs = self.model.output

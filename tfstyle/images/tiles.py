@@ -70,11 +70,6 @@ class Span:
     core_begin: int
     core_end: int
 
-    @property
-    def core(self) -> int:
-        """Pixels of the core."""
-        return self.core_end - self.core_begin
-
 
 @dataclasses.dataclass(frozen=True)
 class Side:

@@ -110,14 +110,20 @@ class PerceptualLoss:
     Any function from images to features by layer will do, such as a
     ``FeatureExtractor``: the loss knows no network.
 
+    A picture can be evaluated in parts: ``statistics`` and ``local`` of the parts add
+    up to those of the whole, and ``total`` of these is the loss. It is linear in
+    ``local``, and not in ``statistics``.
+
     Attributes:
       features: Turns images into features by layer.
       content_layers: Weights by content layer.
       style_layers: Weights by style layer.
       normalization: Convention of the losses.
       style_loss: Kind of the style loss.
+      strides: Pixels between the positions of each style layer, where neighbours are
+        compared; else empty.
       term_names: Names of the terms, in the order in which they are returned.
-      sums: The same loss as sums over positions, for pictures in parts.
+      local_names: Those that ``local`` returns.
     """
 
     def __init__(
@@ -156,15 +162,14 @@ class PerceptualLoss:
         self.style_layers = _weighted(style_layers, style_weight)
         self.tv_weight, self.temporal_weight = tv_weight, temporal_weight
         self.normalization, self.style_loss = normalization, style_loss
-        self.sums = LossSums(
-            tuple(self.content_layers),
-            tuple(self.style_layers),
-            total_variation=bool(tv_weight),
-            temporal=bool(temporal_weight),
-            style_loss=style_loss,
-            strides=self._strides() if self.finds_neighbors else None,
-        )
-        self.term_names = self.sums.term_names
+        self.strides = self._strides() if self.finds_neighbors else {}
+        self._distance = STYLE_DISTANCES[style_loss]
+        before = [f"content/{layer}" for layer in self.content_layers]
+        before += [NEIGHBORS] * self.finds_neighbors
+        styles = [f"style/{layer}" for layer in self.style_layers]
+        after = [TOTAL_VARIATION] * bool(tv_weight) + [TEMPORAL] * bool(temporal_weight)
+        self.term_names = (*before, *styles, *after)
+        self.local_names = (*before, *after)
 
     def __call__(
         self, images: tf.Tensor, targets: Targets, tv_images: tf.Tensor | None = None
@@ -187,9 +192,9 @@ class PerceptualLoss:
         """
         features = self._features(images)
         picture = images if tv_images is None else tv_images
-        return self.sums.total(
-            self.sums.statistics(features, targets),
-            self.sums.local(features, targets, picture),
+        return self.total(
+            self.statistics(features, targets),
+            self.local(features, targets, picture),
             targets,
         )
 
@@ -258,7 +263,7 @@ class PerceptualLoss:
             return {}
         guides = guides or {}
         targets = Targets({}, {}, {}, guides, guide_areas(guides))
-        return self.sums.statistics(self._features(style), targets)
+        return self.statistics(self._features(style), targets)
 
     def roots(self, statistics: Features) -> dict[str, tf.Tensor]:
         """What the Wasserstein distance needs of a style besides; else nothing.
@@ -312,13 +317,13 @@ class PerceptualLoss:
         """
         guides = guides or {}
         areas = guide_areas(guides)
-        scales, distance = {}, STYLE_DISTANCES[self.style_loss]
+        scales = {}
         for layer, weight in self.content_layers.items():
             count = entries[layer] if entries else _entries(content[layer])
             scale = content_scale(norms[layer], count, self.normalization)
             scales[f"content/{layer}"] = weight * scale
         for layer, weight in self.style_layers.items():
-            scale = weight * distance.scale(statistics[layer], self.normalization)
+            scale = weight * self._distance.scale(statistics[layer], self.normalization)
             scales[f"style/{layer}"] = scale * _shares(areas.get(layer), scale.dtype)
         for term, weight in (
             (TOTAL_VARIATION, self.tv_weight),
@@ -340,95 +345,6 @@ class PerceptualLoss:
             warped,
             consistency,
         )
-
-    @property
-    def finds_neighbors(self) -> bool:
-        """Whether cells of the picture are compared with their nearest of the style."""
-        return self.style_loss == "neighbors" and bool(self.style_layers)
-
-    def _strides(self) -> dict[str, int]:
-        fields = getattr(self.features, "fields", None)
-        if fields is None:
-            raise UsageError("style_loss='neighbors': give a FeatureExtractor")
-        return {layer: fields[layer].stride for layer in self.style_layers}
-
-    def _picture_scale(self, term: str, size: Size | None) -> Any:
-        if self.normalization in ("sum", "gatys"):
-            return 1.0
-        if size is None:
-            raise UsageError(
-                f"size: give the height and width of the pictures, by which {term} is "
-                "divided"
-            )
-        return picture_scale(_positions(size), 3, self.normalization)
-
-    def _features(self, images: tf.Tensor) -> Features:
-        wanted = {"content": self.content_layers, "style": self.style_layers}
-        if not any(wanted.values()):
-            return {}
-        found = self.features(images)
-        for name, layers in wanted.items():
-            for layer in layers:
-                if layer not in found:
-                    raise UsageError(
-                        f"{name}_layers: {layer!r} is none of the layers that the "
-                        f"features have, which are {', '.join(found)}"
-                    )
-        return found
-
-
-class LossSums:
-    """A perceptual loss as a function of sums over positions.
-
-    ``total(statistics, local, targets)`` is the loss; ``statistics`` and ``local`` of
-    the parts of a picture add up to those of the whole, so that a picture can be
-    evaluated in parts. The loss is linear in ``local``, and not in ``statistics``.
-
-    Attributes:
-      content_layers: The content layers.
-      style_layers: The style layers.
-      strides: Pixels between the positions of each style layer, where neighbours are
-        compared; else empty.
-      term_names: Names of the terms, in order.
-    """
-
-    def __init__(
-        self,
-        content_layers: tuple[str, ...],
-        style_layers: tuple[str, ...],
-        *,
-        total_variation: bool,
-        temporal: bool,
-        style_loss: StyleLoss = "gram",
-        strides: Mapping[str, int] | None = None,
-    ):
-        """Names the terms.
-
-        Args:
-          content_layers: The content layers.
-          style_layers: The style layers.
-          total_variation: Whether there is a total-variation term.
-          temporal: Whether there is a temporal term.
-          style_loss: See ``PerceptualLoss``.
-          strides: See the attribute; None for none.
-        """
-        self.strides = dict(strides or {})
-        self.content_layers, self.style_layers = content_layers, style_layers
-        self._total_variation, self._temporal = total_variation, temporal
-        self._distance = STYLE_DISTANCES[style_loss]
-        self.term_names = (
-            *(f"content/{layer}" for layer in content_layers),
-            *((NEIGHBORS,) if strides else ()),
-            *(f"style/{layer}" for layer in style_layers),
-            *((TOTAL_VARIATION,) if total_variation else ()),
-            *((TEMPORAL,) if temporal else ()),
-        )
-
-    @property
-    def local_names(self) -> tuple[str, ...]:
-        """The terms that ``local`` returns."""
-        summed = {f"style/{layer}" for layer in self.style_layers}
-        return tuple(name for name in self.term_names if name not in summed)
 
     def statistics(
         self,
@@ -493,10 +409,10 @@ class LossSums:
         }
         if targets.neighbors is not None:
             terms[NEIGHBORS] = neighbor_loss(features, self.strides, targets.neighbors)
-        if self._total_variation:
+        if self.tv_weight:
             scale = targets.scales[TOTAL_VARIATION]
             terms[TOTAL_VARIATION] = total_variation(picture, scale=scale, core=core)
-        if self._temporal:
+        if self.temporal_weight:
             height, width = core
             terms[TEMPORAL] = temporal_loss(
                 picture[:, :height, :width],
@@ -520,7 +436,7 @@ class LossSums:
           targets: Its ``statistics`` and ``scales`` are used.
 
         Returns:
-          Same as ``PerceptualLoss.__call__``.
+          Same as ``__call__``.
         """
         losses = dict(local)
         for layer in self.style_layers:
@@ -535,6 +451,41 @@ class LossSums:
             losses[term] = tf.reduce_sum(loss, 1)
         terms = {name: tf.reduce_mean(losses[name]) for name in self.term_names}
         return tf.add_n(list(terms.values())), terms
+
+    @property
+    def finds_neighbors(self) -> bool:
+        """Whether cells of the picture are compared with their nearest of the style."""
+        return self.style_loss == "neighbors" and bool(self.style_layers)
+
+    def _strides(self) -> dict[str, int]:
+        fields = getattr(self.features, "fields", None)
+        if fields is None:
+            raise UsageError("style_loss='neighbors': give a FeatureExtractor")
+        return {layer: fields[layer].stride for layer in self.style_layers}
+
+    def _picture_scale(self, term: str, size: Size | None) -> Any:
+        if self.normalization in ("sum", "gatys"):
+            return 1.0
+        if size is None:
+            raise UsageError(
+                f"size: give the height and width of the pictures, by which {term} is "
+                "divided"
+            )
+        return picture_scale(_positions(size), 3, self.normalization)
+
+    def _features(self, images: tf.Tensor) -> Features:
+        wanted = {"content": self.content_layers, "style": self.style_layers}
+        if not any(wanted.values()):
+            return {}
+        found = self.features(images)
+        for name, layers in wanted.items():
+            for layer in layers:
+                if layer not in found:
+                    raise UsageError(
+                        f"{name}_layers: {layer!r} is none of the layers that the "
+                        f"features have, which are {', '.join(found)}"
+                    )
+        return found
 
 
 def guide_areas(guides: Features) -> dict[str, tf.Tensor]:

@@ -1,10 +1,10 @@
 """Loss and gradient of a picture of any size, tile by tile, in bounded memory.
 
-Everything that the loss needs to know of a picture is a sum over positions
-(``LossSums``), so the sums of tiles add up to those of the picture, and so do their
-gradients. The features of a tile's halo are left out of the sums. The picture's own
-border is padded by the network, as always. Hence loss and gradient equal those of the
-whole picture, seams and borders included, except for rounding.
+Everything that the loss needs to know of a picture is a sum over positions, so the sums
+of tiles add up to those of the picture, and so do their gradients. The features of a
+tile's halo are left out of the sums. The picture's own border is padded by the network,
+as always. Hence loss and gradient equal those of the whole picture, seams and borders
+included, except for rounding.
 
 A first pass adds up the statistics of the style layers. A second pass propagates the
 derivative by them back through each tile.
@@ -42,11 +42,10 @@ class TiledLoss:
     Attributes:
       loss: The loss, over a ``FeatureExtractor``.
       extract: The ``FeatureExtractor``.
-      halo: What must lie around a tile's core, and the coarsest stride.
     """
 
     def __init__(self, loss: PerceptualLoss, *, keep_content: bool = True):
-        """Finds out how far the network sees.
+        """Takes the loss.
 
         Args:
           loss: Over a ``FeatureExtractor``.
@@ -57,7 +56,6 @@ class TiledLoss:
         assert isinstance(loss.features, FeatureExtractor)
         self.loss = loss
         self.extract = loss.features
-        self.halo = halo_of(loss)
         self._keep_content = keep_content
         self._dtype = sum_dtype(self.extract.dtype)
 
@@ -69,9 +67,32 @@ class TiledLoss:
         Where features are not kept, the content picture itself stands under ``IMAGE``
         in their place.
         """
-        if not self.loss.content_layers:
+        layers = list(self.loss.content_layers)
+        if not layers:
             return {}, {}
-        kept, norms = self._content_features(content, grid)
+        kept_layers = layers if self._keep_content else []
+        shapes, dtypes = self.extract.shapes(*grid.size), self.extract.dtypes
+        batch, count = tf.shape(content)[0], len(layers)
+
+        def of_tile(tile: _Tile, *state: tf.Tensor) -> list[tf.Tensor]:
+            features = tile.cores(self.extract(tile.crop(content)))
+            norms = [
+                norm + sum_of_squares(features[layer])
+                for norm, layer in zip(state[:count], layers, strict=True)
+            ]
+            kept = [
+                tile.write(whole, layer, features[layer])
+                for whole, layer in zip(state[count:], kept_layers, strict=True)
+            ]
+            return [*norms, *kept]
+
+        nothing = [tf.zeros([batch], self._dtype) for _ in layers]
+        nothing += [
+            empty([batch, *shapes[layer]], dtypes[layer]) for layer in kept_layers
+        ]
+        state = self._over_tiles(grid, of_tile, nothing)
+        kept = dict(zip(kept_layers, state[count:], strict=True))
+        norms = dict(zip(layers, state[:count], strict=True))
         return kept if self._keep_content else {IMAGE: content}, norms
 
     def style_statistics(
@@ -98,8 +119,8 @@ class TiledLoss:
         Returns:
           ``[1, rows, columns, D]``: all style layers, one after the other.
         """
-        strides, shapes = self.loss.sums.strides, self.extract.shapes(*grid.size)
-        channels = sum(shapes[layer][-1] for layer in strides)
+        strides = self.loss.strides
+        channels = sum(self.extract.channels[layer] for layer in strides)
         sides = [math.ceil(side // CELL / step) for side in grid.size]
 
         def of_tile(tile: _Tile, table: tf.Tensor) -> list[tf.Tensor]:
@@ -133,7 +154,7 @@ class TiledLoss:
         Returns:
           Int32 ``[N, h, w, 1]``.
         """
-        strides = self.loss.sums.strides
+        strides = self.loss.strides
         shape = [query.shape[0], *(side // CELL for side in grid.size)]
 
         def columns_of(tile: _Tile) -> tf.Tensor:
@@ -172,15 +193,14 @@ class TiledLoss:
         Returns:
           The total, its gradient by ``value`` and the terms.
         """
-        sums = self.loss.sums
-        batch = tf.shape(value)[:1]
+        loss, batch = self.loss, tf.shape(value)[:1]
         statistics = self._statistics(value, grid, picture_of, targets)
-        nothing = [tf.zeros(batch, self._dtype) for _ in sums.local_names]
+        nothing = [tf.zeros(batch, self._dtype) for _ in loss.local_names]
         with tf.GradientTape() as tape:
             tape.watch(statistics)
             # The slope by the statistics does not depend on the local terms.
-            total, _ = sums.total(
-                statistics, dict(zip(sums.local_names, nothing, strict=True)), targets
+            total, _ = loss.total(
+                statistics, dict(zip(loss.local_names, nothing, strict=True)), targets
             )
         slopes = tape.gradient(total, statistics)
         positions = self._positions(grid)
@@ -194,8 +214,8 @@ class TiledLoss:
                     tape.watch(crop)
                     features = tile.cores(self.extract(picture_of(crop)))
                     here = self._targets_of(tile, targets)
-                    local = sums.local(features, here, *tile.framed_core(crop))
-                    own = sums.statistics(features, here, positions)
+                    local = loss.local(features, here, *tile.framed_core(crop))
+                    own = loss.statistics(features, here, positions)
                     slope = [share * tf.reduce_sum(term) for term in local.values()]
                     slope += [
                         tf.reduce_sum(slopes[layer] * gram)
@@ -204,7 +224,7 @@ class TiledLoss:
                     slope = tf.add_n(slope)
                 return (
                     tape.gradient(slope, crop),
-                    [local[name] for name in sums.local_names],
+                    [local[name] for name in loss.local_names],
                 )
 
             change, terms = call_in_own_graph(of_crop, tile.crop(value))
@@ -213,8 +233,8 @@ class TiledLoss:
 
         start = [empty(tf.shape(value), value.dtype), *nothing]
         gradient, *added = self._over_tiles(grid, of_tile, start)
-        local = dict(zip(sums.local_names, added, strict=True))
-        total, terms = sums.total(statistics, local, targets)
+        local = dict(zip(loss.local_names, added, strict=True))
+        total, terms = loss.total(statistics, local, targets)
         return total, gradient, terms
 
     def _statistics(
@@ -224,8 +244,8 @@ class TiledLoss:
         picture_of: Callable[[tf.Tensor], tf.Tensor],
         targets: Targets,
     ) -> dict[str, tf.Tensor]:
-        """``LossSums.statistics`` of a whole picture."""
-        layers = self.loss.sums.style_layers
+        """``PerceptualLoss.statistics`` of a whole picture."""
+        layers = list(self.loss.style_layers)
         if not layers:
             return {}
         positions = self._positions(grid)
@@ -233,13 +253,13 @@ class TiledLoss:
         def of_tile(tile: _Tile, *added: tf.Tensor) -> list[tf.Tensor]:
             features = tile.cores(self.extract(picture_of(tile.crop(value))))
             here = targets._replace(guides=tile.read_all(targets.guides))
-            statistics = self.loss.sums.statistics(features, here, positions)
+            statistics = self.loss.statistics(features, here, positions)
             return [
                 a + statistics[layer] for a, layer in zip(added, layers, strict=True)
             ]
 
-        shapes, batch = self.extract.shapes(*grid.size), tf.shape(value)[0]
-        channels = [shapes[layer][-1] for layer in layers]
+        batch = tf.shape(value)[0]
+        channels = [self.extract.channels[layer] for layer in layers]
         guides = targets.guides
         regions = guides[layers[0]].shape[-1] if guides else 1
         more = int(self.loss.style_loss != "gram")  # a column of means
@@ -248,39 +268,6 @@ class TiledLoss:
         ]
         added = self._over_tiles(grid, of_tile, nothing)
         return dict(zip(layers, added, strict=True))
-
-    def _content_features(
-        self, content: tf.Tensor, grid: Grid
-    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        """The content layers' features, if they are kept, and their norms."""
-        layers, batch = list(self.loss.content_layers), tf.shape(content)[0]
-        shapes = self.extract.shapes(*grid.size)
-
-        def of_tile(tile: _Tile, *state: tf.Tensor) -> list[tf.Tensor]:
-            sums, kept = state[: len(layers)], state[len(layers) :]
-            features = tile.cores(self.extract(tile.crop(content)))
-            norms = [
-                n + sum_of_squares(features[layer])
-                for n, layer in zip(sums, layers, strict=True)
-            ]
-            written = [
-                tile.write(whole, layer, features[layer])
-                for whole, layer in zip(kept, layers if kept else [], strict=True)
-            ]
-            return [*norms, *written]
-
-        nothing = [tf.zeros([batch], self._dtype) for _ in layers]
-        if self._keep_content:
-            dtypes = self.extract.dtypes
-            nothing += [
-                empty([batch, *shapes[layer]], dtypes[layer]) for layer in layers
-            ]
-        state = self._over_tiles(grid, of_tile, nothing)
-        norms, kept = state[: len(layers)], state[len(layers) :]
-        return (
-            dict(zip(layers, kept, strict=False)),
-            dict(zip(layers, norms, strict=True)),
-        )
 
     def _targets_of(self, tile: _Tile, targets: Targets) -> Targets:
         """The part of the targets that belongs to the positions of a core."""

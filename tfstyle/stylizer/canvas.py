@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle.backbones.base import TORCH_MEAN_RGB, TORCH_STD_RGB
-from tfstyle.options import Options
 from tfstyle.raw_tensorflow import read_only_view
 
 _CHROMA = 2.0
@@ -25,11 +24,6 @@ class Canvas:
 
     margin: int
     space: str
-
-    @classmethod
-    def of(cls, options: Options) -> Canvas:
-        """The canvas that options describe."""
-        return cls(options.margin, options.space)
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the values of a picture."""

@@ -91,7 +91,7 @@ class MemoryPlanner:
         self._last = math.prod(last)
         self._options = options
         self._halo = halo_of(loss)
-        self._columns = self._channels if loss.finds_neighbors else 0
+        self._columns = sum(self._extract.channels[layer] for layer in loss.strides)
         self._most_pixels = math.inf
         self.limit = memory_limit(options.max_memory)
 
@@ -208,18 +208,12 @@ class MemoryPlanner:
     def _per_pixel(self) -> float:
         """Bytes of one step per pixel of a tile."""
         per_region = sum(
-            self._extract.shapes(512, 512)[layer][-1] * 4 / stride**2
+            self._extract.channels[layer] * 4 / stride**2
             for layer, stride in self._guided_strides.items()
         )
         per_cell = _COLUMN_COPIES * 4 * self._columns / CELL**2
         activations = _ACTIVATIONS * self._extract.bytes_per_pixel
         return activations + per_cell + self._regions * per_region
-
-    @property
-    def _channels(self) -> int:
-        """Channels of all style layers together."""
-        shapes = self._extract.shapes(512, 512)
-        return sum(shapes[layer][-1] for layer in self._style_layers)
 
     @property
     def _guides_per_pixel(self) -> float:
@@ -235,10 +229,10 @@ class MemoryPlanner:
 
     def _kept(self, size: tuple[int, int], batch: int) -> float:
         """Bytes of the content picture's features, as they are made."""
-        fields, shapes = self._extract.fields, self._extract.shapes(512, 512)
-        dtypes = self._extract.dtypes
+        fields, dtypes = self._extract.fields, self._extract.dtypes
+        channels = self._extract.channels
         per_pixel = sum(
-            shapes[layer][-1] * dtypes[layer].size / fields[layer].stride ** 2
+            channels[layer] * dtypes[layer].size / fields[layer].stride ** 2
             for layer in self._content_layers
         )
         return _KEPT_COPIES * batch * math.prod(size) * per_pixel

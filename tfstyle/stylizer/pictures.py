@@ -228,27 +228,17 @@ def weighted_sources(source: Any) -> list[tuple[Any, float]]:
     return weighted
 
 
-def _load(
-    source: Any, size: int, options: Options, enlarge: bool = False
-) -> np.ndarray:
-    return load_image(
-        source,
-        size,
-        size_of=options.size_of,
-        allow_upscale=options.allow_upscale or enlarge,
-        name="style",
-    )
-
-
 def _at_scale(source: Any, scale: float, options: Options) -> np.ndarray:
     """A style picture at the scale of its strokes, decoded once."""
-    size = options.style_size or options.size
-    if scale == 1:
-        return _load(source, size, options)
-    decoded = load_image(source, name="style")
-    side = max if options.size_of == "longest" else min
-    shortened = size if options.allow_upscale else min(size, side(decoded.shape[1:3]))
-    return _load(decoded, max(round(shortened * scale), 1), options, enlarge=True)
+    size, enlarge = options.style_size or options.size, options.allow_upscale
+    if scale != 1:
+        source = load_image(source, name="style")
+        side = max if options.size_of == "longest" else min
+        shortened = size if enlarge else min(size, side(source.shape[1:3]))
+        size, enlarge = max(round(shortened * scale), 1), True
+    return load_image(
+        source, size, size_of=options.size_of, allow_upscale=enlarge, name="style"
+    )
 
 
 def _regions(

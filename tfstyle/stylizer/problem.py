@@ -42,6 +42,7 @@ class Problem:
 
     Attributes:
       engine: The network and the graphs.
+      canvas: Turns pictures into what is optimised.
       loss: The loss of the options.
       planner: Cuts pictures so that they fit in memory.
     """
@@ -62,7 +63,7 @@ class Problem:
           temporal_weight: Weight of the distance to ``pictures.warped``.
         """
         self.engine, self._options, self._pictures = engine, options, pictures
-        self._canvas = Canvas.of(options)
+        self.canvas = Canvas(options.margin, options.space)
         self.loss = perceptual_loss(options, engine.features, temporal_weight)
         regions = 0 if pictures.regions is None else pictures.regions.shape[-1]
         self.planner = MemoryPlanner(self.loss, options, regions, pictures.size)
@@ -144,7 +145,7 @@ class Problem:
         query = resize_image(self._pictures.content, size)
         if picture is not None:
             query = (1 - _OF_PICTURE) * query + _OF_PICTURE * picture
-        framed = self._canvas.framed(query)
+        framed = self.canvas.framed(query)
 
         def search(cut: Cut) -> np.ndarray:
             found = TiledLoss(self.loss).neighbor_indices(
@@ -172,7 +173,7 @@ class Problem:
         self, size: Size, cut: Cut, neighbors: np.ndarray = NO_NEIGHBORS
     ) -> Targets:
         """What a picture of this size, without its margin, is compared with."""
-        pictures, canvas, loss = self._pictures, self._canvas, self.loss
+        pictures, canvas, loss = self._pictures, self.canvas, self.loss
         content = None
         if pictures.content is not None:
             content = canvas.framed(resize_image(pictures.content, size))
@@ -203,7 +204,7 @@ class Problem:
             kept,
             norms,
             blend,
-            self._guides(pictures.regions, size, self._canvas),
+            self._guides(pictures.regions, size, self.canvas),
             entries=entries,
             neighbors=compared,
             warped=_constant(pictures.warped, size, canvas.values),
@@ -213,7 +214,7 @@ class Problem:
     def _shapes(self, size: Size) -> tuple[Size, list[Size], int]:
         """What the planner wants to know of a scale."""
         batch = self._pictures.batch
-        return self._canvas.size(size), self.style_sizes(size), batch
+        return self.canvas.size(size), self.style_sizes(size), batch
 
     def _loop(self, program: Program, cut: Cut) -> Loop:
         held = self._pictures.protect is not None
@@ -223,7 +224,7 @@ class Problem:
         key = (self.engine.features.dtype, tiles, held, names)
         if key not in program.loops:
             program.loops[key] = Loop(
-                cut_objective(self.loss, cut, self._canvas, held),
+                cut_objective(self.loss, cut, self.canvas, held),
                 program.optimizer,
                 names,
                 _specs,
@@ -235,7 +236,7 @@ class Problem:
         if self._pictures.protect is None:
             return ()
         kept = resize_image(self._pictures.protect, size)
-        return tf.constant(self._canvas.framed(kept) == 1)
+        return tf.constant(self.canvas.framed(kept) == 1)
 
     def _content_targets(
         self, content: np.ndarray | None, cut: Cut
@@ -305,8 +306,8 @@ class Problem:
                 pictures.styles, sizes, cut.styles, steps, strict=True
             )
         ]
-        shapes = self.engine.features.shapes(512, 512)
-        channels = {layer: shapes[layer][-1] for layer in self.loss.style_layers}
+        of_layer = self.engine.features.channels
+        channels = {layer: of_layer[layer] for layer in self.loss.style_layers}
         return search_table(tables, steps, sizes, channels, pictures)
 
     def _cell_guide(self, size: Size) -> np.ndarray | None:
@@ -314,7 +315,7 @@ class Problem:
         if self._pictures.regions is None:
             return None
         resized = resize_image(self._pictures.regions, size)
-        return cell_guide(self._canvas.framed(resized))
+        return cell_guide(self.canvas.framed(resized))
 
     def _known(
         self,

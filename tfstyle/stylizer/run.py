@@ -17,7 +17,6 @@ from tfstyle.images.masks import protected
 from tfstyle.optimizers.progress import Callback, Progress
 from tfstyle.options import Options
 from tfstyle.raw_tensorflow import deterministic_ops, read_only_view
-from tfstyle.stylizer.canvas import Canvas
 from tfstyle.stylizer.checkpoint import Checkpoint, State
 from tfstyle.stylizer.engine import LARGE, Engine, Program
 from tfstyle.stylizer.pictures import Pictures, in_style_colors
@@ -63,7 +62,6 @@ class Run:
         self._resumed = checkpoint.load() if checkpoint else None
         self._engine, self.options, self.pictures = engine, options, pictures
         self._callbacks, self._checkpoint = callbacks, checkpoint
-        self._canvas = Canvas.of(options)
         self.problem = Problem(engine, options, pictures, temporal_weight)
         self.sizes = self._scale_sizes()
         self._steps = options.steps_per_scale(len(self.sizes))
@@ -148,12 +146,12 @@ class Run:
         """Sets a program up for a scale; returns whether that has been finished."""
         state, self._resumed = self._resumed, None
         if state is None or state.scale != scale:
-            program.begin(self._canvas.values(self._with_protected(picture)))
+            program.begin(self.problem.canvas.values(self._with_protected(picture)))
             self._neighbors = self.problem.find_neighbors(
                 self.sizes[scale], picture if scale else None
             )
             return False
-        height, width = self._canvas.size(self.sizes[scale])
+        height, width = self.problem.canvas.size(self.sizes[scale])
         program.begin(tf.zeros([self.pictures.batch, height, width, 3]))
         variables = program.optimizer.state
         shapes = [tuple(variable.value().shape) for variable in variables]
@@ -224,7 +222,7 @@ class Run:
         )
 
     def _picture(self, program: Program) -> np.ndarray:
-        return self._canvas.picture(program.optimizer.variable.value())
+        return self.problem.canvas.picture(program.optimizer.variable.value())
 
     def _with_protected(self, picture: np.ndarray) -> np.ndarray:
         """A picture with the original in its protected part."""
@@ -261,4 +259,4 @@ class Run:
 
     def _is_large(self, scale: int) -> bool:
         """Whether the optimizer of a scale is freed after it."""
-        return math.prod(self._canvas.size(self.sizes[scale])) >= LARGE
+        return math.prod(self.problem.canvas.size(self.sizes[scale])) >= LARGE
