@@ -412,11 +412,13 @@ def test_products_of_bfloat16_are_near_those_of_float32(monkeypatch, shape, know
             value = tf.reduce_sum(gram * slope)
         return gram, tape.gradient(value, x)
 
+    # Where products are emulated, each part is summed in bfloat16.
+    limit = 2e-3 if functions.multiplies_bfloat16() else 1e-2
     monkeypatch.setattr(functions, "multiplies_bfloat16", lambda: True)
     gram, gradient = gram_and_gradient(features)
     assert (gram.dtype, gradient.dtype) == (tf.float32, tf.bfloat16)
     exact = numpy_gram(wide)
-    assert np.linalg.norm(gram - exact) < 2e-3 * np.linalg.norm(exact)
+    assert np.linalg.norm(gram - exact) < limit * np.linalg.norm(exact)
     np.testing.assert_array_equal(gram, np.swapaxes(gram, 1, 2))
     both = (slope + np.swapaxes(slope, 1, 2)) / np.prod(shape[1:])
     expected = np.einsum("nhwc,ncd->nhwd", wide, both)
