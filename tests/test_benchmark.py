@@ -335,7 +335,7 @@ def test_kolkins_distance_and_neighbors_are_tfstyles(peers):
     rng = np.random.default_rng(5)
     ours, style = rng.random((2, 1, 7, 5, 12), "float32")
     shares = {"a": tf.constant(1.0)}
-    found = neighbors.references(tf.reshape(style, [-1, 12]), shares, None)
+    found = neighbors.references({"a": tf.reshape(style, [-1, 12])}, shares, None)
     rows, painted = (peers.torch.tensor(x.reshape(-1, 12)) for x in (ours, style))
     centered = ours - ours.mean((1, 2), keepdims=True)
     indices = neighbors.nearest(neighbors.unit(tf.constant(centered)), found, None)
@@ -343,7 +343,8 @@ def test_kolkins_distance_and_neighbors_are_tfstyles(peers):
     targets = neighbors.Neighbors(
         indices, found.columns, shares, None, tf.constant(1 / 35)
     )
-    expected = neighbors.neighbor_loss(tf.constant(ours), targets)
+    features = {"a": tf.constant(ours)}
+    expected = neighbors.neighbor_loss(features, {"a": neighbors.CELL}, targets)
 
     assert nearest.tolist() == indices.numpy().ravel().tolist()
     distance = 1 - (peers.unit(painted[nearest]) * peers.unit(rows)).sum(1)
