@@ -7,7 +7,7 @@
 * ``memory``: peak memory and seconds per step against pixels, whole and by tiles.
 * ``apply``: pictures per second of a feed-forward network in several runtimes.
 * ``any``: the same of the network for any style, which reads the painting each time,
-  beside MicroAST with its published weights.
+  beside the same network in PyTorch.
 * ``losses``: seconds per step and per picture of each style loss, beside the methods
   that others publish, in PyTorch on the same network.
 * ``equal``: seconds until tfstyle and Crowson's method have the same Wasserstein loss.
@@ -639,7 +639,7 @@ def measure_apply(book: Book) -> None:
 
 
 def measure_any(book: Book) -> None:
-    """Seconds per picture of the network for any style, and of MicroAST."""
+    """Seconds per picture of the network for any style, here and in PyTorch."""
     network = load_network(ANY)
     style = tfstyle.load_image(FLAGS.style[0], STYLE_SIZE, allow_upscale=True)
     with tempfile.TemporaryDirectory() as folder, quiet_libraries():

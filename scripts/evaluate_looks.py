@@ -26,7 +26,7 @@ multiple of 20.
 
 Example:
   python scripts/evaluate_looks.py --output=looks
-  python scripts/evaluate_looks.py --output=looks --methods=any,microast \
+  python scripts/evaluate_looks.py --output=looks --methods=any,bundled \
       --pairs=cat:waves,photo.jpg:painting.jpg
   python scripts/evaluate_looks.py --output=looks --pairs= --methods=
 """
@@ -60,10 +60,10 @@ from tfstyle.stylizer.pictures import read_styles
 
 flags.DEFINE_list(
     "methods",
-    ["photo", "gram", "wasserstein@1.5", "neighbors", "microast", "any", "bundled"],
+    ["photo", "gram", "wasserstein@1.5", "neighbors", "any", "bundled"],
     "What makes the pictures: photo (the photograph as it is), gram, wasserstein or "
-    "neighbors (the optimiser with that loss), microast, any (the network for any "
-    "style), bundled (the network of bundled styles, where the style is one of them).",
+    "neighbors (the optimiser with that loss), any (the network for any style), "
+    "bundled (the network of bundled styles, where the style is one of them).",
 )
 
 PAIRS = [
@@ -235,14 +235,8 @@ def any_style(method: str) -> Stylize:
     return lambda pair, content, style: network.stylize(content, style)
 
 
-def micro(method: str) -> Stylize:
-    """MicroAST."""
-    microast.published()
-    return lambda pair, content, style: microast.stylize(content, style)
-
-
 OPTIMISERS = dict.fromkeys(("gram", "wasserstein", "neighbors"), optimised)
-NETWORKS = {"microast": micro, "bundled": bundled, "any": any_style}
+NETWORKS = {"bundled": bundled, "any": any_style}
 METHODS = {"photo": photo, **OPTIMISERS, **NETWORKS}
 
 
@@ -251,7 +245,6 @@ def stylizers(methods: Iterable[str]) -> dict[str, Stylize]:
 
     Raises:
       UsageError: If there is no such method, or it cannot run here.
-      OSError: If the weights of MicroAST are missing.
     """
     found = {}
     for method in methods:

@@ -10,7 +10,7 @@ Example:
   python scripts/evaluate_styles.py --pairs=cat:waves,photo.jpg:starry_night.jpg \
       --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz \
       --squeezenet=squeezenet.h5 --output=styles
-  python scripts/evaluate_styles.py --models=any,microast --pairs=photo.jpg:art.jpg \
+  python scripts/evaluate_styles.py --models=any --pairs=photo.jpg:art.jpg \
       --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz \
       --squeezenet=squeezenet.h5 --output=any
 """
@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import microast
 import numpy as np
 from absl import app, flags
 from evaluate_backbone import (
@@ -41,7 +40,7 @@ from tfstyle.networks.blends import takes_any_style
 flags.DEFINE_list(
     "models",
     ["bundled"],
-    "The networks, see tfstyle apply; one may be microast, with its published weights.",
+    "The networks, see tfstyle apply.",
 )
 flags.DEFINE_integer("style_size", 320, "Longest side of the styles, as trained on.")
 
@@ -54,8 +53,6 @@ Paint = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 
 def painter(model: str) -> Paint:
     """How a network gives its styles."""
-    if model == "microast":
-        return lambda photo, style, name: microast.stylize(photo, style)
     network, any_style = tfstyle.load_network(model), takes_any_style(model)
 
     def paint(photo: np.ndarray, style: np.ndarray, name: str) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""MicroAST with its published weights: any style in one pass, to compare with.
+"""MicroAST's published weights: for our network of it, and in PyTorch to compare with.
 
 Wang, Zhao, Zuo, Li, Chen, Xing and Lu, "MicroAST: Towards Super-Fast Ultra-Resolution
-Arbitrary Style Transfer" (AAAI 2023). The weights are a file of the shared folder. The
-training of the network for any style that comes with tfstyle began with them:
+Arbitrary Style Transfer" (AAAI 2023). The weights are a file of the shared folder. This
+wrote the network for any style that comes with tfstyle:
 
-  python scripts/microast.py --output=published.keras
+  python scripts/microast.py --output=any.keras
 """
 
 from __future__ import annotations
@@ -72,23 +72,6 @@ NAMES = {
 """By the name of a layer of ``AnyStyleNet``, that of the published one."""
 
 _EPSILON = 1e-5
-
-
-def stylize(content: Any, style: Any) -> np.ndarray:
-    """Gives a photograph the style of any picture.
-
-    Args:
-      content: Float array ``[H, W, 3]`` or ``[1, H, W, 3]``, RGB in [0, 1].
-      style: The same, of any size.
-
-    Returns:
-      The picture, ``[H, W, 3]`` float32, RGB in [0, 1].
-
-    Raises:
-      OSError: If the shared folder has no weights.
-    """
-    passes = published().passes
-    return passes.whole(_batch(content), passes.code(_batch(style))).numpy()[0]
 
 
 @functools.lru_cache(1)
@@ -227,11 +210,6 @@ def _weights(arrays: Mapping[str, Any], name: str) -> tuple[Any, Any]:
 def _arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays}
-
-
-def _batch(picture: Any) -> np.ndarray:
-    picture = np.asarray(picture, "float32")
-    return picture.reshape(1, *picture.shape[-3:])
 
 
 def main(_: list[str]) -> None:
