@@ -9,7 +9,6 @@ wrote the network for any style that comes with tfstyle:
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -74,7 +73,6 @@ NAMES = {
 _EPSILON = 1e-5
 
 
-@functools.lru_cache(1)
 def published() -> AnyStyleNet:
     """The network with the published weights.
 

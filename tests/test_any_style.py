@@ -134,7 +134,7 @@ def test_tiles_make_the_same_picture(network, size, pixels):
     grid = choose_grid(passes.working_size(size), passes.field, pixels)
     assert len(grid) >= 3
     tiled = passes.by_tiles(content, code, grid)
-    np.testing.assert_allclose(tiled, apply_network(network, content, code), atol=5e-5)
+    np.testing.assert_allclose(tiled, apply_network(network, content, code), atol=3e-5)
 
 
 def test_strength_goes_from_the_photograph_to_the_style(network):
@@ -245,7 +245,7 @@ def test_the_network_runs_in_bfloat16(network):
     content, style = picture(48, 64), picture(32, 48, 1)
     found = half(content, half.code(style)).numpy()
     wanted = network(content, network.code(style)).numpy()
-    assert 1e-5 < np.abs(found - wanted).mean() < 0.1
+    assert 1e-5 < np.abs(found - wanted).mean() < 0.06
 
 
 def test_large_pictures_are_computed_by_tiles_however_much_memory_there_is(
@@ -255,4 +255,4 @@ def test_large_pictures_are_computed_by_tiles_however_much_memory_there_is(
     whole = apply_network(network, content, code)
     monkeypatch.setattr(network.passes, "most_pixels", 90_000)
     monkeypatch.setattr(network.passes, "whole", None)
-    np.testing.assert_allclose(apply_network(network, content, code), whole, atol=5e-5)
+    np.testing.assert_allclose(apply_network(network, content, code), whole, atol=3e-5)

@@ -110,6 +110,11 @@ def export_network(
         parts_of = functools.partial(_parts, blend=blend)
         served = functools.partial(_ServedNetwork, blend=blend)
     parts, name = parts_of(network), "serving_default" if part == "whole" else part
+    if format == "keras":
+        with replaced(path) as temporary:
+            save_network(network, temporary)
+            loaded = parts_of(load_network(temporary))[name]
+            return check(of_arrays(loaded.function), parts[name], precision)
     module = served(network, 1 if format == "litert" else None)
     if format == "savedmodel":
 
@@ -120,12 +125,8 @@ def export_network(
         folder = pathlib.Path(path)
         return write_saved_model(module, module.endpoints, folder, check_all)
     with replaced(path) as temporary:
-        if format == "keras":
-            save_network(network, temporary)
-            call = of_arrays(parts_of(load_network(temporary))[name].function)
-        else:
-            traced = module.endpoints[name]
-            call = write(network, traced, temporary, format, precision)
+        traced = module.endpoints[name]
+        call = write(network, traced, temporary, format, precision)
         return check(call, parts[name], precision)
 
 
