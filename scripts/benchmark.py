@@ -641,7 +641,7 @@ def measure_apply(book: Book) -> None:
 def measure_any(book: Book) -> None:
     """Seconds per picture of the network for any style, here and in PyTorch."""
     network = load_network(ANY)
-    style = tfstyle.load_image(FLAGS.style[0], STYLE_SIZE, allow_upscale=True)
+    style = tfstyle.load_image(FLAGS.style[0], STYLE_SIZE)
     with tempfile.TemporaryDirectory() as folder, quiet_libraries():
         with silent_stderr():
             contestants = any_style_runtimes(network, style, pathlib.Path(folder))

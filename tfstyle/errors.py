@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,6 +87,27 @@ def is_full_memory(error: BaseException) -> bool:
     if kind == "AbortedError":
         return "exception:Status: 1," in text  # oneDNN's code for it
     return isinstance(error, MemoryError)
+
+
+def did_you_mean(
+    name: object,
+    known: Collection[str],
+    otherwise: str = "",
+    *,
+    most: int = 2,
+    cutoff: float = 0.6,
+) -> str:
+    """A question that offers the names nearest to one that does not exist.
+
+    Args:
+      name: What was given.
+      known: The names that exist.
+      otherwise: What to say where none is near.
+      most: The most names to offer.
+      cutoff: How near they must be, from 0 to 1.
+    """
+    nearest = difflib.get_close_matches(str(name), known, most, cutoff)
+    return f"did you mean {' or '.join(nearest)}?" if nearest else otherwise
 
 
 def one_line(error: BaseException) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from typing import TYPE_CHECKING
 
 from tfstyle.backend import check_backend
-from tfstyle.errors import UsageError
+from tfstyle.errors import UsageError, did_you_mean
 from tfstyle.options.options import BackboneName
 
 if TYPE_CHECKING:
@@ -30,6 +29,6 @@ def get_backbone(name: str) -> Backbone:
 
     backbones = {b.name: b for b in (SLIM19, VGG19, VGG16, SQUEEZENET)}
     if name not in backbones:
-        nearest = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0)
-        raise UsageError(f"there is no backbone {name!r}; did you mean {nearest[0]}?")
+        hint = did_you_mean(name, NAMES, most=1, cutoff=0)
+        raise UsageError(f"there is no backbone {name!r}; {hint}")
     return backbones[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import os
 from collections.abc import Collection, Iterable, Iterator
@@ -20,7 +19,7 @@ from tfstyle.backbones.precision import dtype_policy
 from tfstyle.backbones.receptive_field import least_side, receptive_fields
 from tfstyle.backbones.weights import IMAGENET, load_weights
 from tfstyle.backbones.weights_assign import assign_weights
-from tfstyle.errors import UsageError
+from tfstyle.errors import UsageError, did_you_mean
 from tfstyle.images.tiles import Field
 
 _CONVENTION = (
@@ -198,10 +197,11 @@ def resolve_layers(
     known = {**backbone.layers, LAPLACIAN: LAPLACIAN}
     for layer in layers:
         if layer not in known:
-            nearest = difflib.get_close_matches(str(layer), known, n=3, cutoff=0.3)
+            some = f"did you mean {' or '.join(list(known)[:3])}?"
+            hint = did_you_mean(layer, known, some, most=3, cutoff=0.3)
             raise UsageError(
                 f"{name}{': ' * bool(name)}{backbone.name} has no layer {layer!r}; "
-                f"did you mean {' or '.join(nearest or list(known)[:3])}?"
+                f"{hint}"
             )
     return {layer: known[layer] for layer in layers}
 

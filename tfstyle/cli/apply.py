@@ -15,7 +15,6 @@ from typing import Literal
 
 from absl import flags
 
-from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required
 from tfstyle.cli.outputs import (
@@ -97,7 +96,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Stylizes every picture; those that cannot be read are skipped with a message."""
-    check_backend()
     model, how = arguments.one_pass(values)
     jobs = find_jobs(values)
     results = [str(target) for _, target in jobs]

@@ -27,7 +27,6 @@ from typing import Any
 
 from absl import flags
 
-from tfstyle.backend import check_backend
 from tfstyle.batch import stylize_folder
 from tfstyle.batch.places import Places
 from tfstyle.cli import arguments
@@ -106,7 +105,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Stylizes what has no result yet."""
-    check_backend()
     source, output = required(values, "content", "output")
     check_folder_name(output, "the results")
     options = _options(values)

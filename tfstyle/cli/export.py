@@ -14,7 +14,6 @@ from typing import Literal
 
 from absl import flags
 
-from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.outputs import check_originals, check_weights
@@ -81,7 +80,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Writes one export, and prints how it differs from the original."""
-    check_backend()
     output, what = required(values, "output")[0], values.what
     format = values.format
     wanted = EXPORT_FORMATS[format] if what == "network" else None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from absl import flags
 
-from tfstyle.errors import UsageError
+from tfstyle.errors import UsageError, did_you_mean
 from tfstyle.images.samples import resolve_samples
 from tfstyle.options import OptionField, provenance
 from tfstyle.options.fields import (
@@ -169,9 +168,9 @@ def parse(
         _, *rest = values(list(words))
         _take_positional(values, rest, positional)
     except flags.UnrecognizedFlagError as error:
-        nearest = difflib.get_close_matches(error.flagname, list(values), n=2)
-        hint = f"; did you mean --{' or --'.join(nearest)}?" if nearest else see
-        raise UsageError(f"there is no flag --{error.flagname}{hint}") from None
+        known = [f"--{name}" for name in values]
+        hint = did_you_mean(f"--{error.flagname}", known, see.removeprefix("; "))
+        raise UsageError(f"there is no flag --{error.flagname}; {hint}") from None
     except flags.CantOpenFlagFileError as error:
         cause: Any = error.__context__  # the OSError
         told = f"--flagfile={cause.filename}: cannot be read ({cause.strerror})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import shutil
@@ -12,8 +11,9 @@ import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tfstyle.backend import check_backend
 from tfstyle.cli.signals import remembering_interrupts
-from tfstyle.errors import UsageError, user_error
+from tfstyle.errors import UsageError, did_you_mean, user_error
 from tfstyle.version import __version__
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ COMMANDS = {
     "presets": "list the published experiments that --preset names",
     "info": "show versions, devices and weights",
 }
+WITHOUT_TENSORFLOW = ("presets", "web")
+"""Commands that work whatever backend Keras is told to use."""
 USAGE = """tfstyle: neural style transfer for TensorFlow and Keras.
 
   tfstyle COMMAND --flag=value ...
@@ -93,7 +95,10 @@ def _dispatch(words: list[str]) -> int:
         print(f"tfstyle {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        raise UsageError(f"there is no command {words[0]!r}; {_hint(words[0])}")
+        hint = did_you_mean(
+            words[0], COMMANDS, f"the commands are {', '.join(COMMANDS)}"
+        )
+        raise UsageError(f"there is no command {words[0]!r}; {hint}")
     # absl, NumPy and Pillow are imported from here on, where no Ctrl-C gets lost.
     from absl import flags
 
@@ -109,6 +114,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     positional = getattr(command, "POSITIONAL", ())
     parse(values, words, positional, getattr(command, "PRESETS", "run"))
+    if words[0] not in WITHOUT_TENSORFLOW:
+        check_backend()
     try:
         return command.run(values)
     except UsageError as error:
@@ -136,13 +143,6 @@ def command_help(name: str, command: types.ModuleType, values: flags.FlagValues)
         "one on a line.",
     ]
     return "\n".join(parts)
-
-
-def _hint(word: str) -> str:
-    nearest = difflib.get_close_matches(word, COMMANDS, n=2)
-    if nearest:
-        return f"did you mean {' or '.join(nearest)}?"
-    return f"the commands are {', '.join(COMMANDS)}"
 
 
 def _entry(title: str, text: str) -> str:

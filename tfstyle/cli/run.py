@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfstyle.backend import check_backend
 from tfstyle.cli.flags import required
 from tfstyle.cli.outputs import (
     check_files,
@@ -53,7 +52,6 @@ def carry_out(
     Raises:
       TfstyleError: If something cannot be read, run or written.
     """
-    check_backend()
     output = required(values, "output")[0]
     check_files(values, outputs or [output])
     film = RunFilm(values.animate) if values.animate else None

@@ -13,7 +13,6 @@ import tempfile
 
 from absl import flags
 
-from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import ADDRESS, argument, define
 from tfstyle.cli.quiet import announce_loading, import_tensorflow, quiet_libraries
@@ -62,7 +61,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Serves the page until a signal comes."""
-    check_backend()
     limits = Limits(
         size=values.max_size,
         memory=values.max_memory,

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from absl import flags
 
-from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.outputs import check_names_differ, check_weights
@@ -107,7 +106,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Trains a network, or goes on with a run that was interrupted."""
-    check_backend()
     photos, styles, output = _given(values)
     options = values_of(values, fields_of(TrainingOptions))
     TrainingOptions(**options)  # refuses what cannot be used

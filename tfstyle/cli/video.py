@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfstyle.backend import check_backend
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
 from tfstyle.cli.outputs import check_output
@@ -103,7 +102,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     """Stylizes the film, or goes on with a run that was interrupted."""
-    check_backend()
     content, output = required(values, "content", "output")
     check_output("output", output, EXTENSIONS, [content])
     check_video(content, output)

@@ -26,7 +26,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfstyle.errors import UsageError
-from tfstyle.images import load_image, resize_image
+from tfstyle.images import resize_image
 from tfstyle.images.masks import assign_styles, read_mask
 from tfstyle.images.tiles import Field, Grid
 from tfstyle.networks.apply import (
@@ -45,10 +45,10 @@ from tfstyle.networks.operations import (
     mirrored_indices,
     moments,
 )
-from tfstyle.stylizer.pictures import scale_of_each, weighted_sources
+from tfstyle.stylizer.pictures import at_scale, scale_of_each, weighted_sources
 
 STYLE_SIZE = 384
-"""Longest side in pixels at which a painting is looked at."""
+"""Longest side in pixels at which a painting is looked at; smaller ones stay so."""
 
 STRIDE = 4
 """Pixels between the positions of the deepest features."""
@@ -314,7 +314,7 @@ class AnyStyleNet(keras.Model):
             )
         scales = _scales(style_scale, len(styles))
         codes = [
-            self._code_of(picture, scale)
+            self.passes.code(at_scale(picture, scale, STYLE_SIZE))
             for (picture, _), scale in zip(styles, scales, strict=True)
         ]
 
@@ -338,13 +338,6 @@ class AnyStyleNet(keras.Model):
             return np.clip(result + (1 - strength) * lost, 0, 1)
 
         return paint
-
-    def _code_of(self, picture: Any, scale: float) -> dict[str, Any]:
-        """The code of a picture that is still to be read."""
-        size = max(1, round(STYLE_SIZE * scale))
-        return self.passes.code(
-            load_image(picture, size, allow_upscale=True, name="style")
-        )
 
     def _own_code(self, picture: np.ndarray) -> dict[str, Any]:
         """The code of a photograph, at its own scale where memory allows."""

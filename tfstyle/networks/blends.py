@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import pathlib
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfstyle.errors import UsageError
+from tfstyle.errors import UsageError, did_you_mean
 
 BUNDLED = "bundled"
 ANY = "any"
@@ -146,9 +145,9 @@ def blend_weights(
 
 def _index(styles: Sequence[str], name: str) -> int:
     if name not in styles:
-        nearest = difflib.get_close_matches(str(name), styles, 1, 0.4)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        hint = did_you_mean(name, styles, most=1, cutoff=0.4)
         raise UsageError(
-            f"there is no style {name!r}; {hint}the styles are {', '.join(styles)}"
+            f"there is no style {name!r}; {hint}{' ' * bool(hint)}the styles are "
+            f"{', '.join(styles)}"
         )
     return styles.index(name)

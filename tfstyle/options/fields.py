@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import numbers
@@ -13,7 +12,7 @@ import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union
 
-from tfstyle.errors import UsageError
+from tfstyle.errors import UsageError, did_you_mean
 
 Layers = Mapping[str, float] | Sequence[str] | None
 """Layers with their weights, or names that share a weight of 1, or the default ones."""
@@ -282,9 +281,7 @@ def check_names(given: Iterable[str], known: Collection[str], what: str) -> None
     """
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=2)
-            hint = f"did you mean {' or '.join(nearest)}?" if nearest else ""
-            raise UsageError(
-                f"{what} has no option {name!r}; "
-                + (hint or f"its options are {', '.join(sorted(known))}")
+            hint = did_you_mean(
+                name, known, f"its options are {', '.join(sorted(known))}"
             )
+            raise UsageError(f"{what} has no option {name!r}; {hint}")

@@ -10,7 +10,7 @@ import numbers
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -175,7 +175,13 @@ def read_styles(options: Options, source: Any) -> LoadedStyles:
         )
     scales = scale_of_each(options.style_scale, len(weighted))
     pictures = (
-        _at_scale(picture, scale, options)
+        at_scale(
+            picture,
+            scale,
+            options.style_size or options.size,
+            options.size_of,
+            allow_upscale=options.allow_upscale,
+        )
         for (picture, _), scale in zip(weighted, scales, strict=True)
     )
     return LoadedStyles(tuple(pictures), weights, _files(p for p, _ in weighted))
@@ -228,16 +234,35 @@ def weighted_sources(source: Any) -> list[tuple[Any, float]]:
     return weighted
 
 
-def _at_scale(source: Any, scale: float, options: Options) -> np.ndarray:
-    """A style picture at the scale of its strokes, decoded once."""
-    size, enlarge = options.style_size or options.size, options.allow_upscale
+def at_scale(
+    source: Any,
+    scale: float,
+    size: int,
+    size_of: Literal["longest", "shortest"] = "longest",
+    *,
+    allow_upscale: bool = False,
+) -> np.ndarray:
+    """A style picture at the scale of its strokes.
+
+    Args:
+      source: The picture, see ``load_image``.
+      scale: How many times as large as ``size`` it is to be.
+      size: Length in pixels of the side that ``size_of`` names.
+      size_of: The "longest" or the "shortest" side.
+      allow_upscale: Whether a picture smaller than ``size`` is enlarged to it first;
+        otherwise its own size stands for ``size``.
+
+    Raises:
+      UsageError: Same as in ``load_image``.
+      ImageError: Same as in ``load_image``.
+    """
     if scale != 1:
         source = load_image(source, name="style")
-        side = max if options.size_of == "longest" else min
-        shortened = size if enlarge else min(size, side(source.shape[1:3]))
-        size, enlarge = max(round(shortened * scale), 1), True
+        side = max if size_of == "longest" else min
+        shortened = size if allow_upscale else min(size, side(source.shape[1:3]))
+        size, allow_upscale = max(round(shortened * scale), 1), True
     return load_image(
-        source, size, size_of=options.size_of, allow_upscale=enlarge, name="style"
+        source, size, size_of=size_of, allow_upscale=allow_upscale, name="style"
     )
 
 

@@ -6,11 +6,10 @@ paragraphs: the experiment that it reproduces, and which part of it.
 
 from __future__ import annotations
 
-import difflib
 import pathlib
 from typing import Any, Literal
 
-from tfstyle.errors import UsageError
+from tfstyle.errors import UsageError, did_you_mean
 from tfstyle.options.fields import fields_of
 from tfstyle.options.options import Options, TrainingOptions
 from tfstyle.options.text import from_text
@@ -71,10 +70,8 @@ def _lines(name: str, kind: Kind) -> list[str]:
         if name in preset_names("training" if kind == "run" else "run"):
             use = "tfstyle train" if kind == "run" else "tfstyle stylize"
             raise UsageError(f"the preset {name} is for {use}")
-        if nearest := difflib.get_close_matches(name, names, n=3, cutoff=0.4):
-            hint = f"did you mean {' or '.join(nearest)}?"
-        else:
-            hint = f"the presets are {', '.join(names)}"
+        all_of_them = f"the presets are {', '.join(names)}"
+        hint = did_you_mean(name, names, all_of_them, most=3, cutoff=0.4)
         raise UsageError(f"there is no preset {name!r}; {hint}")
     file = _FOLDERS[kind] / f"{name}.cfg"
     return file.read_text(encoding="utf-8").splitlines()
