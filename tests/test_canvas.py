@@ -11,7 +11,7 @@ from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.options import Options
 from tfstyle.stylizer import canvas as module
-from tfstyle.stylizer.canvas import Canvas, favor_chroma
+from tfstyle.stylizer.canvas import Canvas, favored
 from tfstyle.stylizer.engine import Engine
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
@@ -30,14 +30,24 @@ def test_spaces_by_hand_and_back(content):
         np.testing.assert_allclose(canvas.picture(there), content, atol=1e-6)
 
 
-def test_favored_chroma_is_doubled_and_grey_stays():
-    colors = tf.constant([[[[0.5, 0.5, 0.5], [0.9, 0.0, 0.0]]]])
-    favored = [[[[0.5, 0.5, 0.5], [1.5, -0.3, -0.3]]]]
-    np.testing.assert_allclose(favor_chroma(colors), favored, rtol=1e-6)
-    # What L-BFGS asks of it: symmetric and positive definite.
-    matrix = favor_chroma(tf.eye(3)).numpy()
-    np.testing.assert_allclose(matrix, matrix.T)
-    np.testing.assert_allclose(np.linalg.eigvalsh(matrix), [1, 2, 2], rtol=1e-6)
+def test_favored_is_twice_the_chroma_and_little_of_the_finest_waves():
+    colors = np.tile(np.float32([[0.5, 0.5, 0.5]]), (1, 6, 8, 1))
+    np.testing.assert_allclose(favored(tf.constant(colors)), colors, rtol=1e-5)
+    colors = np.tile(np.float32([0.9, 0.0, 0.0]), (1, 6, 8, 1))
+    wanted = np.tile(np.float32([1.5, -0.3, -0.3]), (1, 6, 8, 1))
+    np.testing.assert_allclose(favored(tf.constant(colors)), wanted, atol=1e-5)
+    board = np.float32(np.indices([6, 8]).sum(0) % 2 - 0.5)
+    grain = np.repeat(board[None, ..., None], 3, -1)
+    inner = favored(tf.constant(grain))[:, 2:-2, 2:-2]
+    np.testing.assert_allclose(inner, 0.03 * grain[:, 2:-2, 2:-2], atol=1e-6)
+
+
+def test_favored_is_what_l_bfgs_asks_of_it():
+    basis = np.eye(5 * 4 * 3, dtype="float32").reshape(-1, 5, 4, 3)
+    matrix = favored(tf.constant(basis)).numpy().reshape(len(basis), -1)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
+    values = np.linalg.eigvalsh(matrix)
+    assert values.min() > 0.029 and values.max() < 2.001
 
 
 def test_favored_chroma_brings_a_lower_loss_sooner(monkeypatch):

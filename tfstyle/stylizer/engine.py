@@ -22,7 +22,7 @@ from tfstyle.optimizers.lbfgs import LBFGS
 from tfstyle.optimizers.loop import Loop, Objective, differentiated
 from tfstyle.options import NetworkOptions, Options
 from tfstyle.options.text import to_text
-from tfstyle.stylizer.canvas import Canvas, favor_chroma
+from tfstyle.stylizer.canvas import Canvas, favored
 from tfstyle.stylizer.memory import Cut
 
 _MOST_KEPT = 256e6  # bytes of what is known of pictures
@@ -256,7 +256,7 @@ def _optimizer(
             history=pairs,
             bounds=clamp,
             first_step=options.learning_rate,
-            preconditioner=favor_chroma,
+            preconditioner=favored,
             noise=noise,
         )
     return Adam(

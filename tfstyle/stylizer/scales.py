@@ -11,6 +11,8 @@ from tfstyle.stylizer.pictures import Pictures
 SCALE_FACTOR = 2
 _LEAST_SIDE = 112
 """Longest side in pixels below which no coarser scale is useful."""
+_DETAIL = 0.4
+"""The share of the first picture's fine detail that a finer scale begins with."""
 
 
 def scale_sizes(size: tuple[int, int], scales: int) -> list[tuple[int, int]]:
@@ -55,7 +57,9 @@ def first_picture(
 def enlarged(
     picture: np.ndarray, start: np.ndarray | str, size: tuple[int, int]
 ) -> np.ndarray:
-    """What a finer scale begins with: the coarser result with the start's fine detail.
+    """What a finer scale begins with: the coarser result, and some fine detail.
+
+    All that the start has would bring the photograph's grain into the painting.
 
     Args:
       picture: The coarser scale's result, ``[N, h, w, 3]``.
@@ -70,9 +74,9 @@ def enlarged(
         return larger
     # Enlarging makes no fine detail; the first picture has some at no cost. In place,
     # one after another: a large picture is as large as anything here.
-    coarser = resize_image(start, picture.shape[1:3])
     if larger is picture:
         larger = larger.copy()
-    larger += resize_image(start, size)
-    larger -= resize_image(coarser, size)
+    coarser = resize_image(start, picture.shape[1:3])
+    for share, source in ((_DETAIL, start), (-_DETAIL, coarser)):
+        larger += np.float32(share) * resize_image(source, size)
     return np.clip(larger, 0.0, 1.0, out=larger)
