@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle import stylize
+from tfstyle import load_image, resize_image, stylize
 from tfstyle.backbones.slim19 import SLIM19
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.options import Options
 from tfstyle.stylizer import canvas as module
-from tfstyle.stylizer.canvas import Canvas, favored
+from tfstyle.stylizer.canvas import Canvas, favor_chroma, favor_strokes
 from tfstyle.stylizer.engine import Engine
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
@@ -30,24 +30,44 @@ def test_spaces_by_hand_and_back(content):
         np.testing.assert_allclose(canvas.picture(there), content, atol=1e-6)
 
 
-def test_favored_is_twice_the_chroma_and_little_of_the_finest_waves():
-    colors = np.tile(np.float32([[0.5, 0.5, 0.5]]), (1, 6, 8, 1))
-    np.testing.assert_allclose(favored(tf.constant(colors)), colors, rtol=1e-5)
-    colors = np.tile(np.float32([0.9, 0.0, 0.0]), (1, 6, 8, 1))
-    wanted = np.tile(np.float32([1.5, -0.3, -0.3]), (1, 6, 8, 1))
-    np.testing.assert_allclose(favored(tf.constant(colors)), wanted, atol=1e-5)
+def test_favored_chroma_is_doubled_and_grey_stays():
+    colors = tf.constant([[[[0.5, 0.5, 0.5], [0.9, 0.0, 0.0]]]])
+    favored = [[[[0.5, 0.5, 0.5], [1.5, -0.3, -0.3]]]]
+    np.testing.assert_allclose(favor_chroma(colors), favored, rtol=1e-6)
+
+
+def test_favored_strokes_are_waves_that_are_not_the_finest():
+    flat = np.tile(np.float32([0.9, 0.0, 0.0]), (1, 6, 8, 1))
+    np.testing.assert_allclose(
+        favor_strokes(tf.constant(flat)), favor_chroma(tf.constant(flat)), atol=1e-6
+    )
     board = np.float32(np.indices([6, 8]).sum(0) % 2 - 0.5)
     grain = np.repeat(board[None, ..., None], 3, -1)
-    inner = favored(tf.constant(grain))[:, 2:-2, 2:-2]
+    inner = favor_strokes(tf.constant(grain))[:, 2:-2, 2:-2]
     np.testing.assert_allclose(inner, 0.03 * grain[:, 2:-2, 2:-2], atol=1e-6)
 
 
-def test_favored_is_what_l_bfgs_asks_of_it():
+@pytest.mark.parametrize(("favor", "least"), [(favor_chroma, 1), (favor_strokes, 0.03)])
+def test_favors_are_what_l_bfgs_asks_of_them(favor, least):
     basis = np.eye(5 * 4 * 3, dtype="float32").reshape(-1, 5, 4, 3)
-    matrix = favored(tf.constant(basis)).numpy().reshape(len(basis), -1)
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
+    matrix = favor(tf.constant(basis)).numpy().reshape(len(basis), -1)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)  # symmetric
     values = np.linalg.eigvalsh(matrix)
-    assert values.min() > 0.029 and values.max() < 2.001
+    assert values.min() > 0.99 * least and values.max() < 2.001
+
+
+def test_strokes_bring_less_grain_except_into_noise(monkeypatch):
+    smooth = resize_image(load_image(DATA / "content/astronaut.jpg", 24), (128, 128))
+
+    def grain(**options):
+        options |= {"size": 128, "scales": 1, "steps": 20}
+        image = stylize(smooth, DATA / "style/nocturne.jpg", **options).image
+        return np.abs(np.diff(image, 4, axis=0)).mean()
+
+    calm, noisy = grain(), grain(init="noise")
+    monkeypatch.setattr(module, "_GRAIN", 1.0)
+    assert calm < 0.95 * grain()
+    assert noisy == grain(init="noise")
 
 
 def test_favored_chroma_brings_a_lower_loss_sooner(monkeypatch):
@@ -57,6 +77,7 @@ def test_favored_chroma_brings_a_lower_loss_sooner(monkeypatch):
         options["style_loss"] = "gram"
         return stylize(*pictures, **options).history["total"][-1]
 
+    monkeypatch.setattr(module, "_GRAIN", 1.0)
     favored = loss()
     monkeypatch.setattr(module, "_CHROMA", 1.0)
     assert favored < 0.99 * loss()

@@ -20,9 +20,9 @@ from tfstyle.losses.tiled import TiledLoss
 from tfstyle.optimizers.adam import Adam, learning_rate_schedule
 from tfstyle.optimizers.lbfgs import LBFGS
 from tfstyle.optimizers.loop import Loop, Objective, differentiated
-from tfstyle.options import NetworkOptions, Options
+from tfstyle.options import NOISE_STARTS, NetworkOptions, Options
 from tfstyle.options.text import to_text
-from tfstyle.stylizer.canvas import Canvas, favored
+from tfstyle.stylizer.canvas import Canvas, favor_chroma, favor_strokes
 from tfstyle.stylizer.memory import Cut
 
 _MOST_KEPT = 256e6  # bytes of what is known of pictures
@@ -237,7 +237,12 @@ def _optimizer_settings(options: Options) -> tuple[Hashable, ...]:
         options.beta_2,
         tuple(options.clamp),
         options.clamp_until,
+        _from_noise(options),
     )
+
+
+def _from_noise(options: Options) -> bool:
+    return options.init in NOISE_STARTS
 
 
 def _optimizer(
@@ -256,7 +261,7 @@ def _optimizer(
             history=pairs,
             bounds=clamp,
             first_step=options.learning_rate,
-            preconditioner=favored,
+            preconditioner=favor_chroma if _from_noise(options) else favor_strokes,
             noise=noise,
         )
     return Adam(
