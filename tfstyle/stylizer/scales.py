@@ -72,11 +72,13 @@ def enlarged(
     larger = resize_image(picture, size)
     if isinstance(start, str):
         return larger
-    # Enlarging makes no fine detail; the first picture has some at no cost. In place,
-    # one after another: a large picture is as large as anything here.
+    # Enlarging makes no fine detail; the first picture has some at no cost.
     if larger is picture:
         larger = larger.copy()
     coarser = resize_image(start, picture.shape[1:3])
     for share, source in ((_DETAIL, start), (-_DETAIL, coarser)):
-        larger += np.float32(share) * resize_image(source, size)
+        resized = resize_image(source, size)
+        # Row by row: a large picture is as large as anything here.
+        for row in range(size[0]):
+            larger[:, row] += share * resized[:, row]
     return np.clip(larger, 0.0, 1.0, out=larger)
