@@ -114,7 +114,7 @@ def test_content_features_are_worth_more_than_pairs_but_for_the_first(monkeypatc
         plan = planner(max_memory=limit)
         return plan.pairs(LARGE, [STYLE], 1), cut(plan).keep_content
 
-    large, small = made(8), made(3.6)
+    large, small = made(8), made(3.9)
     assert large[0] > 1 and large[1]
     assert small == (1, False)
     monkeypatch.setattr(memory, "_KEPT_COPIES", 0.0)
@@ -153,7 +153,7 @@ def test_a_run_tells_the_planner_its_last_scale(content, style, monkeypatch):
     [
         (
             {"optimizer": "lbfgs"},
-            r"L-BFGS with history=20 needs 9\.\d GB for 4096×3072 pixels, of "
+            r"L-BFGS with history=20 needs 10\.\d GB for 4096×3072 pixels, of "
             r"2\.0 GB that the run may take; .* shorter history or",
         ),
         (

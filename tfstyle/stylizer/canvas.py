@@ -108,10 +108,12 @@ def favor_strokes(gradient: tf.Tensor) -> tf.Tensor:
 
     Returns:
       ``favor_chroma`` of the gradient with most of its finest waves left out: filtered
-      by 1 4 6 4 1 along both axes, with mirrored borders.
+      by 1 4 6 4 1 along both axes, with mirrored borders. Pixels whose gradient is
+      exactly 0 are held, and do not move with their neighbours.
     """
     colored = favor_chroma(gradient)
     smooth = tf.pad(colored, [[0, 0], [2, 2], [2, 2], [0, 0]], "SYMMETRIC")
     for _ in range(4):
         smooth = tf.nn.avg_pool2d(smooth, 2, 1, "VALID")
-    return smooth + _GRAIN * (colored - smooth)
+    held = tf.reduce_all(gradient == 0, -1, keepdims=True)
+    return tf.where(held, 0.0, smooth + _GRAIN * (colored - smooth))
