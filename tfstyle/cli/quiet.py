@@ -9,7 +9,6 @@ import sys
 import types
 from collections.abc import Iterator
 
-from tfstyle.backend import check_backend
 from tfstyle.cli.signals import check_interrupts
 from tfstyle.extras import silent_stderr
 
@@ -25,11 +24,9 @@ def import_tensorflow(*, find_devices: bool = True) -> types.ModuleType:
       TensorFlow.
 
     Raises:
-      UsageError: If Keras is told to use another backend.
       KeyboardInterrupt: If Ctrl-C came meanwhile.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    check_backend()
     announce_loading("TensorFlow", "tensorflow")
     with silent_stderr():
         import tensorflow as tf

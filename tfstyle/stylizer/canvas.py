@@ -100,8 +100,8 @@ def favor_strokes(gradient: tf.Tensor) -> tf.Tensor:
     """A preconditioner by which colours and strokes move further than grain.
 
     In waves of 2 and 3 pixels, the first steps would find a regular weave that many
-    layers hardly see, and too few steps come after them to take it out again. For the
-    same reason, noise would stay in a picture that begins with it.
+    layers hardly see, and too few steps come after them to take it out again. A run
+    that begins with noise needs ``favor_chroma``: with this, the noise would stay.
 
     Args:
       gradient: Gradient by pictures, ``[N, H, W, 3]``.
