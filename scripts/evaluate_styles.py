@@ -10,13 +10,15 @@ Example:
   python scripts/evaluate_styles.py --pairs=cat:waves,photo.jpg:starry_night.jpg \
       --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz \
       --squeezenet=squeezenet.h5 --output=styles
-  python scripts/evaluate_styles.py --models=any --pairs=photo.jpg:art.jpg \
+  python scripts/evaluate_styles.py --models=any --held_out=20 \
       --true_vgg=vgg19_to_block3.npz --compressed_vgg=vgg19_16x.npz \
       --squeezenet=squeezenet.h5 --output=any
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -24,6 +26,7 @@ from collections.abc import Callable, Mapping
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import microast
 import numpy as np
 from absl import app, flags
 from evaluate_backbone import (
@@ -35,6 +38,7 @@ from evaluate_backbone import (
 )
 
 import tfstyle
+from tfstyle.images.folder import picture_files
 from tfstyle.networks.blends import takes_any_style
 
 flags.DEFINE_list(
@@ -43,12 +47,37 @@ flags.DEFINE_list(
     "The networks, see tfstyle apply.",
 )
 flags.DEFINE_integer("style_size", 320, "Longest side of the styles, as trained on.")
+flags.DEFINE_integer(
+    "held_out",
+    0,
+    "In place of pairs: so many paintings of the shared folder that no training has "
+    "seen, of all kinds in turn, each with one of five such photographs.",
+    lower_bound=0,
+)
 
 CONTENT_WEIGHTS = (0.05, 0.2, 0.8)
 
 
 Paint = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 """Gives a photograph a style, which is a picture and a name."""
+
+
+def held_out_pairs(count: int) -> list[str]:
+    """Pairs of ``--held_out``: a file's name decides whether and when it is chosen."""
+
+    def number(path: pathlib.Path) -> int:
+        return int(hashlib.sha256(path.name.encode()).hexdigest(), 16)
+
+    def chosen(folder: str) -> list[pathlib.Path]:
+        kinds: dict[str, list[pathlib.Path]] = {}
+        for path in sorted(picture_files(microast.SHARED / folder), key=number):
+            if number(path) % 20 == 0:
+                kinds.setdefault(path.parent.name, []).append(path)
+        in_turn = itertools.zip_longest(*(kinds[kind] for kind in sorted(kinds)))
+        return [path for turn in in_turn for path in turn if path]
+
+    photos = itertools.cycle(chosen("photos")[:5])
+    return [f"{next(photos)}:{style}" for style in chosen("paintings")[:count]]
 
 
 def painter(model: str) -> Paint:
@@ -123,7 +152,7 @@ def main(_: list[str]) -> None:
     }
     rows: dict[str, dict[str, dict[str, float]]] = {model: {} for model in networks}
     sheet = []
-    for paths in FLAGS.pairs:
+    for paths in held_out_pairs(FLAGS.held_out) or FLAGS.pairs:
         photo, style = paths.split(":")
         pair = ":".join(pathlib.Path(path).stem for path in (photo, style))
         found, pictures = compare(

@@ -93,7 +93,11 @@ def test_train_goes_on_and_says_what_it_skipped(run, photos, tiny_backbone):
         (("--final_learning_rate=1",), "give a number from 0 to --learning_rate"),
         (("--sample_steps=1,x",), "--sample_steps=1,x: give whole numbers"),
         (("--weights=none.npz",), "--weights=none.npz: no such file"),
-        (("--preset=jonson",), "no preset 'jonson'; did you mean johnson?"),
+        (("--preset=jonson",), "no preset 'jonson'; did you mean johnson"),
+        (
+            ("--style=", "--style_folder=photos", "--from=bundled"),
+            "--from=bundled: has styles of its own; with --style_folder, give 'any'",
+        ),
         (("--output=style.png",), "--output=style.png: the folder cannot be made"),
         (("--strategy=multiworker",), "TF_CONFIG must be JSON with 'cluster'"),
     ],
@@ -106,7 +110,7 @@ def test_train_refuses(refused, photos, tiny_backbone, words, message):
 
 
 def test_the_preset_is_the_paper():
-    assert preset_names("training") == ["any-style", "johnson"]
+    assert preset_names("training") == ["any-style", "johnson", "own-style"]
     values = FlagValues()
     train_command.define_flags(values)
     parse(values, ["train", "--preset=johnson", "--steps=7"], presets="training")
@@ -163,11 +167,16 @@ def test_apply_refuses_what_fits_no_network(refused, folder, words, message):
     assert not Path("o.png").exists()
 
 
-def test_train_makes_one_style_better(run, photos, tiny_backbone):
-    words = ("--from=any", "--style=style.png", "--output=own", "--size=32")
+@pytest.mark.parametrize(
+    ("start", "chosen"),
+    [("any", "--style=style.png"), ("bundled", "--style_name=style")],
+)
+def test_train_learns_a_style_from_what_is_known(
+    run, photos, tiny_backbone, start, chosen
+):
+    words = (f"--from={start}", "--style=style.png", "--output=own", "--size=32")
     assert run("train", *words, "--batch_size=1", "--minutes=0.0001")[0] == 0
-    words = ("--model=own", "--style=style.png", "--size=32")
-    assert run("apply", "content.png", "o.png", *words)[0] == 0
+    assert run("apply", "content.png", "o.png", "--model=own", chosen)[0] == 0
 
 
 def test_apply_keeps_names_and_folders(run, folder, model):

@@ -301,11 +301,32 @@ def test_train_goes_on_from_a_network_for_any_style(photos, paintings, tmp_path)
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def test_train_goes_on_from_trained_styles(photos, finished, tmp_path):
+    rate = {"learning_rate": 1e-9, "final_learning_rate": 0.0, "warmup_steps": 0}
+    begun = train(
+        photos,
+        {"new": STYLES["fine"]},
+        tmp_path / "run",
+        start=finished.output,
+        steps=1,
+        **{name: TINY[name] for name in ("size", "style_size", "batch_size")},
+        **rate,
+    )
+    known, new = finished.result.network, begun.network
+    assert (new.style_names, new.width, new.blocks) == (["new"], 4, 1)
+    # The mean of all styles: the one in which each of them has the same share.
+    picture = draw(40, 40, (20, 30, 25))
+    wanted = known.stylize(picture, {"fine": 1, "wide": 1})
+    np.testing.assert_allclose(new.stylize(picture), wanted, atol=1e-5)
+
+
 def test_train_refuses_what_has_no_effect(photos, paintings, tmp_path):
     with pytest.raises(UsageError, match="width: a network for any style has one size"):
         train(photos, paintings, tmp_path / "a", width=8)
-    with pytest.raises(UsageError, match="start: networks of named styles begin"):
+    with pytest.raises(UsageError, match="start=any: takes any style; give 'bundled'"):
         train(photos, STYLES, tmp_path / "a", start="any")
+    with pytest.raises(UsageError, match="blocks: the network of start has one"):
+        train(photos, STYLES, tmp_path / "a", start="bundled", blocks=1)
     with pytest.raises(UsageError, match="start=bundled: is no network for any style"):
         train(photos, paintings, tmp_path / "a", start="bundled")
 

@@ -6,11 +6,9 @@ tfstyle apply photo.jpg out.png --model=run --style_name=a
 
 tfstyle train --preset=any-style --photos=photos --style_folder=paintings --output=run
 
-A network for any style learns one style better in two minutes:
+A style of your own in two minutes, learned by the network of the bundled styles:
 
-tfstyle train --preset=any-style --from=any --style=a.jpg --minutes=2 --output=run
-
-tfstyle apply photo.jpg out.png --model=run --style=a.jpg
+tfstyle train --preset=own-style --from=bundled --style=a.jpg --minutes=2 --output=run
 
 The same command goes on with a run that was interrupted.
 """
@@ -38,6 +36,7 @@ from tfstyle.files import make_folder
 from tfstyle.images.folder import picture_files
 from tfstyle.images.samples import SAMPLES
 from tfstyle.monitoring.progress_bar import ProgressBar
+from tfstyle.networks.blends import read_style_names, takes_any_style
 from tfstyle.options import TrainingOptions, fields_of
 from tfstyle.options.fields import NETWORK, TRAINING
 
@@ -69,8 +68,9 @@ def define_flags(values: flags.FlagValues) -> None:
             ),
             argument(
                 "from",
-                "The network for any style to begin with: 'any', which comes with "
-                "tfstyle, or what an earlier training made.",
+                "The network to begin with: 'bundled' or 'any', which come with "
+                "tfstyle, or what an earlier training made. Default: random weights "
+                "with --style, 'any' with --style_folder.",
                 NETWORK,
             ),
             argument(
@@ -164,9 +164,15 @@ def _given(values: flags.FlagValues) -> tuple[str, Any, str]:
     required(values, *needed, "output")
     photos = values.photos or str(SAMPLES / "content")
     if values.style_folder:
+        if first and read_style_names(first):
+            raise UsageError(
+                f"--from={first}: has styles of its own; with --style_folder, give "
+                "'any', or a network that was trained with --style_folder"
+            )
         return photos, values.style_folder, values.output
     files = style_files(values.style)
-    return photos, list(files.values()) if first else files, values.output
+    any_style = first and takes_any_style(first)
+    return photos, list(files.values()) if any_style else files, values.output
 
 
 def views(values: flags.FlagValues, photos: str, styles: Any) -> list[BestEffort]:

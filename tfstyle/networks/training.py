@@ -86,8 +86,8 @@ def train(
       photos: Folder of photographs, searched to any depth.
       styles: Style pictures (see ``load_image``) by name; or a folder of paintings,
         searched to any depth, or a list of their paths.
-      start: With a folder or a list: the ``AnyStyleNet`` to begin with, as
-        ``load_network`` reads it; None for the one that comes with tfstyle.
+      start: The network to begin with, as ``load_network`` reads it. None for random
+        weights; with a folder or a list, for the ``AnyStyleNet`` of the package.
       output: Folder of the run. It gets ``model.keras`` (see ``StyleNet.from_preset``),
         ``checkpoint/``, ``history.csv`` and ``training.json``.
       test_photo: The picture that callbacks are shown in each style; None for the first

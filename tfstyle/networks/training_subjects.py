@@ -73,12 +73,7 @@ def subject_of(
     if isinstance(styles, Mapping):
         if not styles:
             raise UsageError("no style picture: give at least one")
-        if start is not None:
-            raise UsageError(
-                "start: networks of named styles begin with random weights; leave it "
-                "out, or give styles as a folder"
-            )
-        return NamedStyles(styles, options)
+        return NamedStyles(styles, start, options)
     return AnyStyle(styles, start, options, warn)
 
 
@@ -87,15 +82,29 @@ class NamedStyles:
 
     style = tf.TensorSpec([], tf.int64)
 
-    def __init__(self, styles: Mapping[str, Any], options: TrainingOptions):
-        """Reads the style pictures."""
-        self._options = options
+    def __init__(self, styles: Mapping[str, Any], start: Any, options: TrainingOptions):
+        """Reads the style pictures.
+
+        Args:
+          styles: Pictures by name, see ``load_image``.
+          start: What ``load_network`` reads; None for random weights.
+          options: The options of the training.
+        """
+        self._options, self._start = options, None
+        if start is not None:
+            _refuse_shape(options, "the network of start has one already")
+            self._start = load_network(start)
+            if not isinstance(self._start, StyleNet):
+                raise UsageError(
+                    f"start={start}: takes any style; give 'bundled', or a network "
+                    "that tfstyle train made with named styles"
+                )
         self._pictures = {
             name: load_image(picture, options.style_size)
             for name, picture in styles.items()
         }
         self.names = list(self._pictures)
-        self.settings = {"styles": self.names}
+        self.settings = {"styles": self.names, "start": str(start or "")}
 
     @functools.cached_property
     def loss(self) -> TrainingLoss:
@@ -106,9 +115,10 @@ class NamedStyles:
     def network(self, dtype: Any = None) -> StyleNet:
         """See ``Subject``."""
         options = self._options
-        return StyleNet(
-            self.names, options.width, options.blocks, seed=options.seed, dtype=dtype
-        )
+        if self._start is None:
+            shape = (options.width, options.blocks)
+            return StyleNet(self.names, *shape, seed=options.seed, dtype=dtype)
+        return self._start.for_styles(self.names, dtype)
 
     def example(self, number: int, photo: np.ndarray) -> tuple[np.ndarray, Any]:
         """See ``Subject``."""
@@ -146,12 +156,14 @@ class AnyStyle:
           options: The options of the training.
           warn: Called once for each painting that cannot be read.
         """
-        for name in ("width", "blocks"):
-            if getattr(options, name) != getattr(TrainingOptions, name):
-                raise UsageError(
-                    f"{name}: a network for any style has one size; leave it out"
-                )
-        self._options, self._start = options, start
+        _refuse_shape(options, "a network for any style has one size")
+        self._options = options
+        self._start = load_network(ANY if start is None else start)
+        if not isinstance(self._start, AnyStyleNet):
+            raise UsageError(
+                f"start={start}: is no network for any style; give 'any', or one that "
+                "tfstyle train made with style_folder"
+            )
         files = _files(styles)
         self._paintings = Photos(files, options.size, options.seed + 1, warn)
         self.style = tf.TensorSpec([options.size, options.size, 3])
@@ -166,13 +178,7 @@ class AnyStyle:
     def network(self, dtype: Any = None) -> AnyStyleNet:
         """See ``Subject``."""
         network = AnyStyleNet(seed=self._options.seed, dtype=dtype)
-        known = load_network(ANY if self._start is None else self._start)
-        if not isinstance(known, AnyStyleNet):
-            raise UsageError(
-                f"start={self._start}: is no network for any style; give 'any', or "
-                "one that tfstyle train made with style_folder"
-            )
-        network.set_weights(known.get_weights())
+        network.set_weights(self._start.get_weights())
         return network
 
     def example(self, number: int, photo: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -188,6 +194,13 @@ class AnyStyle:
         return np.concatenate(
             [network.painter(painting)(photo) for painting in self._shown]
         )
+
+
+def _refuse_shape(options: TrainingOptions, why: str) -> None:
+    """Refuses options that would choose the shape of a network that has one."""
+    for name in ("width", "blocks"):
+        if getattr(options, name) != getattr(TrainingOptions, name):
+            raise UsageError(f"{name}: {why}; leave it out")
 
 
 def shown_paintings(styles: Any) -> list[pathlib.Path]:
