@@ -124,6 +124,36 @@ def assert_same(file, result: np.ndarray) -> None:
 # A run, and the next ones
 
 
+def test_the_function_takes_paths(place, here, network):
+    photo, output = Path("photos/1.png"), Path("out")
+    assert stylize_folder([photo], output, model="model.keras").stylized == 1
+    assert stylize_folder(photo, output, model="model.keras").skipped == 1
+    with pytest.raises(UsageError, match="content: give at least one picture"):
+        stylize_folder([], output, model="model.keras")
+
+
+def test_a_link_is_made_again_when_its_picture_is_newer(place, here):
+    Path("links").mkdir()
+    Path("links/a.png").symlink_to(Path("photos/1.png").resolve())
+    assert stylize_folder("links", "out", model="model.keras").stylized == 1
+    assert stylize_folder("links", "out", model="model.keras").skipped == 1
+    later = time.time() + 5
+    os.utime("photos/1.png", (later, later))
+    assert stylize_folder("links", "out", model="model.keras").stylized == 1
+
+
+def test_a_store_that_fails_is_named_in_one_line(place, here, monkeypatch):
+    def fails(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(stores.Store, "read", fails)
+    with pytest.raises(UsageError, match=r"out: .*Permission denied"):
+        stylize_folder("photos", "out", model="model.keras")
+    monkeypatch.setattr(stores.Store, "is_folder", fails)
+    with pytest.raises(UsageError, match=r"photos: .*Permission denied"):
+        stylize_folder("photos", "out", model="model.keras")
+
+
 def test_batch_stylizes_good_pictures_and_lists_bad_ones(run, place, here, network):
     code, out, err = run(*batch("--content=photos/**", "--style_name=b"))
 
@@ -808,7 +838,7 @@ PICTURES = "--content=photos/*"
         ((PICTURES, "--color=match"), "choose one of style, content"),
         ((PICTURES, "--style=a.png"), "--style and --model: give one of them"),
         ((PICTURES, "--size=0"), "--size=0: give"),
-        ((PICTURES, "--gpus_per_worker=1"), "no GPU"),
+        ((PICTURES, "--gpus_per_worker=1"), "Ray finds no GPU"),
         (("photos/1.png", PICTURES), "'photos/1.png' is one argument too many"),
     ],
 )

@@ -325,6 +325,13 @@ def test_invert_takes_the_layer(run, folder, tiny_backbone):
     assert run(*words)[0] == 0  # the backbone's own layer
 
 
+def test_invert_refuses_two_kinds_of_layers(refused, folder):
+    words = ("content.png", "out.jpg", "--layer=relu1_1", "--content_layers=relu2_1")
+    code, line = refused("invert", *words)
+    assert code == 2
+    assert "--layer and --content_layers: give one of them" in line
+
+
 def test_texture_has_the_size_that_was_asked_for(run, folder, tiny_backbone):
     words = ("texture", "style.png", "out.webp", *SMALL)
 

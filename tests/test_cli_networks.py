@@ -179,6 +179,14 @@ def test_train_learns_a_style_from_what_is_known(
     assert run("apply", "content.png", "o.png", "--model=own", chosen)[0] == 0
 
 
+def test_apply_takes_an_output_by_any_of_its_paths(run, folder, model):
+    for output in ("./out.png", "photos/../out.png"):
+        Path("photos").mkdir(exist_ok=True)
+        code, _, err = run("apply", model, "content.png", output)
+        assert (code, err) == (0, "")
+        assert Path("out.png").is_file()
+
+
 def test_apply_keeps_names_and_folders(run, folder, model):
     Path("in/more").mkdir(parents=True)
     picture = load_image("content.png")
@@ -308,6 +316,14 @@ def test_export_says_how_exact_it_is(run, folder, model):
     assert load_network("m.keras").style_names == ["dark", "light"]
 
 
+def test_export_of_the_optimiser_refuses_what_is_for_networks(refused, folder):
+    for word in ("--style_name=a", "--format=onnx", "--part=encode"):
+        code, err = refused("export", "--what=optimizer", "--output=o", word)
+        assert code == 2
+        assert f"{word.partition('=')[0]}: has no effect with --what=optimizer" in err
+    assert not Path("o").exists()
+
+
 def test_export_writes_the_optimiser(run, folder, tiny_backbone):
     code, _, err = run("export", "--what=optimizer", "--output=o", "--tv_weight=0.1")
     assert (code, err) == (0, "")
@@ -321,7 +337,8 @@ def test_export_writes_the_optimiser(run, folder, tiny_backbone):
         (("--format=keras", "--output=none/m.keras"), "there is no folder none"),
         (("--output=style.png",), "--output=style.png: is a file; give a folder"),
         (("--style_name=lite",), "there is no style 'lite'; did you mean light?"),
-        (("--quantize=int8",), "savedmodel is written in float32 only"),
+        (("--quantize=int8",), "--quantize=int8: savedmodel is written in float32"),
+        (("--tv_weight=1",), "--tv_weight: has no effect with --what=network"),
         (("--model=style.png",), "style.png: cannot be read as a .keras file"),
         (("--format=coreml",), "--format=coreml: give one of savedmodel, keras"),
     ],

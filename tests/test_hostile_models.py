@@ -20,6 +20,7 @@ from conftest import simple_pictures
 from tfstyle.backbones import weights as weights_module
 from tfstyle.backbones.weights import read_weights
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.networks.blends import read_style_names, takes_any_style
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.options import Options
 from tfstyle.stylizer.checkpoint import Checkpoint, State
@@ -489,6 +490,18 @@ def test_a_model_that_is_no_file(tmp_path, target):
     (tmp_path / "model.keras").symlink_to(target)
     with pytest.raises(UsageError, match=r"model\.keras: no such file; give 'bundled'"):
         load_network(tmp_path)
+
+
+def test_what_a_model_is_for_is_read_with_the_same_care(tmp_path, model):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "deep.keras").write_bytes(model().read_bytes())
+    with zipfile.ZipFile(tmp_path / "deep.keras", "w") as archive:
+        archive.writestr("config.json", "[" * 10**5)
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / "config.json").write_text(" " * 10**6 + '{"config": {}}')
+    for name in ("pipe", "deep.keras", "long"):
+        assert not takes_any_style(tmp_path / name)
+        assert read_style_names(tmp_path / name) == []
 
 
 def test_the_commands_refuse_in_one_line(folder, secret, model, refused):

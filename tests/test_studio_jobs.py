@@ -15,6 +15,7 @@ from PIL import Image
 from tfstyle import load_image, save_image
 from tfstyle.cli import main as cli
 from tfstyle.errors import TfstyleError, UsageError
+from tfstyle.options import Options
 from tfstyle.options.presets import preset_names
 from tfstyle.options.provenance import read_origin
 from tfstyle.studio import jobs, watch
@@ -226,6 +227,16 @@ def test_messages_do_not_tell_where_uploads_are(pictures, results, name, shown):
     for text in (last.status, str(caught.value)):
         assert text.startswith(f"{shown}: not a PNG")
         assert str(pictures) not in text
+
+
+def test_a_network_that_cannot_be_built_leaves_the_last_one(tiny_backbone):
+    engines = jobs.Engines()
+    with pytest.raises(UsageError, match="relu9_9"):
+        engines.stylizer(Options(style_layers=["relu9_9"]))
+    good = engines.stylizer(Options(size=32))
+    with pytest.raises(UsageError, match="relu9_9"):
+        engines.stylizer(Options(style_layers=["relu9_9"]))
+    assert engines.stylizer(Options(size=40)).engine is good.engine
 
 
 def test_the_history_is_on_disk_and_the_oldest_makes_room(tmp_path):

@@ -181,6 +181,17 @@ def test_the_command_marks_the_picture_that_a_signal_left_unfinished(
         assert [row["finished"] for row in csv.DictReader(file)] == ["no"]
 
 
+def test_the_command_keeps_what_was_made_before_the_loss_broke(run, folder):
+    words = ("--content=content.png", "--style=style.png", "--output=all", "--steps=4")
+    words += ("--style_layers=relu1_1", "--content_layers=relu2_1", "--scales=1")
+    code, _, err = run("sweep", *words, "--content_weight=1,1e40")
+    assert code == 1
+    assert err.endswith("(all has the 1 pictures before)\n")
+    assert (folder / "all" / "sheet.png").is_file()
+    with (folder / "all" / "losses.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 1
+
+
 def test_a_picture_of_a_sweep_keeps_its_mask_and_is_made_again(run, folder):
     mask = np.zeros([1, 32, 40, 3], "float32")
     mask[:, :, 20:] = 1

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -242,6 +243,58 @@ def test_train_refuses_photographs_of_which_none_can_be_read(photos, tmp_path):
         run(damaged, tmp_path / "third", steps=1, test_photo=style)
 
 
+def test_train_counts_paintings_that_cannot_be_read(photos, paintings, tmp_path):
+    damaged = shutil.copytree(paintings, tmp_path / "paintings")
+    first, *others = sorted(damaged.iterdir())
+    first.write_bytes(b"no picture")
+    steps = {"steps": 4, "sample_steps": (1,)}
+    shown = []
+    result = train(
+        photos,
+        damaged,
+        tmp_path / "some",
+        **{**ANY, **steps},
+        callbacks=[lambda progress: shown.append(progress.image())],
+    )
+    assert first in result.unreadable
+    assert all(len(pictures) == len(others) for pictures in shown)
+    for file in others:
+        file.write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"none of the \d paintings can be read"):
+        train(photos, damaged, tmp_path / "none", **{**ANY, **steps})
+
+
+def test_train_refuses_other_pictures_of_the_same_names(photos, finished, tmp_path):
+    folder = finished.copy(tmp_path / "run")
+    other = {**STYLES, "wide": STYLES["fine"]}
+    with pytest.raises(UsageError, match="was begun with other settings: pictures"):
+        train(photos, other, folder, **{**TINY, **STEPS})
+
+
+def test_train_refuses_a_folder_whose_settings_are_damaged(photos, tmp_path):
+    (tmp_path / "training.json").write_text("{")
+    with pytest.raises(UsageError, match=r"training\.json: is damaged"):
+        run(photos, tmp_path, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("task", "jobs", "chief"),
+    [
+        (("worker", 0), ["worker"], True),
+        (("worker", 1), ["worker"], False),
+        (("worker", 0), ["chief", "worker"], False),
+        (("chief", 0), ["chief", "worker"], True),
+    ],
+)
+def test_one_machine_is_the_chief(task, jobs, chief):
+    spec = types.SimpleNamespace(jobs=jobs)
+    resolver = types.SimpleNamespace(
+        task_type=task[0], task_id=task[1], cluster_spec=lambda: spec
+    )
+    strategy = types.SimpleNamespace(cluster_resolver=resolver)
+    assert training.is_chief(strategy) == chief
+
+
 def test_train_ends_where_the_loss_is_nan(photos, tmp_path):
     with pytest.raises(NonFiniteLossError, match="the loss became NaN"):
         run(photos, tmp_path, steps=50, learning_rate=1e30)
@@ -249,7 +302,7 @@ def test_train_ends_where_the_loss_is_nan(photos, tmp_path):
 
 
 def test_train_refuses_no_style_and_no_photograph(photos, tmp_path):
-    with pytest.raises(UsageError, match="no style picture: give at least one"):
+    with pytest.raises(UsageError, match="styles: give at least one picture"):
         train(photos, {}, tmp_path / "run", **TINY)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="there is no picture in this folder"):
@@ -325,7 +378,7 @@ def test_train_refuses_what_has_no_effect(photos, paintings, tmp_path):
         train(photos, paintings, tmp_path / "a", width=8)
     with pytest.raises(UsageError, match="start=any: takes any style; give 'bundled'"):
         train(photos, STYLES, tmp_path / "a", start="any")
-    with pytest.raises(UsageError, match="blocks: the network of start has one"):
+    with pytest.raises(UsageError, match="blocks: the network to begin with"):
         train(photos, STYLES, tmp_path / "a", start="bundled", blocks=1)
     with pytest.raises(UsageError, match="start=bundled: is no network for any style"):
         train(photos, paintings, tmp_path / "a", start="bundled")

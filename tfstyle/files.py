@@ -12,6 +12,8 @@ from typing import Any
 
 from tfstyle.errors import TfstyleError, UsageError
 
+PathLike = str | os.PathLike[str]
+
 
 def as_path(value: Any, argument: str) -> pathlib.Path:
     """Checks that an argument is a path.

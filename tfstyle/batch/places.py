@@ -15,7 +15,7 @@ from typing import Any
 
 from tfstyle.batch.stores import store_of
 from tfstyle.errors import TfstyleError, UsageError, one_line, user_error
-from tfstyle.files import make_folder
+from tfstyle.files import PathLike, make_folder
 from tfstyle.images.folder import SUFFIXES, saved_as
 from tfstyle.options.identity import SETTINGS, check_results, settings_text
 
@@ -87,20 +87,26 @@ class Places:
 
     @classmethod
     def of(
-        cls, source: str | Sequence[str], output: str, dead_letter: str | None = None
+        cls,
+        source: PathLike | Sequence[PathLike],
+        output: PathLike,
+        dead_letter: PathLike | None = None,
     ) -> Places:
         """Reads paths and patterns, see ``stylize_folder``.
 
         Raises:
           UsageError: If results would be among the pictures, or a store is unknown.
         """
-        given = [source] if isinstance(source, str) else list(source)
+        several = [source] if isinstance(source, str | os.PathLike) else source
+        given = [os.fspath(path) for path in several]
+        if not given:
+            raise UsageError("content: give at least one picture, folder or pattern")
         parsed = [_parsed(_absolute(text)) for text in given]
         levels = zip(*(head for head, _ in parsed), strict=False)
         common = [p[0] for p in itertools.takewhile(lambda p: len({*p}) == 1, levels)]
         if not common or (common[0] and len(common) < 3):
             raise UsageError(f"{', '.join(given)}: give pictures of one store")
-        output = _absolute(output)
+        output = _absolute(os.fspath(output))
         for head, _ in parsed:
             if f"{_real('/'.join(head))}/".startswith(f"{_real(output)}/"):
                 raise UsageError(
@@ -110,7 +116,7 @@ class Places:
         patterns = tuple(
             (*map(glob.escape, head[len(common) :]), *tail) for head, tail in parsed
         )
-        dead_letter = _absolute(dead_letter or f"{output}/{DEAD_LETTER}")
+        dead_letter = _absolute(os.fspath(dead_letter or f"{output}/{DEAD_LETTER}"))
         return cls(tuple(given), "/".join(common), patterns, output, dead_letter)
 
     @property
@@ -151,13 +157,16 @@ class Places:
                 make_folder(folder)
         store = store_of(self.output)
         settings = {"command": "batch", "pictures": self.pictures, **settings}
-        with contextlib.suppress(FileNotFoundError):
-            saved = store.read(f"{self.output}/{SETTINGS}")
-            way_out = f"give another folder, or delete {SETTINGS} to have both here"
-            check_results(self.output, saved, settings, way_out)
-        store.delete_folder(self.scratch)
-        self.write(f"{self.scratch}/begun", settings_text(settings).encode())
-        begun = store.list(self.scratch)["begun"] or 0
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                saved = store.read(f"{self.output}/{SETTINGS}")
+                way_out = f"give another folder, or delete {SETTINGS} to have both here"
+                check_results(self.output, saved, settings, way_out)
+            store.delete_folder(self.scratch)
+            self.write(f"{self.scratch}/begun", settings_text(settings).encode())
+            begun = store.list(self.scratch)["begun"] or 0
+        except OSError as error:
+            raise UsageError(f"{self.output}: {one_line(error)}") from error
         if begun % 10**9:
             return begun
         time.sleep(1)  # its clock counts seconds: results come in the next one
@@ -290,7 +299,11 @@ def _parsed(path: str) -> tuple[list[str], list[str]]:
     """The parts of the folder that a pattern begins with, and of what is below it."""
     parts = path.split("/")
     if os.path.lexists(path) or not _MAGIC.search(path):
-        if store_of(path).is_folder(path):
+        try:
+            folder = store_of(path).is_folder(path)
+        except OSError as error:
+            raise UsageError(f"{path}: {one_line(error)}") from error
+        if folder:
             return parts, [_ANY, _PICTURE]
         return parts[:-1], [glob.escape(parts[-1])]
     if parts[-1].startswith(_ANY):  # as `**.jpg`: files in all folders

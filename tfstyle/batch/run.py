@@ -30,6 +30,7 @@ from tfstyle.batch.stores import store_of
 from tfstyle.batch.stylize import Stylize
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.extras import import_extra, silent_stderr
+from tfstyle.files import PathLike
 from tfstyle.images import encode_image, load_image
 from tfstyle.images.folder import saved_as
 
@@ -74,11 +75,11 @@ class Counts:
 
 
 def stylize_folder(
-    content: str | Sequence[str],
-    output: str,
+    content: PathLike | Sequence[PathLike],
+    output: PathLike,
     style: Any = None,
     *,
-    dead_letter: str | None = None,
+    dead_letter: PathLike | None = None,
     workers: int = 0,
     address: str | None = None,
     gpus_per_worker: float = 0.0,
@@ -239,9 +240,11 @@ def _capacity(ray: Any, gpus_per_worker: float) -> int:
     resources = ray.cluster_resources()
     if not gpus_per_worker:
         return int(resources.get("CPU", 1))
-    if gpus := resources.get("GPU", 0):
-        return int(gpus / gpus_per_worker)
-    raise UsageError(f"gpus_per_worker={gpus_per_worker:g}: Ray finds no GPU")
+    gpus = resources.get("GPU", 0)
+    if size := int(gpus / gpus_per_worker):
+        return size
+    found = f"only {gpus:g}" if gpus else "no GPU"
+    raise UsageError(f"gpus_per_worker={gpus_per_worker:g}: Ray finds {found}")
 
 
 @contextlib.contextmanager

@@ -25,6 +25,14 @@ _FINAL = ("ACCESS_DENIED", "NO_SUCH", "INVALID_ACCESS", "SIGNATURE_DOES_NOT_MATC
 T = TypeVar("T")
 
 
+def _when_written(entry: os.DirEntry[str]) -> int:
+    """When a file was written, in nanoseconds; of a link, what it leads to."""
+    try:
+        return entry.stat().st_mtime_ns
+    except OSError:  # it leads nowhere
+        return entry.stat(follow_symlinks=False).st_mtime_ns
+
+
 class Store:
     """The files of this machine, or of a server that pyarrow knows.
 
@@ -65,8 +73,7 @@ class Store:
                 elif not os.path.isdir(entry):  # noqa: PTH112 - never raises
                     # Another process may delete a file before it is looked at.
                     with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        found[entry.name] = status.st_mtime_ns
+                        found[entry.name] = _when_written(entry)
         return found
 
     def picture(self, path: str) -> str | io.BytesIO:

@@ -100,7 +100,7 @@ def run(values: flags.FlagValues) -> int:
     jobs = find_jobs(values)
     results = [str(target) for _, target in jobs]
     kept = None
-    if results != [values.output]:
+    if results != [str(pathlib.Path(values.output))]:
         kept = result_folder("apply", values, results)
     import_tensorflow()
     from tfstyle.networks.apply import stylized

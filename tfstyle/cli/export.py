@@ -82,6 +82,7 @@ def run(values: flags.FlagValues) -> int:
     """Writes one export, and prints how it differs from the original."""
     output, what = required(values, "output")[0], values.what
     format = values.format
+    _check_effect(values)
     wanted = EXPORT_FORMATS[format] if what == "network" else None
     check_name(pathlib.Path(output), wanted)
     check_originals("output", [output], [values.model])
@@ -110,6 +111,27 @@ def run(values: flags.FlagValues) -> int:
     told = f"{255 * difference:.2g} levels of 255 from tfstyle {usual}"
     print(f"{output}: at most {told}{style}")
     return 0
+
+
+def _check_effect(values: flags.FlagValues) -> None:
+    """Refuses flags that would change nothing.
+
+    Raises:
+      UsageError: If there is one; the message names it.
+    """
+    what, format = values.what, values.format
+    networks = ["model", "style_name", "format", "part", "quantize"]
+    optimizers = [field.name for field in fields_of(LossOptions)]
+    for name in networks if what == "optimizer" else optimizers:
+        if values[name].present:
+            raise UsageError(
+                f"--{name}: has no effect with --what={what}; leave it out"
+            )
+    if values.quantize != "float32" and format != "litert":
+        raise UsageError(
+            f"--quantize={values.quantize}: {format} is written in float32 only; leave "
+            "it out, or give --format=litert"
+        )
 
 
 def check_name(output: pathlib.Path, extension: str | None) -> None:

@@ -13,6 +13,7 @@ from tfstyle.cli import arguments
 from tfstyle.cli.flags import argument, define, required, values_of
 from tfstyle.cli.outputs import RUN_OUTPUTS
 from tfstyle.cli.run import carry_out
+from tfstyle.errors import UsageError
 from tfstyle.options import INVERT
 from tfstyle.options.fields import STYLE, Layers
 from tfstyle.stylizer import Stylizer
@@ -31,6 +32,8 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     """Inverts the features of the content picture."""
     if values.layer is not None:
+        if values["content_layers"].present:
+            raise UsageError("--layer and --content_layers: give one of them")
         values["content_layers"].value = values.layer
     stylizer = Stylizer.for_recipe(INVERT, values_of(values, INVERT.fields))
     content, _ = required(values, "content", "output")

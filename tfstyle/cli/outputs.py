@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -186,7 +187,7 @@ def check_names_differ(flag: str, names: Sequence[str], fate: str) -> None:
     Raises:
       UsageError: If a name stands twice.
     """
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise UsageError(
             f"--{flag}: two pictures would both {fate} {twice[0]}; rename one"
         )
@@ -252,7 +253,7 @@ class ResultFolder:
         settings: dict[str, Any] = {"command": command, **texts, **more}
         settings.pop("max_memory", None)  # tiles give the same result
         for name in set(_FILES).intersection(texts):
-            settings[name] = _content(texts[name])
+            settings[name] = content_of(texts[name])
         for flag, sources in made.pictures.items():
             settings[flag] = [[source.sha256, source.weight] for source in sources]
         try:
@@ -299,7 +300,7 @@ def result_folder(
     )
 
 
-def _content(path: str) -> str:
+def content_of(path: str) -> str:
     """The SHA-256 of what an option names; a text that names no file, as it is."""
     found = files_of_network(path) if pathlib.Path(path).exists() else []
     if not found or not all(file.is_file() for file in found):

@@ -67,11 +67,17 @@ def carry_out(
         if result.step:
             if folder:
                 folder.remember()
+            unsaved = []
             for picture, file in zip(result.images, outputs or [output], strict=True):
-                save_or_rescue(picture, file, made.metadata())
+                try:
+                    save_or_rescue(picture, file, made.metadata())
+                except TfstyleError as problem:  # the others are saved all the same
+                    unsaved.append(problem)
             _write_reports(values, result, stylizer)
             if film:
                 film.save()
+            if unsaved:
+                raise unsaved[0]
     if error:
         kept = "has the last good picture" if result.step else "not written"
         raise TfstyleError(f"{error} ({output}: {kept})")

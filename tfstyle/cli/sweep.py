@@ -36,7 +36,7 @@ from tfstyle.cli.outputs import (
 )
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
-from tfstyle.errors import UsageError
+from tfstyle.errors import NonFiniteLossError, TfstyleError, UsageError
 from tfstyle.files import make_folder, replaced
 from tfstyle.images import save_image
 from tfstyle.images.sheet import contact_sheet
@@ -89,19 +89,25 @@ def run(values: flags.FlagValues) -> int:
     import_tensorflow()
     with quiet_libraries(), signals, bars:
         cells: list[Cell] = []
-        for cell in results:
-            bars.close()
+        broken = None
+        try:
+            for cell in results:
+                bars.close()
+                if not cells:
+                    kept.remember()
+                cells.append(cell)
+                made = _origin(shared, {**fixed, **cell.settings})
+                if cell.result.stopped:
+                    made = made.stopped(cell.result.step)
+                path = folder / _file_name(len(cells), cell.settings)
+                save_image(cell.result.image, path, metadata=made.metadata())
+                loss, seconds = cell.result.history["total"][-1], cell.result.seconds
+                caption = _caption(cell.settings, ", ")
+                print(f"{caption}: loss {loss:.4g}, {seconds:.1f} s", flush=True)
+        except NonFiniteLossError as error:
             if not cells:
-                kept.remember()
-            cells.append(cell)
-            made = _origin(shared, {**fixed, **cell.settings})
-            if cell.result.stopped:
-                made = made.stopped(cell.result.step)
-            path = folder / _file_name(len(cells), cell.settings)
-            save_image(cell.result.image, path, metadata=made.metadata())
-            loss, seconds = cell.result.history["total"][-1], cell.result.seconds
-            caption = _caption(cell.settings, ", ")
-            print(f"{caption}: loss {loss:.4g}, {seconds:.1f} s", flush=True)
+                raise
+            broken = error
     _write_table(cells, folder / TABLE)
     sheet = contact_sheet(
         [cell.result.images for cell in cells],
@@ -109,6 +115,9 @@ def run(values: flags.FlagValues) -> int:
         columns=len(list(grid.values())[-1]),
     )
     save_image(sheet, folder / SHEET, metadata={"Software": "tfstyle"})
+    if broken:
+        said = f"{folder} has the {len(cells)} pictures before"
+        raise TfstyleError(f"{broken} ({said})") from broken
     if signals.received:
         last = "; the last picture is unfinished" * cells[-1].result.stopped
         print(f"tfstyle: stopped; {folder} has what is done{last}", file=sys.stderr)

@@ -139,8 +139,9 @@ def run(values: flags.FlagValues) -> int:
         )
     if result.unreadable:
         print(f"skipped {len(result.unreadable)} unreadable files", file=sys.stderr)
-    if is_chief(strategy):
-        save_loss_plot(result.history, pathlib.Path(output) / "loss.png")
+    if not is_chief(strategy):
+        return 128 + signals.received if signals.received else 0
+    save_loss_plot(result.history, pathlib.Path(output) / "loss.png")
     step = int(result.history["step"][-1])
     if result.stopped:
         said = f"stopped at step {step}; the same command goes on from there"

@@ -22,7 +22,7 @@ from absl import flags
 
 from tfstyle.cli import arguments
 from tfstyle.cli.flags import OUTPUT, argument, define, required, values_of
-from tfstyle.cli.outputs import check_output
+from tfstyle.cli.outputs import check_output, content_of
 from tfstyle.cli.quiet import import_tensorflow, quiet_libraries
 from tfstyle.cli.signals import StopOnSignal
 from tfstyle.files import sha256
@@ -169,6 +169,8 @@ def _optimizer(
     styles = arguments.parse_styles(values.style) or []
     own: dict[str, Any] = {name: values[name].value for name in FILM_OPTIONS}
     texts = {name: to_text(getattr(stylizer.options, name)) for name in FRAMES.names}
+    del texts["max_memory"]  # tiles give the same result
+    texts["weights"] = content_of(texts["weights"])
     return stylizer.film(styles, **own), {**texts, **own, "style": _digests(styles)}
 
 

@@ -22,6 +22,7 @@ PRESET_FILES = {
 """The networks that come with the package."""
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 """The files of a preset, as KerasHub names them; ``CONFIG`` names the styles."""
+_MOST_BYTES = {CONFIG: 10**6, WEIGHTS: 2**30}
 TRAINED = "model.keras"
 """The network in the folder of a training."""
 MOST_SCALE = 8
@@ -55,17 +56,51 @@ def takes_any_style(model: str | os.PathLike[str]) -> bool:
 
 def _file_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
     """The configuration of a network; empty if it cannot be read."""
-    file = files_of_network(model)[0]
     try:
-        if file.name == CONFIG:
-            text = file.read_bytes()
-        else:
-            with zipfile.ZipFile(file) as archive:
-                text = archive.read(CONFIG)
-        settings = json.loads(text)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        path = place_of_parts(network_path(model))
+        settings = json.loads(parts_of_network(path, [CONFIG])[CONFIG])
+    except Exception:  # zipfile and json raise all kinds
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def parts_of_network(
+    path: pathlib.Path, names: Sequence[str] = (CONFIG, WEIGHTS)
+) -> dict[str, bytes]:
+    """Parts of a network's file or folder, which anybody may have written.
+
+    Args:
+      path: What ``place_of_parts`` gives.
+      names: The parts.
+
+    Returns:
+      The content of each part.
+
+    Raises:
+      Exception: Of any kind, if there is no such part, or one is too large.
+    """
+    if path.is_dir():
+        return {name: _limited(path / name, _MOST_BYTES[name]) for name in names}
+    if not path.is_file():  # a pipe would block
+        raise ValueError(f"there is no file {path.name}")
+    with zipfile.ZipFile(path) as archive:
+        return {name: _member(archive, name, _MOST_BYTES[name]) for name in names}
+
+
+def _limited(path: pathlib.Path, most: int) -> bytes:
+    if not path.is_file():  # a pipe would block
+        raise ValueError(f"there is no file {path.name}")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path.name} has more than {most} bytes")
+    return content
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    if archive.getinfo(name).file_size > most:
+        raise ValueError(f"{name} unpacks to more than {most} bytes")
+    return archive.read(name)
 
 
 def files_of_network(model: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -74,10 +109,19 @@ def files_of_network(model: str | os.PathLike[str]) -> list[pathlib.Path]:
     Args:
       model: Same as ``preset`` in ``StyleNet.from_preset``.
     """
-    path = network_path(model)
-    if (path / CONFIG).is_file():
-        return [path / CONFIG, path / WEIGHTS]
-    return [path / TRAINED if path.is_dir() else path]
+    path = place_of_parts(network_path(model))
+    return [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]
+
+
+def place_of_parts(path: pathlib.Path) -> pathlib.Path:
+    """The file, or the folder of a preset, that holds the parts of a network.
+
+    Args:
+      path: A ``.keras`` file, the folder of a preset, or the folder of a training.
+    """
+    if path.is_dir() and not (path / CONFIG).is_file():
+        return path / TRAINED
+    return path
 
 
 def network_path(model: str | os.PathLike[str]) -> pathlib.Path:

@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -24,7 +23,7 @@ import numpy as np
 from tfstyle.backbones.weights_hdf5 import check_hdf5, check_heaps
 from tfstyle.errors import UsageError, one_line
 from tfstyle.files import beside, make_folder, replaced
-from tfstyle.networks.blends import CONFIG, TRAINED, WEIGHTS
+from tfstyle.networks.blends import CONFIG, WEIGHTS, parts_of_network, place_of_parts
 from tfstyle.version import __version__
 
 METADATA = "metadata.json"
@@ -35,7 +34,6 @@ _WAY_OUT = (
     "folder of its run, or a folder of save_to_preset"
 )
 _MOST_BLOCKS = 200
-_MOST_BYTES = {CONFIG: 10**6, WEIGHTS: 2**30}
 
 Builder: TypeAlias = Callable[[Mapping[str, Any], int], keras.Model]
 """Builds a network from its configuration, which anybody may have written, and the
@@ -56,12 +54,12 @@ def read_network(path: pathlib.Path, builders: Mapping[str, Builder]) -> keras.M
     Raises:
       UsageError: If the file does not exist, or is not such a network.
     """
-    if path.is_dir() and not (path / CONFIG).is_file():
-        path /= TRAINED
+    path = place_of_parts(path)
     if not path.is_dir() and not path.is_file():
         raise UsageError(f"{path}: no such file; {_WAY_OUT}")
     try:
-        settings, weights = _contents(path)
+        parts = parts_of_network(path)
+        settings, weights = json.loads(parts[CONFIG]), parts[WEIGHTS]
         build = builders.get(settings["registered_name"])
         if build is None:
             raise UsageError(
@@ -101,34 +99,6 @@ def write_preset(network: keras.Model, folder: str | os.PathLike[str]) -> None:
             file.write_text(json.dumps(content, indent=2) + "\n")
         weights = stack.enter_context(beside(folder / WEIGHTS, ".weights.h5"))
         network.save_weights(weights)
-
-
-def _contents(path: pathlib.Path) -> tuple[Any, bytes]:
-    """The configuration and the weights in a file or a folder."""
-    if path.is_dir():
-        read = {name: _limited(path / name, most) for name, most in _MOST_BYTES.items()}
-    else:
-        with zipfile.ZipFile(path) as archive:
-            read = {
-                name: _member(archive, name, most) for name, most in _MOST_BYTES.items()
-            }
-    return json.loads(read[CONFIG]), read[WEIGHTS]
-
-
-def _limited(path: pathlib.Path, most: int) -> bytes:
-    if not path.is_file():  # a pipe would block
-        raise ValueError(f"there is no file {path.name}")
-    with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"{path.name} has more than {most} bytes")
-    return content
-
-
-def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    if archive.getinfo(name).file_size > most:
-        raise ValueError(f"{name} unpacks to more than {most} bytes")
-    return archive.read(name)
 
 
 def checked_shape(config: Mapping[str, Any], size: int) -> tuple[list[str], int, int]:

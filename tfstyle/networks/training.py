@@ -52,7 +52,7 @@ class TrainingResult:
         loss; a row per step, those of earlier sessions included.
       seconds: How long this session took.
       stopped: Whether a callback ended it before the last step.
-      unreadable: Photographs that were skipped, with the reason.
+      unreadable: Photographs and paintings that were skipped, with the reason.
     """
 
     network: StyleNet | AnyStyleNet
@@ -129,7 +129,9 @@ def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
     resolver = strategy.cluster_resolver if strategy else None
     if resolver is None or not resolver.task_type:
         return True
-    return (resolver.task_type, resolver.task_id) in (("worker", 0), ("chief", 0))
+    if resolver.task_type == "worker":
+        return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    return resolver.task_type == "chief"
 
 
 class _Training:
@@ -189,9 +191,10 @@ class _Training:
                 if stopped:
                     break
         except tf.errors.OpError as error:
-            if len(self.photos.unreadable) < len(self.photos.files):
-                raise
-            raise none_readable(self.photos.files) from error
+            for source in (self.photos, *self.subject.sources):
+                if len(source.unreadable) == len(source.files):
+                    raise none_readable(source.files, source.kind) from error
+            raise
         finally:
             self.folder.close()
         return TrainingResult(
@@ -199,7 +202,11 @@ class _Training:
             read_history(self.folder.path),
             time.monotonic() - began,
             stopped,
-            self.photos.unreadable,
+            {
+                file: reason
+                for source in (self.photos, *self.subject.sources)
+                for file, reason in source.unreadable.items()
+            },
         )
 
     def _columns(self) -> tuple[str, ...]:

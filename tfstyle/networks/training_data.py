@@ -27,6 +27,7 @@ class Photos:
     Attributes:
       files: The photographs.
       unreadable: Those that were skipped, with the reason.
+      kind: What they are, for messages.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Photos:
         size: int,
         seed: int,
         warn: Callable[[str], None] = lambda message: None,
+        kind: str = "photographs",
     ):
         """Prepares the stream; no file is read yet.
 
@@ -43,7 +45,9 @@ class Photos:
           size: Side of the crops in pixels.
           seed: Seed of the order, of place and size of the crops, and of mirroring.
           warn: Called once for each photograph that cannot be read.
+          kind: What they are, for messages.
         """
+        self.kind = kind
         self.files, self.unreadable = files, dict[pathlib.Path, str]()
         self._size, self._seed, self._warn = size, seed, warn
         self._lock = threading.Lock()
@@ -75,7 +79,7 @@ class Photos:
                 self._skip(file, str(error))
                 continue
             return self._crop(photo, random)
-        raise none_readable(self.files)
+        raise none_readable(self.files, self.kind)
 
     def _crop(self, photo: np.ndarray, random: np.random.Generator) -> np.ndarray:
         height, width = photo.shape[:2]
@@ -184,6 +188,6 @@ def sample_photo(
     raise none_readable(files)
 
 
-def none_readable(files: list[pathlib.Path]) -> UsageError:
-    """The error of photographs none of which can be read."""
-    return UsageError(f"none of the {len(files)} photographs can be read")
+def none_readable(files: list[pathlib.Path], kind: str = "photographs") -> UsageError:
+    """The error of photographs, or other pictures, none of which can be read."""
+    return UsageError(f"none of the {len(files)} {kind} can be read")

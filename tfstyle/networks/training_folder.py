@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tfstyle.errors import TfstyleError, UsageError, one_line
 from tfstyle.files import make_folder, replaced
 from tfstyle.options.identity import check_same
 
@@ -55,7 +57,13 @@ class TrainingFolder:
         """
         file = self.path / "training.json"
         if file.is_file():
-            earlier = json.loads(file.read_text())
+            try:
+                earlier = dict(json.loads(file.read_text()))
+            except (OSError, ValueError, TypeError) as error:
+                raise UsageError(
+                    f"{file}: is damaged ({one_line(error)}); give another output, or "
+                    "delete the folder to start afresh"
+                ) from error
             way_out = "give the same ones, or another output"
             check_same(self.path, earlier, settings, way_out)
         elif self._chief:
@@ -83,11 +91,20 @@ class TrainingFolder:
         self._history = file.open("a", newline="")
 
     def add_history(self, steps: np.ndarray, rows: np.ndarray) -> None:
-        """Adds rows to the history."""
-        if self._history:
+        """Adds rows to the history.
+
+        Raises:
+          TfstyleError: If they cannot be written.
+        """
+        if not self._history:
+            return
+        try:
             csv.writer(self._history).writerows(
                 [step, 0, *row] for step, row in zip(steps, rows.tolist(), strict=True)
             )
+        except OSError as error:
+            reason = f"could not be written: {one_line(error)}"
+            raise TfstyleError(f"{self.path / 'history.csv'}: {reason}") from error
 
     def sync(self) -> None:
         """Writes the history to the disk: it must not be behind a checkpoint."""
@@ -98,7 +115,8 @@ class TrainingFolder:
     def close(self) -> None:
         """Closes the history."""
         if self._history:
-            self._history.close()
+            with contextlib.suppress(OSError):  # the last rows find no room
+                self._history.close()
 
 
 def read_history(folder: str | os.PathLike[str]) -> dict[str, list[float]]:

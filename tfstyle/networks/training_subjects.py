@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import UsageError
+from tfstyle.errors import ImageError, UsageError
 from tfstyle.images import load_image
 from tfstyle.images.color import match_colors
 from tfstyle.images.folder import picture_files
@@ -22,6 +23,7 @@ from tfstyle.networks.style_net import StyleNet, load_network
 from tfstyle.networks.training_data import Photos
 from tfstyle.networks.training_loss import AnyTrainingLoss, TrainingLoss
 from tfstyle.options import TrainingOptions
+from tfstyle.options.identity import digest
 
 _SHOWN = 4
 """Paintings in which the test photograph of a network for any style is shown."""
@@ -36,6 +38,11 @@ class Subject(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]:
         """What must be the same for a run to go on."""
+        ...
+
+    @property
+    def sources(self) -> Sequence[Photos]:
+        """Pictures beside the photographs that are read along the way."""
         ...
 
     @property
@@ -72,7 +79,7 @@ def subject_of(
     """
     if isinstance(styles, Mapping):
         if not styles:
-            raise UsageError("no style picture: give at least one")
+            raise UsageError("styles: give at least one picture")
         return NamedStyles(styles, start, options)
     return AnyStyle(styles, start, options, warn)
 
@@ -81,6 +88,7 @@ class NamedStyles:
     """Some styles, whose names a ``StyleNet`` knows; see ``Subject``."""
 
     style = tf.TensorSpec([], tf.int64)
+    sources: Sequence[Photos] = ()
 
     def __init__(self, styles: Mapping[str, Any], start: Any, options: TrainingOptions):
         """Reads the style pictures.
@@ -92,7 +100,7 @@ class NamedStyles:
         """
         self._options, self._start = options, None
         if start is not None:
-            _refuse_shape(options, "the network of start has one already")
+            _refuse_shape(options, "the network to begin with has its own")
             self._start = load_network(start)
             if not isinstance(self._start, StyleNet):
                 raise UsageError(
@@ -104,7 +112,11 @@ class NamedStyles:
             for name, picture in styles.items()
         }
         self.names = list(self._pictures)
-        self.settings = {"styles": self.names, "start": str(start or "")}
+        self.settings = {
+            "styles": self.names,
+            "pictures": [digest(picture) for picture in self._pictures.values()],
+            "start": str(start or ""),
+        }
 
     @functools.cached_property
     def loss(self) -> TrainingLoss:
@@ -165,7 +177,9 @@ class AnyStyle:
                 "tfstyle train made with style_folder"
             )
         files = _files(styles)
-        self._paintings = Photos(files, options.size, options.seed + 1, warn)
+        seed = options.seed + 1
+        self._paintings = Photos(files, options.size, seed, warn, "paintings")
+        self.sources = [self._paintings]
         self.style = tf.TensorSpec([options.size, options.size, 3])
         self._shown = _spread(files)
         self.settings = {"any_style": len(files), "start": str(start or "")}
@@ -209,7 +223,19 @@ def shown_paintings(styles: Any) -> list[pathlib.Path]:
 
 
 def _spread(files: list[pathlib.Path]) -> list[pathlib.Path]:
-    return files[:: max(1, len(files) // _SHOWN)][:_SHOWN]
+    """Some that can be read, from all parts of the list."""
+    share = max(1, len(files) // _SHOWN)
+    parts = (files[i : i + share] for i in range(0, len(files), share))
+    found = (next(filter(_readable, part), None) for part in parts)
+    return list(itertools.islice(filter(None, found), _SHOWN))
+
+
+def _readable(file: pathlib.Path) -> bool:
+    try:
+        load_image(file)
+    except (ImageError, UsageError):
+        return False
+    return True
 
 
 def _files(styles: Any) -> list[pathlib.Path]:

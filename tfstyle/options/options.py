@@ -493,7 +493,7 @@ class TrainingOptions(SeedOptions, LossOptions):
     blocks: int = option(5, "Residual blocks of the network.", TRAINING, at_least=0)
     sample_steps: Sequence[int] = option(
         (100, 300, 1000, 3000, 10000, 30000),
-        "Steps after which the test photographs are stylized, in addition to the last.",
+        "Steps after which the test photograph is stylized, in addition to the last.",
         TRAINING,
         at_least=1,
     )

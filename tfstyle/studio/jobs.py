@@ -40,10 +40,12 @@ class Engines:
         """A stylizer with these options, on the last one's engine where that fits."""
         with self._lock:
             if self._last is None:
-                self._last = Stylizer(**vars(options))
+                found = Stylizer(**vars(options))
             else:
-                self._last = self._last.with_options(**vars(options))
-            return self._last
+                found = self._last.with_options(**vars(options))
+            _ = found.engine  # a network that cannot be built takes nobody's place
+            self._last = found
+            return found
 
 
 _engines = Engines()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfstyle.backend import check_backend
 from tfstyle.errors import UsageError
+from tfstyle.files import PathLike
 from tfstyle.optimizers.progress import checked_callbacks
 from tfstyle.options import INVERT, STYLIZE, TEXTURE, Options, Recipe, fields_of
 from tfstyle.options.presets import preset_names, preset_options
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from tfstyle.stylizer.result import Result
     from tfstyle.stylizer.sweep import Cell
 
-PathLike = str | os.PathLike[str]
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
@@ -386,7 +385,10 @@ class Stylizer:
         known = {field.name for field in recipe.fields}
         given = {name: self._given[name] for name in self._given if name in known}
         variant = self.for_recipe(recipe, {**given, **more})
-        return self._variants.setdefault(repr(variant.options), variant)
+        kept = self._variants.get(recipe.name)
+        if kept is None or kept.options != variant.options:
+            kept = self._variants[recipe.name] = variant
+        return kept
 
 
 def stylize(
