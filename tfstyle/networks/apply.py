@@ -177,8 +177,8 @@ def apply_network(
     size = pictures.shape[1:3]
     if min(size) < passes.least_side:
         raise UsageError(
-            f"content: a picture of {size[1]}×{size[0]} pixels is too small; each side "
-            f"needs at least {passes.least_side} pixels"
+            f"a picture of {size[1]}×{size[0]} pixels is too small: each side needs at "
+            f"least {passes.least_side} pixels"
         )
     free = memory_limit(max_memory) - RUNTIME - _COPIES * pictures.nbytes
     most_pixels = min(free / passes.bytes_per_pixel, passes.most_pixels)

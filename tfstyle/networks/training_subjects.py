@@ -80,7 +80,7 @@ def subject_of(
     if isinstance(styles, Mapping):
         if not styles:
             raise UsageError("styles: give at least one picture")
-        return NamedStyles(styles, start, options)
+        return NamedStyles(styles, options, start)
     return AnyStyle(styles, start, options, warn)
 
 
@@ -90,13 +90,15 @@ class NamedStyles:
     style = tf.TensorSpec([], tf.int64)
     sources: Sequence[Photos] = ()
 
-    def __init__(self, styles: Mapping[str, Any], start: Any, options: TrainingOptions):
+    def __init__(
+        self, styles: Mapping[str, Any], options: TrainingOptions, start: Any = None
+    ):
         """Reads the style pictures.
 
         Args:
           styles: Pictures by name, see ``load_image``.
-          start: What ``load_network`` reads; None for random weights.
           options: The options of the training.
+          start: What ``load_network`` reads; None for random weights.
         """
         self._options, self._start = options, None
         if start is not None:
