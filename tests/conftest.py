@@ -3,7 +3,6 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the commands have it
 
 import gc
 import importlib.util
@@ -27,6 +26,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 settings.load_profile("repeatable")
+
+_CPUINFO = Path("/proc/cpuinfo")
+if _CPUINFO.exists() and not re.search(
+    r"\b(avx512_(vnni|bf16)|avx_vnni|amx_\w+)\b", _CPUINFO.read_text()
+):
+    # The functions that tests call have what TensorFlow itself chooses on such CPUs;
+    # commands in processes of their own, which choose oneDNN, must have the same bits.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MARK = "TFSTYLE_TESTED_BY"

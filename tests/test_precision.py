@@ -1,11 +1,14 @@
 """Tests of the precision of networks."""
 
+import os
+
 import pytest
 import tensorflow as tf
 
 from tfstyle.backbones import precision
 from tfstyle.backbones.feature_extractor import FeatureExtractor
 from tfstyle.backbones.precision import dtype_policy, multiplies_bfloat16
+from tfstyle.cli.quiet import import_tensorflow
 from tfstyle.errors import UsageError
 
 pytestmark = pytest.mark.fast
@@ -43,6 +46,19 @@ def test_multiplies_bfloat16_reads_the_flags_of_the_cpu(cpu, flags, expected):
     assert multiplies_bfloat16() is expected
     policy = "mixed_bfloat16" if expected else "float32"
     assert dtype_policy("auto") == policy
+
+
+@pytest.mark.parametrize(
+    ("machine", "given", "wanted"),
+    [("x86_64", None, "1"), ("AMD64", "0", "0"), ("aarch64", None, None)],
+)
+def test_commands_have_one_dnn_on_x86(monkeypatch, machine, given, wanted):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given or "")
+    if given is None:
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    import_tensorflow()
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == wanted
 
 
 def test_multiplies_bfloat16_is_false_without_cpuinfo(cpu):
