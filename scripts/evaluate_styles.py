@@ -152,7 +152,8 @@ def main(_: list[str]) -> None:
     }
     rows: dict[str, dict[str, dict[str, float]]] = {model: {} for model in networks}
     sheet = []
-    for paths in held_out_pairs(FLAGS.held_out) or FLAGS.pairs:
+    pairs = held_out_pairs(FLAGS.held_out) if FLAGS.held_out else FLAGS.pairs
+    for paths in pairs:
         photo, style = paths.split(":")
         pair = ":".join(pathlib.Path(path).stem for path in (photo, style))
         found, pictures = compare(

@@ -93,7 +93,10 @@ def test_train_goes_on_and_says_what_it_skipped(run, photos, tiny_backbone):
         (("--final_learning_rate=1",), "give a number from 0 to --learning_rate"),
         (("--sample_steps=1,x",), "--sample_steps=1,x: give whole numbers"),
         (("--weights=none.npz",), "--weights=none.npz: no such file"),
-        (("--preset=jonson",), "no preset 'jonson'; did you mean johnson"),
+        (
+            ("--preset=jonson",),
+            "no preset 'jonson'; did you mean johnson or own-style?",
+        ),
         (
             ("--style=", "--style_folder=photos", "--from=bundled"),
             "--from=bundled: has styles of its own; with --style_folder, give 'any'",
@@ -337,7 +340,10 @@ def test_export_writes_the_optimiser(run, folder, tiny_backbone):
         (("--format=keras", "--output=none/m.keras"), "there is no folder none"),
         (("--output=style.png",), "--output=style.png: is a file; give a folder"),
         (("--style_name=lite",), "there is no style 'lite'; did you mean light?"),
-        (("--quantize=int8",), "--quantize=int8: savedmodel is written in float32"),
+        (
+            ("--quantize=int8",),
+            "--quantize=int8: savedmodel is written in float32 only",
+        ),
         (("--tv_weight=1",), "--tv_weight: has no effect with --what=network"),
         (("--model=style.png",), "style.png: cannot be read as a .keras file"),
         (("--format=coreml",), "--format=coreml: give one of savedmodel, keras"),

@@ -186,7 +186,7 @@ def test_the_command_keeps_what_was_made_before_the_loss_broke(run, folder):
     words += ("--style_layers=relu1_1", "--content_layers=relu2_1", "--scales=1")
     code, _, err = run("sweep", *words, "--content_weight=1,1e40")
     assert code == 1
-    assert err.endswith("(all has the 1 pictures before)\n")
+    assert err.endswith("(all has the 1 picture before)\n")
     assert (folder / "all" / "sheet.png").is_file()
     with (folder / "all" / "losses.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 1

@@ -157,7 +157,7 @@ class Places:
                 make_folder(folder)
         store = store_of(self.output)
         settings = {"command": "batch", "pictures": self.pictures, **settings}
-        try:
+        with _told_of(self.output):
             with contextlib.suppress(FileNotFoundError):
                 saved = store.read(f"{self.output}/{SETTINGS}")
                 way_out = f"give another folder, or delete {SETTINGS} to have both here"
@@ -165,8 +165,6 @@ class Places:
             store.delete_folder(self.scratch)
             self.write(f"{self.scratch}/begun", settings_text(settings).encode())
             begun = store.list(self.scratch)["begun"] or 0
-        except OSError as error:
-            raise UsageError(f"{self.output}: {one_line(error)}") from error
         if begun % 10**9:
             return begun
         time.sleep(1)  # its clock counts seconds: results come in the next one
@@ -287,6 +285,15 @@ def told(error: BaseException) -> TfstyleError:
     return user_error(error) or TfstyleError(f"{type(error).__name__}: {error}")
 
 
+@contextlib.contextmanager
+def _told_of(path: str) -> Iterator[None]:
+    """Makes what a store could not do with a path one line that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path}: {one_line(error)}") from error
+
+
 def _absolute(path: str) -> str:
     return path.rstrip("/") if "://" in path else os.path.abspath(path)  # noqa: PTH100
 
@@ -299,10 +306,8 @@ def _parsed(path: str) -> tuple[list[str], list[str]]:
     """The parts of the folder that a pattern begins with, and of what is below it."""
     parts = path.split("/")
     if os.path.lexists(path) or not _MAGIC.search(path):
-        try:
+        with _told_of(path):
             folder = store_of(path).is_folder(path)
-        except OSError as error:
-            raise UsageError(f"{path}: {one_line(error)}") from error
         if folder:
             return parts, [_ANY, _PICTURE]
         return parts[:-1], [glob.escape(parts[-1])]

@@ -97,13 +97,7 @@ def run(values: flags.FlagValues) -> int:
                     kept.remember()
                 cells.append(cell)
                 made = _origin(shared, {**fixed, **cell.settings})
-                if cell.result.stopped:
-                    made = made.stopped(cell.result.step)
-                path = folder / _file_name(len(cells), cell.settings)
-                save_image(cell.result.image, path, metadata=made.metadata())
-                loss, seconds = cell.result.history["total"][-1], cell.result.seconds
-                caption = _caption(cell.settings, ", ")
-                print(f"{caption}: loss {loss:.4g}, {seconds:.1f} s", flush=True)
+                _save(cell, folder / _file_name(len(cells), cell.settings), made)
         except NonFiniteLossError as error:
             if not cells:
                 raise
@@ -116,14 +110,24 @@ def run(values: flags.FlagValues) -> int:
     )
     save_image(sheet, folder / SHEET, metadata={"Software": "tfstyle"})
     if broken:
-        said = f"{folder} has the {len(cells)} pictures before"
-        raise TfstyleError(f"{broken} ({said})") from broken
+        pictures = f"{len(cells)} picture{'s' * (len(cells) > 1)}"
+        raise TfstyleError(f"{broken} ({folder} has the {pictures} before)") from broken
     if signals.received:
         last = "; the last picture is unfinished" * cells[-1].result.stopped
         print(f"tfstyle: stopped; {folder} has what is done{last}", file=sys.stderr)
         return 128 + signals.received
     print(f"{folder / SHEET}: {len(cells)} pictures")
     return 0
+
+
+def _save(cell: Cell, path: pathlib.Path, made: Origin) -> None:
+    """Writes the picture of a cell, and says what came out."""
+    result = cell.result
+    if result.stopped:
+        made = made.stopped(result.step)
+    save_image(result.image, path, metadata=made.metadata())
+    loss, caption = result.history["total"][-1], _caption(cell.settings, ", ")
+    print(f"{caption}: loss {loss:.4g}, {result.seconds:.1f} s", flush=True)
 
 
 def _grid(values: flags.FlagValues) -> tuple[dict[str, list[Any]], dict[str, Any]]:

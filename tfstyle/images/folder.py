@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import pathlib
 
-from tfstyle.errors import UsageError
+from tfstyle.errors import ImageError, UsageError
 from tfstyle.files import as_path, shown
+from tfstyle.images.loading import load_image
 from tfstyle.images.saving import SAVE_FORMATS
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -37,6 +38,15 @@ def picture_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
             f"({', '.join(sorted(SUFFIXES))})"
         )
     return files
+
+
+def is_readable(file: str | os.PathLike[str]) -> bool:
+    """Whether a file is a picture that can be read to its end."""
+    try:
+        load_image(file)
+    except (ImageError, UsageError):
+        return False
+    return True
 
 
 def saved_as(name: str) -> str:

@@ -171,7 +171,7 @@ class StyleNet(keras.Model):
 
         All of them are at first the mean of this network's styles. The convolutions
         know already how to draw, so that a new style is learned in a few hundred steps
-        (Dumoulin et al. 2017, section 3.3, train nothing but its scales and offsets).
+        (Dumoulin et al. 2017 train nothing but its scales and offsets).
 
         Args:
           style_names: Same as in ``__init__``.

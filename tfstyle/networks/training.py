@@ -15,6 +15,7 @@ import logging
 import os
 import pathlib
 import time
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -154,6 +155,7 @@ class _Training:
         self.folder = TrainingFolder(output, is_chief(strategy))
         self.folder.check(self._settings(len(files)))
         self.photos = Photos(files, options.size, options.seed, warn)
+        self.sources = (self.photos, *self.subject.sources)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         with strategy.scope():
             self._build()
@@ -191,7 +193,7 @@ class _Training:
                 if stopped:
                     break
         except tf.errors.OpError as error:
-            for source in (self.photos, *self.subject.sources):
+            for source in self.sources:
                 if len(source.unreadable) == len(source.files):
                     raise none_readable(source.files, source.kind) from error
             raise
@@ -202,11 +204,7 @@ class _Training:
             read_history(self.folder.path),
             time.monotonic() - began,
             stopped,
-            {
-                file: reason
-                for source in (self.photos, *self.subject.sources)
-                for file, reason in source.unreadable.items()
-            },
+            ChainMap(*(source.unreadable for source in self.sources)),
         )
 
     def _columns(self) -> tuple[str, ...]:

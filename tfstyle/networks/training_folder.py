@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tfstyle.errors import TfstyleError, UsageError, one_line
+from tfstyle.errors import TfstyleError, one_line
 from tfstyle.files import make_folder, replaced
-from tfstyle.options.identity import check_same
+from tfstyle.options.identity import check_same, parse_settings
 
 
 class TrainingFolder:
@@ -57,13 +57,8 @@ class TrainingFolder:
         """
         file = self.path / "training.json"
         if file.is_file():
-            try:
-                earlier = dict(json.loads(file.read_text()))
-            except (OSError, ValueError, TypeError) as error:
-                raise UsageError(
-                    f"{file}: is damaged ({one_line(error)}); give another output, or "
-                    "delete the folder to start afresh"
-                ) from error
+            afresh = "give another output, or delete the folder to start afresh"
+            earlier = parse_settings(file.read_bytes(), file, afresh)
             way_out = "give the same ones, or another output"
             check_same(self.path, earlier, settings, way_out)
         elif self._chief:

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import ImageError, UsageError
+from tfstyle.errors import UsageError
 from tfstyle.images import load_image
 from tfstyle.images.color import match_colors
-from tfstyle.images.folder import picture_files
+from tfstyle.images.folder import is_readable, picture_files
 from tfstyle.losses.from_options import perceptual_loss
 from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.apply import apply_network
@@ -228,16 +228,8 @@ def _spread(files: list[pathlib.Path]) -> list[pathlib.Path]:
     """Some that can be read, from all parts of the list."""
     share = max(1, len(files) // _SHOWN)
     parts = (files[i : i + share] for i in range(0, len(files), share))
-    found = (next(filter(_readable, part), None) for part in parts)
+    found = (next(filter(is_readable, part), None) for part in parts)
     return list(itertools.islice(filter(None, found), _SHOWN))
-
-
-def _readable(file: pathlib.Path) -> bool:
-    try:
-        load_image(file)
-    except (ImageError, UsageError):
-        return False
-    return True
 
 
 def _files(styles: Any) -> list[pathlib.Path]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfstyle.errors import UsageError
+from tfstyle.files import PathLike
 
 SETTINGS = ".tfstyle.json"
 """The file in a folder of results that tells how they were made."""
@@ -47,6 +48,23 @@ def settings_text(settings: Mapping[str, Any]) -> str:
     return json.dumps(dict(settings), indent=1)
 
 
+def parse_settings(saved: str | bytes, file: PathLike, way_out: str) -> dict[str, Any]:
+    """Reads settings that an earlier run has written.
+
+    Args:
+      saved: What the file has in it.
+      file: The file, for the message.
+      way_out: What the user can do, for the end of the message.
+
+    Raises:
+      UsageError: If the file is damaged.
+    """
+    try:
+        return dict(json.loads(saved))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{file}: is damaged ({error}); {way_out}") from error
+
+
 def check_results(
     folder: str | os.PathLike[str],
     saved: str | bytes,
@@ -64,12 +82,7 @@ def check_results(
     Raises:
       UsageError: If a setting differs, or the file is damaged.
     """
-    try:
-        before = dict(json.loads(saved))
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"{os.fspath(folder)}/{SETTINGS}: is damaged ({error}); delete it"
-        ) from error
+    before = parse_settings(saved, f"{os.fspath(folder)}/{SETTINGS}", "delete it")
     now = json.loads(settings_text(settings))
     # The settings of two commands have little in common that could be compared.
     check_same(folder, before, {"command": now["command"]}, way_out)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tfstyle.errors import ImageError, TfstyleError, UsageError
+from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.files import replaced
 from tfstyle.images import load_image, save_image
+from tfstyle.images.folder import is_readable
 from tfstyle.options.identity import check_same
 from tfstyle.video.film_files import FRAME_NAME
 from tfstyle.video.flow import mean_flicker
@@ -47,7 +48,8 @@ class FinishedFrames:
         else:
             self._begin(settings)
         self._count = next(i for i in itertools.count() if not self._file(i).exists())
-        while self._count and not _is_whole(self._file(self._count - 1)):
+        # A power loss may leave pictures that cannot be read.
+        while self._count and not is_readable(self._file(self._count - 1)):
             self._count -= 1
 
     def __len__(self) -> int:
@@ -104,15 +106,6 @@ class FinishedFrames:
         now = {**dict.fromkeys(saved), **json.loads(json.dumps(dict(settings)))}
         way_out = "give the same ones, delete the folder, or choose another output"
         check_same(self.folder, saved, now, way_out)
-
-
-def _is_whole(file: pathlib.Path) -> bool:
-    """Whether a picture can be read; a power loss may leave one that cannot."""
-    try:
-        load_image(file)
-    except ImageError:
-        return False
-    return True
 
 
 def _flicker_of(file: pathlib.Path) -> float:
