@@ -44,7 +44,7 @@ def runtimes(network: StyleNet, folder: pathlib.Path) -> dict[str, Run]:
     if has("ai_edge_litert"):
         for precision in ("float32", "int8"):
             path = folder / f"{precision}.tflite"
-            export_network(network, path, "litert", precision=precision)
+            export_network(network, path, "litert", quantize=precision)
             litert = call_litert(path, os.cpu_count())
             found[f"LiteRT {precision}"] = _of_pictures(litert)
     if has("onnxruntime") and has("tf2onnx"):

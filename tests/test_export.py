@@ -111,7 +111,7 @@ def test_export_network_to_litert_takes_odd_sizes(
 ):
     pytest.importorskip("ai_edge_litert")
     path = tmp_path / "m.tflite"
-    options = {"style_name": "b", "precision": precision}
+    options = {"style_name": "b", "quantize": precision}
     assert export_network(network, path, "litert", **options) < tolerance
     np.save(tmp_path / "picture.npy", PICTURE)
     program = """
@@ -182,10 +182,10 @@ def test_check_refuses_results_that_are_no_numbers(broken):
 def test_export_network_refuses(network, tmp_path):
     with pytest.raises(UsageError, match="format='coreml': choose one of savedmodel, "):
         export_network(network, tmp_path / "m", "coreml")
-    with pytest.raises(UsageError, match="precision='int4': choose one of float32, "):
-        export_network(network, tmp_path / "m", "litert", precision="int4")
-    with pytest.raises(UsageError, match="int8: onnx is written in float32 only"):
-        export_network(network, tmp_path / "m", "onnx", precision="int8")
+    with pytest.raises(UsageError, match="quantize='int4': choose one of float32, "):
+        export_network(network, tmp_path / "m", "litert", quantize="int4")
+    with pytest.raises(UsageError, match="int8': onnx is written in float32 only"):
+        export_network(network, tmp_path / "m", "onnx", quantize="int8")
     with pytest.raises(UsageError, match="there is no style 'c'"):
         export_network(network, tmp_path / "m", style_name="c")
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from tfstyle.files import sha256
 from tfstyle.images import load_image
 from tfstyle.images.color import keep_colors
 from tfstyle.networks import blends
-from tfstyle.options import APPLY_COLORS
+from tfstyle.options import APPLY_COLORS, check_choice
 from tfstyle.options.text import to_text
 from tfstyle.stylizer import Stylizer
 from tfstyle.stylizer.pictures import weighted_sources
@@ -102,9 +102,7 @@ class Stylize:
             if wrong := sorted(set(options) - known):
                 raise UsageError(f"{wrong[0]}: this network has no such option")
             self._options, self._color = options, color or "style"
-            if self._color not in APPLY_COLORS:
-                choices = ", ".join(APPLY_COLORS)
-                raise UsageError(f"color={color!r}: choose one of {choices}")
+            check_choice("color", self._color, APPLY_COLORS)
             self.settings |= {"color": self._color, "size": size, **options}
             self.settings["model"] = self._kept("model", model)
             if names := blends.read_style_names(model):

@@ -103,7 +103,7 @@ def run(values: flags.FlagValues) -> int:
                 format,
                 style_name=values.style_name,
                 part=values.part,
-                precision=values.quantize,
+                quantize=values.quantize,
             )
     usual = "stylize" if what == "optimizer" else "apply"
     one_style = what == "network" and format != "keras"

@@ -22,13 +22,12 @@ from tfstyle.images import SAVE_FORMATS, check_writable, save_image
 from tfstyle.images.folder import picture_files
 from tfstyle.networks.blends import files_of_network
 from tfstyle.options.identity import SETTINGS, check_results, settings_text
-from tfstyle.options.provenance import PICTURES, Origin, origin_of
+from tfstyle.options.provenance import FILES, PICTURES, Origin, origin_of
 from tfstyle.stylizer.pictures import weighted_sources
 from tfstyle.stylizer.stylizer import SECONDS_BETWEEN_CHECKPOINTS
 
 SNAPSHOTS = "step_*.png"
 PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
-_FILES = ("weights", "init", "model")
 
 RUN_OUTPUTS = (
     argument("output", "Picture to write: .png, .jpg or .webp.", OUTPUT),
@@ -252,7 +251,7 @@ class ResultFolder:
         path, texts = pathlib.Path(folder), recorded_texts(values)
         settings: dict[str, Any] = {"command": command, **texts, **more}
         settings.pop("max_memory", None)  # tiles give the same result
-        for name in set(_FILES).intersection(texts):
+        for name in set(FILES).intersection(texts):
             settings[name] = content_of(texts[name])
         for flag, sources in made.pictures.items():
             settings[flag] = [[source.sha256, source.weight] for source in sources]

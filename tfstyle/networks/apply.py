@@ -15,7 +15,7 @@ from tfstyle.images.color import keep_colors
 from tfstyle.images.masks import protected, read_protection
 from tfstyle.images.tiles import Field, Grid, Span, choose_grid
 from tfstyle.networks.operations import moments
-from tfstyle.options import APPLY_COLORS
+from tfstyle.options import APPLY_COLORS, check_choice
 from tfstyle.stylizer.memory import RUNTIME, memory_limit
 
 Painter: TypeAlias = Callable[[np.ndarray], np.ndarray]
@@ -206,8 +206,7 @@ def stylized(
       UsageError: Same as in ``StyleNet.stylize``.
       ImageError: Same as in ``StyleNet.stylize``.
     """
-    if color not in APPLY_COLORS:
-        raise UsageError(f"color={color!r}: choose one of {', '.join(APPLY_COLORS)}")
+    check_choice("color", color, APPLY_COLORS)
     picture = load_image(content, size, name="content")
     kept = None if protect is None else read_protection(protect, picture.shape[1:3])
     result = paint(picture)

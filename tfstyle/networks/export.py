@@ -30,7 +30,12 @@ from tfstyle.networks.formats import (
 )
 from tfstyle.networks.operations import moments
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
-from tfstyle.options import EXPORT_FORMATS, EXPORT_PARTS, EXPORT_PRECISIONS
+from tfstyle.options import (
+    EXPORT_FORMATS,
+    EXPORT_PARTS,
+    EXPORT_PRECISIONS,
+    check_choice,
+)
 
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
 
@@ -42,7 +47,7 @@ def export_network(
     *,
     style_name: str | Mapping[str, float] | None = None,
     part: str = "whole",
-    precision: str = "float32",
+    quantize: str = "float32",
 ) -> float:
     """Writes a network in the format of another runtime, and checks it.
 
@@ -69,7 +74,7 @@ def export_network(
       style_name: The style or blend that is built in; None for the first style. The
         signature ``blend`` and the format ``keras`` have all styles.
       part: Of an ``AnyStyleNet``, as ``litert`` or ``onnx``: one of ``EXPORT_PARTS``.
-      precision: Of the weights, ``litert`` only: one of ``EXPORT_PRECISIONS``.
+      quantize: Precision of the weights, ``litert`` only: one of ``EXPORT_PRECISIONS``.
 
     Returns:
       The largest difference from the network's own results, of values in [0, 1].
@@ -79,16 +84,13 @@ def export_network(
       MissingExtraError: If a library of ``tfstyle[export]`` is not installed.
       TfstyleError: If the file cannot be written, or its results differ.
     """
-    if format not in EXPORT_FORMATS:
+    check_choice("format", format, EXPORT_FORMATS)
+    check_choice("quantize", quantize, EXPORT_PRECISIONS)
+    if quantize != "float32" and format != "litert":
         raise UsageError(
-            f"format={format!r}: choose one of {', '.join(EXPORT_FORMATS)}"
+            f"quantize={quantize!r}: {format} is written in float32 only; leave it "
+            "out, or give format='litert'"
         )
-    if precision not in EXPORT_PRECISIONS:
-        raise UsageError(
-            f"precision={precision!r}: choose one of {', '.join(EXPORT_PRECISIONS)}"
-        )
-    if precision != "float32" and format != "litert":
-        raise UsageError(f"precision={precision}: {format} is written in float32 only")
     parts_of: Callable[[Any], dict[str, Part]] = any_style_parts
     served: Callable[[Any, int | None], Any] = ServedAnyStyle
     if isinstance(network, AnyStyleNet):
@@ -97,8 +99,7 @@ def export_network(
                 "style_name: a network for any style has none; its exports take a "
                 "picture"
             )
-        if part not in EXPORT_PARTS:
-            raise UsageError(f"part={part!r}: choose one of {', '.join(EXPORT_PARTS)}")
+        check_choice("part", part, EXPORT_PARTS)
         if part != "whole" and format in ("savedmodel", "keras"):
             raise UsageError(
                 f"part={part!r}: {format} has the whole network; leave it out"
@@ -114,20 +115,20 @@ def export_network(
         with replaced(path) as temporary:
             save_network(network, temporary)
             loaded = parts_of(load_network(temporary))[name]
-            return check(of_arrays(loaded.function), parts[name], precision)
+            return check(of_arrays(loaded.function), parts[name], quantize)
     module = served(network, 1 if format == "litert" else None)
     if format == "savedmodel":
 
         def check_all(saved: pathlib.Path) -> float:
             calls = call_saved_model(saved)
-            return max(check(calls[name], parts[name], precision) for name in parts)
+            return max(check(calls[name], parts[name], quantize) for name in parts)
 
         folder = pathlib.Path(path)
         return write_saved_model(module, module.endpoints, folder, check_all)
     with replaced(path) as temporary:
         traced = module.endpoints[name]
-        call = write(network, traced, temporary, format, precision)
-        return check(call, parts[name], precision)
+        call = write(network, traced, temporary, format, quantize)
+        return check(call, parts[name], quantize)
 
 
 def _parts(network: StyleNet, blend: np.ndarray) -> dict[str, Part]:

@@ -3,7 +3,7 @@
 Nothing here imports TensorFlow.
 """
 
-from tfstyle.options.fields import OptionField, fields_of
+from tfstyle.options.fields import OptionField, check_choice, fields_of
 from tfstyle.options.keywords import StylizeKeywords
 from tfstyle.options.options import (
     APPLY_COLORS,
@@ -39,6 +39,7 @@ __all__ = [
     "Recipe",
     "StylizeKeywords",
     "TrainingOptions",
+    "check_choice",
     "fields_of",
     "weighted_layers",
 ]

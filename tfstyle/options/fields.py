@@ -273,6 +273,16 @@ def _without_numpy(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Refuses a value that is not one of some choices.
+
+    Raises:
+      UsageError: If it is none of them; the message has the argument's name.
+    """
+    if value not in choices:
+        raise UsageError(f"{name}={value!r}: choose one of {', '.join(choices)}")
+
+
 def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:
     """Refuses names of options that do not exist, with the nearest that do.
 

@@ -31,7 +31,8 @@ PICTURES = ("content", "style", "content_mask", "style_mask", "protect")
 """Arguments that name pictures."""
 
 _KEY = "tfstyle"
-_FILES = ("weights", "init", "model")
+FILES = ("weights", "init", "model")
+"""Options that name files to read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def origin_of(
       UsageError: If a picture can no longer be read.
     """
     texts = {
-        name: _portable(text) if name in _FILES else text
+        name: _portable(text) if name in FILES else text
         for name, text in sorted(options.items())
     }
     sources = {

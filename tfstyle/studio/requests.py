@@ -13,7 +13,7 @@ import numpy as np
 
 from tfstyle.errors import TfstyleError, UsageError
 from tfstyle.images import load_image, save_image
-from tfstyle.options import APPLY_COLORS, RECIPES, Options
+from tfstyle.options import APPLY_COLORS, RECIPES, Options, check_choice
 from tfstyle.options.provenance import Origin, origin_of
 
 METHODS = {
@@ -205,10 +205,7 @@ def _apply_values(texts: Mapping[str, str]) -> dict[str, Any]:
         found["size"] = _side("size", texts["size"])
     if "strength" in texts:
         found["strength"] = _share("strength", texts["strength"])
-    if found.get("color", "style") not in APPLY_COLORS:
-        raise UsageError(
-            f"color={found['color']}: choose one of {', '.join(APPLY_COLORS)}"
-        )
+    check_choice("color", found.get("color", "style"), APPLY_COLORS)
     return found
 
 
