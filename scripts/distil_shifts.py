@@ -8,6 +8,9 @@ and its strokes are clean, but it takes as many passes as there are shifts. Here
 network learns to draw that mean in one pass: its own pictures, so averaged, are what it
 is trained on, and neither a loss of style nor one of content is needed.
 
+A mean is softer than what it is the mean of. In the end, the last convolution is made
+to sharpen the picture, which gives strokes their contrast back, but not the weave.
+
 Of a network for any style, the encoder of paintings stays as it is. A run that was
 interrupted goes on when it is started again.
 
@@ -29,6 +32,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from held_out import is_held_out
 
 from tfstyle.images.folder import picture_files
 from tfstyle.networks.any_style import AnyStyleNet
@@ -37,17 +41,19 @@ from tfstyle.networks.training_data import Photos
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("network", "any", "The network to begin with, and to learn from.")
-flags.DEFINE_string("photos", None, "Folder of photographs.", required=True)
+flags.DEFINE_string("photos", None, "Folder of photographs.")
 flags.DEFINE_string("paintings", None, "Folder of paintings, for any style.")
-flags.DEFINE_string("run", None, "Folder of the run.", required=True)
-flags.DEFINE_integer("steps", 1000, "Batches to train on.", lower_bound=1)
+flags.DEFINE_string("run", None, "Folder of the run.")
+flags.DEFINE_integer("steps", 1000, "Batches to train on.", lower_bound=50)
 flags.DEFINE_integer("batch", 4, "Crops in a batch.", lower_bound=1)
 flags.DEFINE_integer("size", 256, "Side of a crop in pixels.", lower_bound=64)
-flags.DEFINE_float("learning_rate", 2e-4, "Adam's first rate, decayed by a cosine.")
+flags.DEFINE_float("learning_rate", 1e-4, "Adam's first rate, decayed by a cosine.")
 flags.DEFINE_float("ema", 0.98, "Decay of the running mean of the weights.")
+flags.DEFINE_float("sharpness", 1.0, "How much of its detail the picture gets back.")
 flags.DEFINE_integer("save_every", 50, "Steps between checkpoints.", lower_bound=1)
 
 PERIOD = 4  # pixels between places of the network's grid
+WARMUP = 30  # steps
 EDGE = 16  # pixels that are not compared: what is beyond them differs
 ITSELF = 16  # one in so many crops is its own style, as in the training
 
@@ -56,6 +62,31 @@ def shifts_of(step: int) -> list[tuple[int, int]]:
     """Four shifts, half a period apart; over four steps, all of a period come up."""
     first, second = divmod(step % PERIOD, 2)
     return list(itertools.product((first, first + 2), (second, second + 2)))
+
+
+def files_of(folder: str) -> list[pathlib.Path]:
+    """The pictures of a folder that may be trained on."""
+    return [path for path in picture_files(folder) if not is_held_out(path)]
+
+
+def sharper(kernel: np.ndarray, amount: float) -> np.ndarray:
+    """A kernel that gives ``x + amount * (x - blurred(x))`` in place of ``x``.
+
+    The blur is that of 1 2 1 along both axes. The kernel would become wider by a pixel
+    on each side; what lies there is added to the pixel beside it, so that even areas
+    stay as they are.
+    """
+    blur = np.outer((1, 2, 1), (1, 2, 1)) / 16
+    height, width = kernel.shape[:2]
+    found = (1 + amount) * kernel
+    rows, columns = np.arange(height), np.arange(width)
+    for i, j in itertools.product(range(3), repeat=2):
+        moved = np.ix_(
+            np.clip(rows + i - 1, 0, height - 1),
+            np.clip(columns + j - 1, 0, width - 1),
+        )
+        np.subtract.at(found, moved, amount * blur[i, j] * kernel)
+    return found.astype("float32")
 
 
 class Distillation:
@@ -67,12 +98,18 @@ class Distillation:
         self.averaged = load_network(FLAGS.network)
         self.any_style = isinstance(self.teacher, AnyStyleNet)
         side = FLAGS.size + PERIOD
-        self.photos = Photos(picture_files(FLAGS.photos), side, 0)
+        self.photos = Photos(files_of(FLAGS.photos), side, 0)
         if self.any_style:
-            self.paintings = Photos(picture_files(FLAGS.paintings), FLAGS.size, 1)
-            for name, layer in self.student.convolutions.items():
-                layer.trainable = not name.startswith("style_")
-        rate = keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.steps)
+            self.paintings = Photos(files_of(FLAGS.paintings), FLAGS.size, 1)
+            for network in (self.student, self.averaged):
+                for name, layer in network.convolutions.items():
+                    layer.trainable = not name.startswith("style_")
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            FLAGS.steps - WARMUP,
+            warmup_target=FLAGS.learning_rate,
+            warmup_steps=WARMUP,
+        )
         self.optimizer = keras.optimizers.Adam(rate)
         self.optimizer.build(self.student.trainable_variables)
         self.done = tf.Variable(0, dtype=tf.int64)
@@ -122,7 +159,7 @@ class Distillation:
         steps = tf.cast(self.done, tf.float32)
         decay = tf.minimum(FLAGS.ema, (1 + steps) / (10 + steps))
         for mean, variable in zip(
-            self.averaged.variables, self.student.variables, strict=True
+            self.averaged.trainable_variables, variables, strict=True
         ):
             mean.assign(decay * mean + (1 - decay) * variable)
         self.done.assign_add(1)
@@ -150,16 +187,26 @@ class Distillation:
             losses.append(float(self.train(crops, given, tf.constant(shifts_of(step)))))
             if (step + 1) % FLAGS.save_every == 0 or step + 1 == FLAGS.steps:
                 manager.save(step + 1)
-                save_network(self.averaged, folder / "model.keras")
                 seconds = time.monotonic() - began
                 print(
                     f"{step + 1}: {np.mean(losses):.6f} in {seconds:.0f} s", flush=True
                 )
                 losses = []
+        save_network(self.finished(), folder / "model.keras")
+
+    def finished(self) -> StyleNet | AnyStyleNet:
+        """The network that was learned, with a sharper last convolution."""
+        network = load_network(FLAGS.network)
+        network.set_weights(self.averaged.get_weights())
+        last = network.convolutions["decoder_rgb"] if self.any_style else network.last
+        last.kernel.assign(sharper(last.kernel.numpy(), FLAGS.sharpness))
+        return network
 
 
 def main(_: list[str]) -> None:
     """Trains the network that the flags name."""
+    if not FLAGS.photos or not FLAGS.run:
+        raise app.UsageError("--photos, --run: give both")
     network = load_network(FLAGS.network)
     if isinstance(network, StyleNet) == bool(FLAGS.paintings):
         raise app.UsageError("--paintings: give it for any style, and only then")

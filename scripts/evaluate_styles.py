@@ -17,7 +17,6 @@ Example:
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -36,6 +35,7 @@ from evaluate_backbone import (
     picture_path,
     save_sheet,
 )
+from held_out import is_held_out, number
 
 import tfstyle
 from tfstyle.images.folder import picture_files
@@ -65,13 +65,10 @@ Paint = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 def held_out_pairs(count: int) -> list[str]:
     """Pairs of ``--held_out``: a file's name decides whether and when it is chosen."""
 
-    def number(path: pathlib.Path) -> int:
-        return int(hashlib.sha256(path.name.encode()).hexdigest(), 16)
-
     def chosen(folder: str) -> list[pathlib.Path]:
         kinds: dict[str, list[pathlib.Path]] = {}
         for path in sorted(picture_files(microast.SHARED / folder), key=number):
-            if number(path) % 20 == 0:
+            if is_held_out(path):
                 kinds.setdefault(path.parent.name, []).append(path)
         in_turn = itertools.zip_longest(*(kinds[kind] for kind in sorted(kinds)))
         return [path for turn in in_turn for path in turn if path]

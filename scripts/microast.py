@@ -2,7 +2,8 @@
 
 Wang, Zhao, Zuo, Li, Chen, Xing and Lu, "MicroAST: Towards Super-Fast Ultra-Resolution
 Arbitrary Style Transfer" (AAAI 2023). The weights are a file of the shared folder. This
-wrote the network for any style that comes with tfstyle:
+writes them for tfstyle, and ``distil_shifts.py`` makes of them the network for any
+style that comes with it:
 
   python scripts/microast.py --output=any.keras
 """
