@@ -78,34 +78,22 @@ def test_other_numbers_of_steps_trace_nothing(tiny_backbone, content, style):
     np.testing.assert_array_equal(result.image, fresh(content, style).image)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "style_loss"),
-    [
-        ("adam", "gram"),
-        ("adam", "neighbors"),
-        ("lbfgs", "wasserstein"),
-        ("lbfgs", "neighbors"),
-    ],
-)
+@pytest.mark.parametrize("style_loss", ["gram", "wasserstein", "neighbors"])
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_one_graph_serves_pictures_of_any_size(
     tiny_backbone, reads, content, style, optimizer, style_loss
 ):
     options = {"optimizer": optimizer, "style_loss": style_loss}
     options.update(scales=1, steps=6)
     stylizer = Stylizer(**options)
-
-    def run(stylizer, rows, columns):
+    for rows, columns in ((24, 32), (32, 40), (21, 37), (24, 32)):
         picture = np.ascontiguousarray(content[:, :rows, :columns])
         left = np.zeros((rows, columns), "float32")
         left[:, :9] = 1
-        return stylizer(picture, style, protect=left).image
-
-    first, _, odd, again = (
-        run(stylizer, *size) for size in ((24, 32), (32, 40), (21, 37), (24, 32))
-    )
-    assert stylizer.engine.traces == 1
-    np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(odd, run(Stylizer(**options), 21, 37))
+        result = stylizer(picture, style, protect=left)
+        assert stylizer.engine.traces == 1
+        fresh = Stylizer(**options)(picture, style, protect=left)
+        np.testing.assert_array_equal(result.image, fresh.image)
 
 
 def test_calls_of_many_sizes_print_no_warning(tiny_backbone, content, style):

@@ -263,15 +263,9 @@ def test_value_and_gradient_of_batches_in_another_space(float64, tmp_path):
     assert_equal(whole, tiled, 1e-10)
 
 
-@pytest.mark.parametrize(
-    ("padding", "pooling", "keep"),
-    [
-        ("zero", "max", True),
-        ("zero", "avg", False),
-        ("reflect", "max", False),
-        ("reflect", "avg", True),
-    ],
-)
+@pytest.mark.parametrize("padding", ["zero", "reflect"])
+@pytest.mark.parametrize("pooling", ["max", "avg"])
+@pytest.mark.parametrize("keep", [True, False])
 def test_value_and_gradient_with_tiles_in_the_middle(
     float64, tiny_backbone, padding, pooling, keep
 ):
