@@ -24,6 +24,7 @@ from tfstyle.networks import training
 from tfstyle.networks.any_style import AnyStyleNet
 from tfstyle.networks.style_net import load_network
 from tfstyle.networks.training import train
+from tfstyle.networks.training_folder import TrainingFolder
 
 TINY = {
     "size": 32,
@@ -241,6 +242,17 @@ def test_train_refuses_photographs_of_which_none_can_be_read(photos, tmp_path):
     style = STYLES["fine"]
     with pytest.raises(UsageError, match="none of the 8 photographs can be read"):
         run(damaged, tmp_path / "third", steps=1, test_photo=style)
+
+
+def test_a_training_that_cannot_be_read_is_refused_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "training.json").write_text("{}")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(UsageError, match=r"json: cannot be read .*give another output"):
+        TrainingFolder(tmp_path, True).check({})
 
 
 def test_train_counts_paintings_that_cannot_be_read(photos, paintings, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfstyle.errors import TfstyleError, one_line
+from tfstyle.errors import TfstyleError, UsageError, one_line
 from tfstyle.files import make_folder, replaced
 from tfstyle.options.identity import check_same, parse_settings
 
@@ -58,7 +58,13 @@ class TrainingFolder:
         file = self.path / "training.json"
         if file.is_file():
             afresh = "give another output, or delete the folder to start afresh"
-            earlier = parse_settings(file.read_bytes(), file, afresh)
+            try:
+                saved = file.read_bytes()
+            except OSError as error:
+                raise UsageError(
+                    f"{file}: cannot be read ({one_line(error)}); {afresh}"
+                ) from error
+            earlier = parse_settings(saved, file, afresh)
             way_out = "give the same ones, or another output"
             check_same(self.path, earlier, settings, way_out)
         elif self._chief:
