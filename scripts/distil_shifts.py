@@ -36,6 +36,7 @@ from held_out import is_held_out
 
 from tfstyle.images.folder import picture_files
 from tfstyle.networks.any_style import AnyStyleNet
+from tfstyle.networks.blends import takes_any_style
 from tfstyle.networks.style_net import StyleNet, load_network, save_network
 from tfstyle.networks.training_data import Photos
 
@@ -112,7 +113,6 @@ class Distillation:
         )
         self.optimizer = keras.optimizers.Adam(rate)
         self.optimizer.build(self.student.trainable_variables)
-        self.done = tf.Variable(0, dtype=tf.int64)
 
     def batch(self, step: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Crops and what their styles are made of, both by the step's number."""
@@ -153,23 +153,21 @@ class Distillation:
             drawn = self.student(crops[:, :size, :size], style)
             difference = (drawn - wanted[:, :size, :size])[:, inner, inner]
             loss = tf.reduce_mean(tf.square(difference))
+        steps = keras.ops.cast(self.optimizer.iterations, "float32")
+        decay = tf.minimum(FLAGS.ema, (1 + steps) / (10 + steps))
         variables = self.student.trainable_variables
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         self.optimizer.apply(gradients, variables)
-        steps = tf.cast(self.done, tf.float32)
-        decay = tf.minimum(FLAGS.ema, (1 + steps) / (10 + steps))
         for mean, variable in zip(
             self.averaged.trainable_variables, variables, strict=True
         ):
             mean.assign(decay * mean + (1 - decay) * variable)
-        self.done.assign_add(1)
         return loss
 
     def run(self) -> None:
         """Trains from the last checkpoint to the last step."""
         folder = pathlib.Path(FLAGS.run)
         state = tf.train.Checkpoint(
-            done=self.done,
             **{
                 name: [variable.value for variable in owner.variables]
                 for name, owner in (
@@ -182,7 +180,7 @@ class Distillation:
         manager = tf.train.CheckpointManager(state, str(folder / "checkpoint"), 2)
         manager.restore_or_initialize()
         began, losses = time.monotonic(), []
-        for step in range(int(self.done), FLAGS.steps):
+        for step in range(int(self.optimizer.iterations), FLAGS.steps):
             crops, given = self.batch(step)
             losses.append(float(self.train(crops, given, tf.constant(shifts_of(step)))))
             if (step + 1) % FLAGS.save_every == 0 or step + 1 == FLAGS.steps:
@@ -207,8 +205,7 @@ def main(_: list[str]) -> None:
     """Trains the network that the flags name."""
     if not FLAGS.photos or not FLAGS.run:
         raise app.UsageError("--photos, --run: give both")
-    network = load_network(FLAGS.network)
-    if isinstance(network, StyleNet) == bool(FLAGS.paintings):
+    if takes_any_style(FLAGS.network) != bool(FLAGS.paintings):
         raise app.UsageError("--paintings: give it for any style, and only then")
     Distillation().run()
 
